@@ -1,0 +1,246 @@
+"""The command line: serve, load, check, version."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fhir_server import __version__, load
+from fhir_server.app import Server, configure_logging, opened
+from fhir_server.artifacts import artifacts_root
+from fhir_server.messages import Request
+from fhir_server.settings import Settings
+from fhir_server.store import embedded
+from fhir_server.store.client import UnfitDatabaseError
+
+SAMPLE = Path("examples/dhaka-clinic")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SHUTDOWN_S = 25
+
+cli = typer.Typer(
+    help="A FHIR R4 server on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+console = Console(stderr=True, highlight=False)
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the embedded MongoDB (FHIR_DATA).")
+]
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    cli()
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    print(f"fhir-server {__version__} (FHIR R4, 4.0.1)")
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (FHIR_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (FHIR_PORT).")] = None,
+    data: DataOption = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (FHIR_WORKERS).")] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Load the sample clinic into an empty database.")
+    ] = False,
+) -> None:
+    """Start the server, with an embedded MongoDB unless FHIR_MONGODB_URI is set."""
+    settings = _settings(host=host, port=port, data=data, workers=workers)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    own = asyncio.run(_mongod(settings, guest=False))
+    try:
+        if own is not None:
+            os.environ["FHIR_MONGODB_URI"] = own.uri
+        settings = Settings()
+        asyncio.run(_prepare(settings, sample=sample))
+        _announce(settings, own)
+        uvicorn.run(
+            "fhir_server.app:application",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers if settings.workers > 1 else None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+    except UnfitDatabaseError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        pass  # Ctrl-C is how one stops it; uvicorn has ended what was under way
+    finally:
+        if own is not None:
+            asyncio.run(own.stop())
+
+
+@cli.command(name="load")
+def load_command(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders to load.")],
+    data: DataOption = None,
+) -> None:
+    """Load Bundles, NDJSON and single resources; loading again changes nothing."""
+    settings = _settings(data=data)
+    try:
+        files = load.files_of(paths)
+    except FileNotFoundError as error:
+        _stop(str(error))
+    report = asyncio.run(_load(settings, files))
+    for source, sentence in report.errors:
+        console.print(f"[red]{source}[/red]: {sentence}", markup=True, soft_wrap=True)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def check(data: DataOption = None) -> None:
+    """Check settings, definitions, database and indexes, and print what would run."""
+    settings = _settings(data=data)
+    asyncio.run(_check(settings))
+
+
+def _settings(**given: object) -> Settings:
+    """Return the settings; what the command line gives goes before the environment."""
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"FHIR_{name.upper()}"] = str(value)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines = (
+            f"FHIR_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()
+        )
+        _stop("Settings that cannot be used:\n  " + "\n  ".join(lines))
+    configure_logging(settings.log_level)
+    return settings
+
+
+def _stop(message: str) -> NoReturn:
+    console.print(message, markup=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+async def _mongod(settings: Settings, *, guest: bool) -> embedded.Embedded | None:
+    """Return the embedded mongod, started or adopted, or ``None`` where a URI is set."""
+    if settings.mongodb_uri:
+        return None
+    try:
+        return await embedded.start(settings.data, cache_mb=settings.embedded_cache_mb, guest=guest)
+    except UnfitDatabaseError as error:
+        _stop(str(error))
+
+
+@asynccontextmanager
+async def _standing_alone(settings: Settings) -> AsyncIterator[Server]:
+    """Open the server for one command, on the embedded MongoDB if that is what is set."""
+    own = await _mongod(settings, guest=True)
+    try:
+        async with opened(settings, own.uri if own else settings.mongodb_uri) as server:
+            yield server
+    except UnfitDatabaseError as error:
+        _stop(str(error))
+    finally:
+        if own is not None:
+            await own.stop()
+
+
+async def _prepare(settings: Settings, *, sample: bool) -> None:
+    """Open the server once before it serves: what is wrong is said here, by one process."""
+    async with opened(settings, settings.mongodb_uri) as server:
+        if not sample or await server.context.store.indexes.existing():
+            return
+        folder = artifacts_root(settings.artifacts) / SAMPLE
+        if folder.is_dir():
+            report = await load.load(
+                load.files_of([folder]), server.perform, bytes_max=settings.body_bytes_max
+            )
+            console.print(f"Loaded the sample clinic: {report.written} resources.")
+            for source, sentence in report.errors:
+                console.print(f"{source}: {sentence}", markup=False, soft_wrap=True)
+
+
+def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
+    base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+    site = base.removesuffix("/fhir")
+    console.print(f"FHIR R4 at [bold]{base}[/bold]; a page to start from at {site}/")
+    if own is not None:
+        console.print(
+            f"MongoDB is embedded, its files are in {settings.data.resolve()}. That is for trying "
+            "out and for small sites: one machine, no copy. Set FHIR_MONGODB_URI for more.",
+            soft_wrap=True,
+        )
+    if settings.host not in _LOOPBACK:
+        console.print(
+            f"[bold red]WARNING[/bold red] There is no access control yet, and {settings.host} can "
+            "be reached from other machines: everybody there reads and writes everything.",
+            soft_wrap=True,
+        )
+    console.print("Try:")
+    for path in ("metadata", "Patient?name=rahima", "Observation?_sort=-date&_count=3"):
+        console.print(f"  curl '{base}/{path}'", markup=False, soft_wrap=True)
+    console.print("Stop it with Ctrl-C.")
+
+
+async def _load(settings: Settings, files: list[Path]) -> load.Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    async with _standing_alone(settings) as server:
+        began = time.perf_counter()
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            shown = progress.add_task("resources", total=None)
+            report = await load.load(
+                files,
+                server.perform,
+                bytes_max=settings.body_bytes_max,
+                done=lambda count: progress.update(shown, advance=count),
+            )
+        seconds = time.perf_counter() - began
+    console.print(
+        f"{report.files} files, {report.resources} resources in {seconds:.1f} s "
+        f"({report.resources / seconds:,.0f}/s); {report.written} new, "
+        f"{len(report.errors)} errors.",
+        soft_wrap=True,
+    )
+    return report
+
+
+async def _check(settings: Settings) -> None:
+    console.print("Settings other than the defaults:")
+    for name in sorted(settings.model_fields_set):
+        shown = "(set)" if name == "mongodb_uri" else getattr(settings, name)
+        console.print(f"  FHIR_{name.upper()} = {shown}", markup=False)
+    async with _standing_alone(settings) as server:
+        definitions, registry = server.context.definitions, server.registry
+        console.print(
+            f"Definitions: {len(definitions.resource_types)} resource types, "
+            f"{len(definitions.search_parameters)} search parameters"
+        )
+        types = await server.context.store.indexes.existing()
+        missing = await server.context.store.indexes.missing()
+        console.print(f"Database: a replica set; {len(types)} resource types in use")
+        console.print(f"Indexes missing: {', '.join(missing) or 'none'}")
+        console.print(f"Interactions: {', '.join(registry.interactions)}", soft_wrap=True)
+        console.print(f"Operations: {', '.join(registry.operation_names()) or 'none'}")
+        console.print(f"Tasks: {', '.join(registry.tasks) or 'none'}")
+        response = await server.perform(Request("capabilities", base_url="http://localhost/fhir"))
+        console.print(f"CapabilityStatement: {len(response.body):,} bytes")
+    if missing:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The composition root: settings -> definitions, store, registry -> front door, and HTTP before it.
+
+The only module where the clock and random values come from.
+"""
+
+import asyncio
+import gc
+import logging
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from typing import Any
+from uuid import UUID
+
+from fhir_server.artifacts import artifacts_root
+from fhir_server.capabilities import capability_statement
+from fhir_server.context import Context
+from fhir_server.dispatch import perform, prepare
+from fhir_server.http.facade import Facade
+from fhir_server.http.site import FHIR_PATH, Site, site
+from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.messages import Request, Response
+from fhir_server.r4.definitions import Definitions, load_definitions
+from fhir_server.registry import Registry
+from fhir_server.search.index import index
+from fhir_server.search.parameters import ParameterTable, parameter_table
+from fhir_server.settings import Settings
+from fhir_server.store.changes import Judge
+from fhir_server.store.client import Database, check_replica_set, connect, database_of, is_ready
+from fhir_server.store.indexes import Indexes
+from fhir_server.store.resources import ResourceStore, Timeouts
+from fhir_server.store.shared import shared_key
+from fhir_server.validation.structure import StructureValidator
+
+_PAGE_KEY_BYTES = 32
+# Objects that live as long as the process are not looked at again and again: collections of the
+# youngest took a quarter of a transaction's time with Python's own threshold of 700.
+_GARBAGE_THRESHOLDS = (50_000, 20, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The open server without HTTP: what the front door needs, and the database behind it."""
+
+    registry: Registry
+    context: Context
+    database: Database
+
+    async def perform(self, request: Request) -> Response:
+        """Pass ``request`` through the front door."""
+        return await self.context.perform(request, self.context)
+
+
+def build_registry(features: Iterable[str] = ()) -> Registry:
+    """Return the table of everything this server does: R4 interactions, then each feature.
+
+    ``features`` are dotted module names, each with a ``register(registry)`` function. A
+    feature that is not named is not loaded; nothing is discovered.
+    """
+    registry = Registry()
+    for name, handler in INTERACTIONS.items():
+        registry.interaction(name, handler, CHANGES.get(name))
+    for module in features:
+        import_module(module).register(registry)
+    return registry
+
+
+@asynccontextmanager
+async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
+    """Open the server on the MongoDB at ``uri``, and close it at the end.
+
+    Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
+    definitions that cannot be used; both name the remedy.
+    """
+    definitions = load_definitions(artifacts_root(settings.artifacts))
+    parameters = parameter_table(definitions)
+    client = connect(uri, connections_max=settings.mongodb_connections_max)
+    try:
+        await check_replica_set(client)
+        database = database_of(client, settings.mongodb_database)
+        indexes = Indexes(database, parameters)
+        await indexes.ensure_existing()
+        page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+        registry = build_registry(settings.features)
+        store = _store(settings, database, indexes, parameters)
+        validator = StructureValidator(definitions)
+        started = now()
+        yield Server(
+            registry,
+            Context(
+                settings=settings,
+                definitions=definitions,
+                parameters=parameters,
+                store=store,
+                validate=partial(validator.issues, issues_max=settings.issues_max),
+                now=now,
+                new_id=new_id,
+                page_key=page_key,
+                perform=partial(perform, registry),
+                prepare=partial(prepare, registry),
+                capabilities=Capabilities(registry, definitions, parameters, started),
+            ),
+            database,
+        )
+    finally:
+        await client.close()
+
+
+def _store(
+    settings: Settings, database: Database, indexes: Indexes, parameters: ParameterTable
+) -> ResourceStore:
+    return ResourceStore(
+        database,
+        indexes,
+        Judge(partial(index, table=parameters), settings.resource_bytes_max),
+        Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
+    )
+
+
+class Capabilities:
+    """The CapabilityStatement, made once for each base URL that clients use."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        definitions: Definitions,
+        parameters: ParameterTable,
+        started: datetime,
+    ) -> None:
+        self._made: dict[str, bytes] = {}
+        self._make = partial(
+            capability_statement, registry, definitions, parameters, started=started
+        )
+
+    def __call__(self, base_url: str, _mode: str) -> bytes:
+        """Return it for ``base_url``. Every base that a client invents is not kept for ever."""
+        if base_url not in self._made:
+            if len(self._made) >= 16:
+                self._made.clear()
+            self._made[base_url] = self._make(base_url=base_url)
+        return self._made[base_url]
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return a new logical id: a UUID that begins with the time, so that ids of one time are near
+    each other in the database's index (RFC 9562, version 7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds << 80) | secrets.randbits(80)
+    number = (number & ~(0xF << 76)) | (7 << 76)
+    return str(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
+
+
+def application() -> Site:
+    """Return the ASGI application, with settings from the environment: what uvicorn runs.
+
+    Each worker process makes its own; they share nothing but MongoDB.
+    """
+    settings = Settings()
+    configure_logging(settings.log_level)
+    servers: list[Server] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        async with opened(settings, settings.mongodb_uri) as server:
+            servers.append(server)
+            tasks = [
+                asyncio.create_task(task.run(server.context), name=name)
+                for name, task in server.registry.tasks.items()
+            ]
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_GARBAGE_THRESHOLDS)
+            yield
+            for running in tasks:
+                running.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def through_the_door(request: Request) -> Response:
+        return await servers[0].perform(request)
+
+    async def ready() -> bool:
+        return bool(servers) and await is_ready(servers[0].database)
+
+    facade = Facade(FHIR_PATH, through_the_door, settings, new_id)
+    return site(facade, ready, lifespan, settings)
+
+
+def configure_logging(level: str) -> None:
+    """Send our log to standard error, one line an event; the driver's own is kept to warnings."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format='{"time":"%(asctime)s","level":"%(levelname)s","log":"%(name)s","event":%(message)s}',
+        stream=sys.stderr,
+    )
+    logging.getLogger("fhir_server").setLevel(level.upper())

@@ -1,0 +1,101 @@
+"""Registry + definitions -> CapabilityStatement. What is not registered is not claimed.
+
+https://hl7.org/fhir/R4/capabilitystatement.html
+"""
+
+from datetime import datetime
+from typing import Any
+
+from fhir_server import __version__
+from fhir_server.r4.definitions import Definitions
+from fhir_server.r4.json import encode
+from fhir_server.registry import Registry
+from fhir_server.search.parameters import ParameterTable
+
+# Registered name -> code of http://hl7.org/fhir/ValueSet/type-restful-interaction, in its order.
+_TYPE_INTERACTIONS = (
+    *("read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create"),
+    "search-type",
+)
+_SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
+
+
+def capability_statement(
+    registry: Registry,
+    definitions: Definitions,
+    parameters: ParameterTable,
+    *,
+    base_url: str,
+    started: datetime,
+) -> bytes:
+    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about."""
+    system = [
+        {"code": code}
+        for code in _SYSTEM_INTERACTIONS
+        if code in registry.interactions
+        or (code == "batch" and "transaction" in registry.interactions)
+    ]
+    rest: dict[str, Any] = {
+        "mode": "server",
+        "documentation": "A transaction is atomic. Versions are never rewritten. Unknown search "
+        "parameters are refused unless the client sends Prefer: handling=lenient.",
+        "resource": [
+            _resource(type, registry, definitions, parameters)
+            for type in definitions.resource_types
+        ],
+        "interaction": system,
+    }
+    if operations := _operations(registry, ""):
+        rest["operation"] = operations
+    return encode(
+        {
+            "resourceType": "CapabilityStatement",
+            "status": "active",
+            "date": f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            "kind": "instance",
+            "software": {"name": "FHIR Server", "version": __version__},
+            "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
+            "fhirVersion": "4.0.1",
+            "format": ["application/fhir+json", "json"],
+            "rest": [rest],
+        }
+    )
+
+
+def _resource(
+    type: str, registry: Registry, definitions: Definitions, parameters: ParameterTable
+) -> dict[str, Any]:
+    known = registry.interactions
+    described: dict[str, Any] = {
+        "type": type,
+        "profile": definitions.types[type].url,
+        "interaction": [{"code": code} for code in _TYPE_INTERACTIONS if code in known],
+        "versioning": "versioned-update",
+        "readHistory": "vread" in known,
+        "updateCreate": "update" in known,
+        "conditionalCreate": False,
+        "conditionalRead": "full-support" if "read" in known else "not-supported",
+        "conditionalUpdate": "conditional-update" in known,
+        "conditionalDelete": "single" if "conditional-delete" in known else "not-supported",
+        "referencePolicy": ["literal", "logical"],
+    }
+    if searched := _search_parameters(type, parameters):
+        described["searchParam"] = searched
+    if operations := _operations(registry, type):
+        described["operation"] = operations
+    return described
+
+
+def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, str]]:
+    return [
+        {"name": one.code, "definition": one.url, "type": one.type}
+        for one in parameters.of(type).values()
+    ]
+
+
+def _operations(registry: Registry, type: str) -> list[dict[str, str]]:
+    return [
+        {"name": operation.name.removeprefix("$"), "definition": operation.definition}
+        for (on, _), operation in registry.operations.items()
+        if on == type
+    ]

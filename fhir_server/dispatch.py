@@ -1,0 +1,62 @@
+"""The front door: every request passes here, wherever it came from.
+
+https://hl7.org/fhir/R4/http.html
+"""
+
+from fhir_server.context import Context
+from fhir_server.messages import Request, Response
+from fhir_server.outcome import FhirError, Issue, nearest, operation_outcome, unknown_type
+from fhir_server.r4.json import encode
+from fhir_server.registry import Registry
+from fhir_server.store.changes import Change
+
+
+async def perform(registry: Registry, request: Request, context: Context) -> Response:
+    """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
+    _check_type(request, context)
+    handler = registry.handler(request.type, request.interaction)
+    if handler is None:
+        raise _no_handler(registry, request)
+    return await handler(request, context)
+
+
+def prepare(registry: Registry, request: Request, context: Context) -> Change:
+    """Judge a writing request like :func:`perform`, and return the change that it asks for.
+
+    A transaction makes the changes of all its entries at once.
+    """
+    _check_type(request, context)
+    change = registry.changes.get(request.interaction)
+    if change is None:
+        raise _no_handler(registry, request)
+    return change(request, context)
+
+
+async def answer(registry: Registry, request: Request, context: Context) -> Response:
+    """Like :func:`perform`, with a refusal as a response: for adapters and for tests."""
+    try:
+        return await perform(registry, request, context)
+    except FhirError as error:
+        return refused(error)
+
+
+def refused(error: FhirError) -> Response:
+    """Return the refusal ``error`` as a response."""
+    body = encode(operation_outcome(error.issues))
+    return Response(error.status, body, headers=error.headers)
+
+
+def _check_type(request: Request, context: Context) -> None:
+    types = context.definitions.resource_types
+    if request.type and request.type not in types:
+        raise unknown_type(request.type, types)
+
+
+def _no_handler(registry: Registry, request: Request) -> FhirError:
+    where = f" on {request.type}" if request.type else ""
+    if request.interaction.startswith("$"):
+        near = nearest(request.interaction, registry.operation_names())
+        issue = Issue("not-supported", f"There is no operation {request.interaction}{where}.{near}")
+        return FhirError(issue, status=404)
+    issue = Issue("not-supported", f"{request.interaction}{where} is not supported.")
+    return FhirError(issue, status=405)

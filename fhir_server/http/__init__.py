@@ -1,0 +1,1 @@
+"""HTTP: route, limit, render. The only package that knows FastAPI."""

@@ -1,0 +1,224 @@
+"""The FHIR base as one ASGI application: an HTTP request in, the front door, an HTTP answer out.
+
+https://hl7.org/fhir/R4/http.html
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import re2 as re
+
+from fhir_server.http.body import Disconnected, Receive, read_body
+from fhir_server.http.negotiate import FHIR_JSON, FORM, accepted, check_content_type
+from fhir_server.http.render import Rendering, render
+from fhir_server.messages import Parameters, Request, Response
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
+from fhir_server.r4.json import decode, encode
+from fhir_server.route import allowed, route
+from fhir_server.settings import Settings
+
+Send = Callable[[Any], Awaitable[None]]
+Perform = Callable[[Request], Awaitable[Response]]
+Headers = Mapping[bytes, bytes]
+
+_log = logging.getLogger("fhir_server.access")
+_failures = logging.getLogger("fhir_server.failures")
+
+_WITH_BODY = ("POST", "PUT", "PATCH")
+_HOST = re.compile(
+    r"[A-Za-z0-9\.\-_]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:\.]{2,45}\](?::[0-9]{1,5})?"
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9\-\._]{1,64}")
+_BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
+
+
+@dataclass(frozen=True, slots=True)
+class Facade:
+    """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door."""
+
+    path: str
+    perform: Perform
+    settings: Settings
+    new_id: Callable[[], str]
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
+        began = time.perf_counter()
+        headers: Headers = dict(scope["headers"])
+        request_id = _sent_id(headers) or self.new_id()
+        wish = Rendering(f"{FHIR_JSON};charset=utf-8", self._base_url(scope, headers))
+        try:
+            interaction, response, wish = await self._answer(scope, receive, headers, wish)
+            rendered, body = render(response, wish)
+        except Disconnected:
+            return
+        except Exception:  # noqa: BLE001 - outermost shell: the next request is served whatever this met
+            _failures.exception('"request %s failed"', request_id)
+            interaction, response = "", _failed(request_id)
+            rendered, body = render(response, wish)
+        rendered.append((b"x-request-id", request_id.encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": rendered})
+        bare = scope["method"] == "HEAD"
+        await send({"type": "http.response.body", "body": b"" if bare else body})
+        if _log.isEnabledFor(logging.INFO):
+            milliseconds = round((time.perf_counter() - began) * 1000, 1)
+            _log.info(
+                '{"request":"%s","method":"%s","interaction":"%s","status":%d,"ms":%s,"bytes":%d}',
+                *(request_id, _word(scope["method"]), interaction, response.status),
+                *(milliseconds, len(body)),
+            )
+
+    async def _answer(
+        self, scope: Any, receive: Receive, headers: Headers, wish: Rendering
+    ) -> tuple[str, Response, Rendering]:
+        """Return the interaction, its answer or refusal, and how the client wants it."""
+        interaction = ""
+        try:
+            parameters, wish = self._wishes(scope, headers, wish)
+            request = await self._request(scope, receive, headers, parameters, wish)
+            interaction = request.interaction
+            return interaction, await self.perform(request), wish
+        except FhirError as error:
+            return interaction, _refused(error, scope, self.path), wish
+
+    def _base_url(self, scope: Any, headers: Headers) -> str:
+        if self.settings.base_url:
+            return self.settings.base_url.rstrip("/")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not _HOST.fullmatch(host):
+            host = f"{self.settings.host}:{self.settings.port}"
+        return f"{scope['scheme']}://{host}{self.path}"
+
+    def _wishes(
+        self, scope: Any, headers: Headers, wish: Rendering
+    ) -> tuple[Parameters, Rendering]:
+        """Return the parameters of the query, without those about the form of the answer."""
+        query = scope["query_string"]
+        limit = self.settings.url_bytes_max
+        if len(query) + len(scope["path"]) > limit:
+            raise FhirError(
+                Issue("too-long", f"The URL is over {limit} bytes; search with POST _search."),
+                status=414,
+            )
+        parameters = form_of(query) if query else ()
+        return _taken(parameters, headers, wish, self.settings.compress_bytes_min)
+
+    async def _request(
+        self,
+        scope: Any,
+        receive: Receive,
+        headers: Headers,
+        parameters: Parameters,
+        wish: Rendering,
+    ) -> Request:
+        method = scope["method"]
+        routed = route("GET" if method == "HEAD" else method, scope["path"][len(self.path) :])
+        body = None
+        if method in _WITH_BODY:
+            text = await self._body(receive, headers)
+            if routed.interaction.startswith("search-"):
+                parameters += _form_body(text, headers)
+            elif text or not routed.interaction.startswith("$"):
+                check_content_type(headers)
+                body = decode(text, depth_max=self.settings.depth_max)
+        if len(headers) < len(scope["headers"]):
+            headers = _joined(scope["headers"])
+        return replace(
+            routed,
+            body=body,
+            parameters=parameters,
+            if_match=entity_tags(_text(headers, b"if-match"), "If-Match"),
+            if_none_match=entity_tags(_text(headers, b"if-none-match"), "If-None-Match"),
+            if_modified_since=http_date_or_instant(_text(headers, b"if-modified-since")),
+            if_none_exist=_text(headers, b"if-none-exist"),
+            prefer=preferences(_text(headers, b"prefer")),
+            base_url=wish.base_url,
+        )
+
+    async def _body(self, receive: Receive, headers: Headers) -> bytes:
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                return await read_body(receive, headers, self.settings.body_bytes_max)
+        except TimeoutError as error:
+            raise FhirError(
+                Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
+            ) from error
+
+
+def form_of(text: bytes) -> Parameters:
+    """Return names and values of a query string or form. Raises ``value`` for what is not UTF-8."""
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise invalid_value("The query", text[:80], "percent-encoded UTF-8") from error
+    return tuple(pairs)
+
+
+def _taken(
+    parameters: Parameters, headers: Headers, wish: Rendering, compress_bytes_min: int
+) -> tuple[Parameters, Rendering]:
+    """Take ``_format`` and ``_pretty`` out of ``parameters`` and put them into the rendering."""
+    formats = [value for name, value in parameters if name == "_format"]
+    prettiness = [value for name, value in parameters if name == "_pretty"]
+    if any(value not in ("true", "false") for value in prettiness):
+        raise invalid_value("_pretty", prettiness[0], "true or false")
+    accept = headers.get(b"accept", b"").decode("latin-1")
+    rest = tuple(one for one in parameters if one[0] not in ("_format", "_pretty"))
+    return rest, replace(
+        wish,
+        content_type=accepted(accept, formats[-1] if formats else None),
+        pretty="true" in prettiness,
+        gzip=b"gzip" in headers.get(b"accept-encoding", b""),
+        compress_bytes_min=compress_bytes_min,
+    )
+
+
+def _form_body(text: bytes, headers: Headers) -> Parameters:
+    """Return the parameters of a search by POST. https://hl7.org/fhir/R4/search.html#Introduction"""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+    if text and kind != FORM:
+        raise FhirError(
+            Issue("not-supported", f"A search by POST is sent as Content-Type: {FORM}."), status=415
+        )
+    return form_of(text)
+
+
+def _joined(pairs: list[tuple[bytes, bytes]]) -> Headers:
+    """Return headers with repeated ones joined by commas, as RFC 9110, 5.2 has it."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        joined[name] = joined[name] + b", " + value if name in joined else value
+    return joined
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _sent_id(headers: Headers) -> str:
+    sent = headers.get(b"x-request-id", b"").decode("latin-1")
+    return sent if _REQUEST_ID.fullmatch(sent) else ""
+
+
+def _refused(error: FhirError, scope: Any, base: str) -> Response:
+    headers = error.headers
+    if error.status == 405 and not any(name == "Allow" for name, _ in headers):
+        others = [one for one in allowed(scope["path"][len(base) :]) if one != scope["method"]]
+        headers = (*headers, ("Allow", ", ".join(others)))
+    return Response(error.status, encode(operation_outcome(error.issues)), headers=headers)
+
+
+def _failed(request_id: str) -> Response:
+    text = f"The server failed on this request. Its log has the reason under {request_id}."
+    return Response(500, encode(operation_outcome([Issue("exception", text)])))
+
+
+def _word(method: str) -> str:
+    return method if method.isalpha() and len(method) < 16 else "?"

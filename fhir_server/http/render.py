@@ -1,0 +1,57 @@
+"""Response -> status, headers and bytes. Pure.
+
+https://hl7.org/fhir/R4/http.html#general
+"""
+
+import gzip
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import format_datetime
+
+from fhir_server.messages import Response
+from fhir_server.r4.json import pretty
+
+Headers = list[tuple[bytes, bytes]]
+
+# Patient data is not to stay in caches, nor to be guessed at or framed by a browser.
+_ALWAYS: Headers = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"vary", b"Accept, Accept-Encoding"),
+]
+_WITHOUT_BODY = (204, 304)
+_GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How the client wants its answer."""
+
+    content_type: str
+    base_url: str
+    pretty: bool = False
+    gzip: bool = False
+    compress_bytes_min: int = 8192
+
+
+def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
+    """Return the headers and the body of ``response`` as HTTP sends them."""
+    headers = list(_ALWAYS)
+    if response.version:
+        headers.append((b"etag", b'W/"%d"' % response.version))
+    if response.last_updated is not None:
+        stamp = format_datetime(response.last_updated.astimezone(UTC), usegmt=True)
+        headers.append((b"last-modified", stamp.encode()))
+    if response.location:
+        headers.append((b"location", f"{wish.base_url}/{response.location}".encode()))
+    headers += [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    if response.status in _WITHOUT_BODY:
+        return headers, b""
+    body = pretty(response.body) if wish.pretty and response.body else response.body
+    if body:
+        headers.append((b"content-type", wish.content_type.encode()))
+    if wish.gzip and len(body) >= wish.compress_bytes_min:
+        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        headers.append((b"content-encoding", b"gzip"))
+    headers.append((b"content-length", b"%d" % len(body)))
+    return headers, body

@@ -1,0 +1,38 @@
+"""The interactions of http.html, one module each, named by the specification's word.
+
+https://hl7.org/fhir/R4/http.html
+"""
+
+from collections.abc import Callable, Mapping
+
+from fhir_server.context import Context
+from fhir_server.interactions import create, delete, update
+from fhir_server.interactions.capabilities import capabilities
+from fhir_server.interactions.history import history
+from fhir_server.interactions.read import read, vread
+from fhir_server.interactions.search_type import search_type
+from fhir_server.interactions.transaction import transaction
+from fhir_server.messages import Request
+from fhir_server.registry import Handler
+from fhir_server.store.changes import Change
+
+INTERACTIONS: Mapping[str, Handler] = {
+    "capabilities": capabilities,
+    "read": read,
+    "vread": vread,
+    "update": update.update,
+    "delete": delete.delete,
+    "history-instance": history,
+    "history-type": history,
+    "history-system": history,
+    "create": create.create,
+    "search-type": search_type,
+    "transaction": transaction,
+}
+
+# What a writing interaction comes to, without the writing: a transaction makes many at once.
+CHANGES: Mapping[str, Callable[[Request, Context], Change]] = {
+    "create": create.change,
+    "update": update.change,
+    "delete": delete.change,
+}

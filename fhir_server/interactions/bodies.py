@@ -1,0 +1,79 @@
+"""What every writing interaction does with its body and its answer.
+
+https://hl7.org/fhir/R4/http.html#ops
+"""
+
+from fhir_server.context import Context
+from fhir_server.messages import Request, Resource, Response
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.r4.json import encode
+from fhir_server.store.changes import Change
+from fhir_server.store.documents import Stored
+
+_DONE = {
+    "create": "was created",
+    "update": "was updated",
+    "patch": "was changed",
+    "delete": "was deleted",
+}
+
+
+def valid_body(request: Request, context: Context) -> Resource:
+    """Return the body once it is known to be a valid resource of the URL's type.
+
+    Raises ``structure`` without a body, ``value`` for another type, and every issue that the
+    validator finds.
+    """
+    resource = request.body
+    if resource is None:
+        raise FhirError(Issue("structure", f"The {request.interaction} needs a resource as body."))
+    if resource.get("resourceType") != request.type:
+        raise invalid_value(
+            "resourceType",
+            resource.get("resourceType"),
+            f"'{request.type}', as in the URL",
+            "resourceType",
+        )
+    if issues := context.validate(resource):
+        raise FhirError(*issues)
+    return resource
+
+
+async def written(change: Change, request: Request, context: Context) -> Response:
+    """Make ``change`` alone, and return the answer to its request."""
+    [stored] = await context.store.write([change], context.now())
+    return answer(stored, request)
+
+
+def answer(stored: Stored, request: Request) -> Response:
+    """Return the answer to a write, with the body that the client prefers.
+
+    https://hl7.org/fhir/R4/http.html#return
+    """
+    if stored.deleted:
+        return _deletion(stored, request)
+    status = 201 if stored.created else 200
+    body = stored.json
+    wish = request.prefer.get("return")
+    if wish == "minimal":
+        body = b""
+    elif wish == "OperationOutcome":
+        body = _said(stored)
+    location = f"{stored.type}/{stored.id}/_history/{stored.version}"
+    return Response(status, body, stored.version, stored.last_updated, location)
+
+
+def _deletion(stored: Stored, request: Request) -> Response:
+    version = stored.version
+    moment = stored.last_updated if version else None
+    if request.prefer.get("return") == "OperationOutcome":
+        return Response(200, _said(stored), version, moment)
+    return Response(204, b"", version, moment)
+
+
+def _said(stored: Stored) -> bytes:
+    what = _DONE[stored.interaction] if stored.changed else "is unchanged"
+    if stored.deleted and not stored.changed:
+        what = "was not there"
+    text = f"{stored.type}/{stored.id} {what}; its version is {stored.version}."
+    return encode(operation_outcome([Issue("informational", text, severity="information")]))

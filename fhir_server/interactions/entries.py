@@ -1,0 +1,217 @@
+"""The entries of a batch or transaction, as requests; and the references among them. Pure.
+
+https://hl7.org/fhir/R4/http.html#transaction and https://hl7.org/fhir/R4/bundle.html#references
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import re2 as re
+
+from fhir_server.messages import Request, Resource
+from fhir_server.outcome import FhirError, Issue, invalid_value, shown
+from fhir_server.r4.headers import entity_tags, http_date_or_instant
+from fhir_server.route import route
+
+# The order of processing; what stands together has the same rank.
+RANKS = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+WRITING = ("create", "update", "delete", "patch")
+
+_ABSOLUTE = re.compile(r"(https?://.+)/([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
+_LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
+_NARRATIVE_LINK = re.compile(r"""((?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: its place in the bundle, its fullUrl, and the request that it is."""
+
+    index: int
+    method: str
+    full_url: str
+    request: Request
+
+    @property
+    def path(self) -> str:
+        """Where the entry is, as FHIRPath."""
+        return f"Bundle.entry[{self.index}]"
+
+
+def entries_of(bundle: Resource, request: Request) -> list[Entry]:
+    """Return the entries of ``bundle`` as requests, in their order.
+
+    ``bundle`` is valid in form. Preferences and base URL are those of ``request``.
+
+    Raises what :func:`fhir_server.route.route` does, with the entry named.
+    """
+    return [entry_of(index, entry, request) for index, entry in enumerate(bundle.get("entry", []))]
+
+
+def entry_of(index: int, entry: Resource, request: Request) -> Entry:
+    """Return ``entry``, which stands at ``index``, as a request; see :func:`entries_of`."""
+    try:
+        return _entry(index, entry, request)
+    except FhirError as error:
+        raise in_entry(index, error) from error
+
+
+def in_entry(index: int, error: FhirError) -> FhirError:
+    """Return ``error`` with each issue located in entry ``index``."""
+    return FhirError(
+        *(replace(issue, expression=_inside(index, issue.expression)) for issue in error.issues),
+        status=error.status,
+        headers=error.headers,
+    )
+
+
+def _inside(index: int, expression: str) -> str:
+    if expression.startswith("Bundle.entry["):
+        return expression
+    _, _, rest = expression.partition(".")
+    tail = f".resource.{rest}" if rest else ""
+    return f"Bundle.entry[{index}]{tail}"
+
+
+def _entry(index: int, entry: Resource, request: Request) -> Entry:
+    asked = entry.get("request")
+    if asked is None:
+        raise FhirError(
+            Issue("required", "The entry has no request: its method and url are needed.")
+        )
+    method = asked["method"]
+    path, _, query = asked["url"].partition("?")
+    routed = route("GET" if method == "HEAD" else method, _below_base(path, request.base_url))
+    if routed.interaction in ("transaction", "batch", "capabilities"):
+        raise FhirError(Issue("not-supported", f"{method} {path} is not possible in a bundle."))
+    return Entry(
+        index,
+        method,
+        entry.get("fullUrl", ""),
+        replace(
+            routed,
+            body=entry.get("resource"),
+            parameters=tuple(parse_qsl(query, keep_blank_values=True)),
+            if_match=entity_tags(asked.get("ifMatch"), "ifMatch"),
+            if_none_match=entity_tags(asked.get("ifNoneMatch"), "ifNoneMatch"),
+            if_modified_since=http_date_or_instant(asked.get("ifModifiedSince")),
+            if_none_exist=asked.get("ifNoneExist"),
+            prefer=request.prefer,
+            base_url=request.base_url,
+        ),
+    )
+
+
+def _below_base(path: str, base_url: str) -> str:
+    """Return ``path`` relative to ``[base]``; an absolute URL must be one of ours."""
+    if path.startswith(f"{base_url}/"):
+        path = path.removeprefix(base_url)
+    elif "://" in path:
+        raise invalid_value("request.url", path, f"a URL relative to {base_url}")
+    return unquote(path)
+
+
+def check_unique(entries: Sequence[Entry]) -> None:
+    """Refuse two entries that write the same resource.
+
+    https://hl7.org/fhir/R4/http.html#trules: "if any resource identities overlap in steps 1-3,
+    then the transaction SHALL fail".
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        if entry.request.interaction in WRITING and entry.request.id:
+            identity = (entry.request.type, entry.request.id)
+            if identity in seen:
+                raise FhirError(
+                    Issue(
+                        "duplicate",
+                        f"Entries {seen[identity]} and {entry.index} both write "
+                        f"{'/'.join(identity)}; a transaction may write a resource once.",
+                        entry.path,
+                    ),
+                    status=400,
+                )
+            seen[identity] = entry.index
+
+
+def check_full_urls(entries: Sequence[Entry]) -> None:
+    """Refuse two writing entries of one fullUrl: nobody could tell which a reference means."""
+    seen: dict[str, int] = {}
+    for entry in entries:
+        if entry.full_url and entry.request.interaction in WRITING:
+            if entry.full_url in seen:
+                raise FhirError(
+                    Issue(
+                        "duplicate",
+                        f"Entries {seen[entry.full_url]} and {entry.index} have the same fullUrl "
+                        f"{shown(entry.full_url)}.",
+                        f"{entry.path}.fullUrl",
+                    ),
+                    status=400,
+                )
+            seen[entry.full_url] = entry.index
+
+
+def identities(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return fullUrl -> ``Type/id`` of everything that the entries create or update."""
+    return {
+        entry.full_url: f"{entry.request.type}/{entry.request.id}"
+        for entry in entries
+        if entry.full_url and entry.request.interaction in ("create", "update")
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriter:
+    """Replaces the fullUrls of a bundle by what the resources are called here.
+
+    ``places`` maps fullUrl to ``Type/id``; ``uri_members`` are the JSON members that hold uris.
+    """
+
+    places: Mapping[str, str]
+    uri_members: frozenset[str]
+
+    def rewritten(self, entry: Entry) -> Resource:
+        """Return the entry's resource with every reference to another entry rewritten."""
+        assert entry.request.body is not None
+        found = _ABSOLUTE.fullmatch(entry.full_url)
+        return self._object(entry.request.body, found.group(1) if found else "")
+
+    def _object(self, value: Resource, root: str) -> Resource:
+        return {name: self._member(name, member, root) for name, member in value.items()}
+
+    def _member(self, name: str, value: Any, root: str) -> Any:
+        kind = type(value)
+        if kind is str:
+            if name == "reference":
+                return self._reference(value, root)
+            if name in self.uri_members:
+                return self.places.get(value, value)
+            return self._narrative(value) if name == "div" else value
+        if kind is dict:
+            return self._object(value, root)
+        if kind is list:
+            return [self._member(name, one, root) for one in value]
+        return value
+
+    def _reference(self, value: str, root: str) -> str:
+        """https://hl7.org/fhir/R4/bundle.html#references: relative to the entry's own root."""
+        found = self.places.get(value)
+        if found is None and root and _LOCAL.fullmatch(value):
+            found = self.places.get(f"{root}/{value}")
+        if found is None and "#" in value and not value.startswith("#"):
+            place, _, fragment = value.partition("#")
+            found = f"{self.places[place]}#{fragment}" if place in self.places else None
+        return value if found is None else found
+
+    def _narrative(self, div: str) -> str:
+        if not self.places or ("href" not in div and "src" not in div):
+            return div
+
+        def replaced(match: Any) -> str:
+            quoted = match.group(2)
+            url = quoted[1:-1]
+            return f"{match.group(1)}{quoted[0]}{self.places.get(url, url)}{quoted[0]}"
+
+        return str(_NARRATIVE_LINK.sub(replaced, div))

@@ -1,0 +1,35 @@
+"""The links of a page: ``self``, ``first`` and ``next``. https://hl7.org/fhir/R4/http.html#paging"""
+
+from urllib.parse import quote
+
+from fhir_server.messages import Parameters
+
+CURSOR = "_cursor"
+"""The parameter, ours, that says where a page begins."""
+
+
+def page_links(
+    base_url: str, place: str, understood: Parameters, after: str
+) -> tuple[tuple[str, str], ...]:
+    """Return the links of the page at ``place`` below ``base_url``.
+
+    ``understood`` are the parameters that were obeyed, the cursor among them; ``after`` is the
+    cursor of the next page, or ``""`` on the last one.
+    """
+    without = tuple((name, value) for name, value in understood if name != CURSOR)
+    links = [("self", url_of(base_url, place, understood))]
+    if len(without) < len(understood):
+        links.append(("first", url_of(base_url, place, without)))
+    if after:
+        links.append(("next", url_of(base_url, place, (*without, (CURSOR, after)))))
+    return tuple(links)
+
+
+def url_of(base_url: str, place: str, parameters: Parameters) -> str:
+    """Return the URL of ``place`` with ``parameters``, percent-encoded."""
+    query = "&".join(
+        # What has a meaning in search values stays readable: commas, bars, colons, slashes.
+        f"{quote(name, safe=':._-')}={quote(value, safe=':,|/._-$@')}"
+        for name, value in parameters
+    )
+    return f"{base_url}/{place}{'?' if query else ''}{query}"

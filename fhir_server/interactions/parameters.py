@@ -1,0 +1,76 @@
+"""Parameters that several interactions share: ``_summary``, ``_elements``, ``_count``.
+
+https://hl7.org/fhir/R4/search.html#return
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fhir_server.messages import Request
+from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.r4.definitions import Definitions
+from fhir_server.r4.json import decode, encode
+from fhir_server.r4.subsets import SUMMARIES, subset
+
+_COUNT_DIGITS_MAX = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What part of each resource is wanted; everything, by default."""
+
+    summary: str = ""
+    elements: frozenset[str] = frozenset()
+
+    def applied(self, json: bytes, definitions: Definitions) -> bytes:
+        """Return the wanted part of the resource ``json``; the same bytes for all of it."""
+        if self.summary in ("", "false") and not self.elements:
+            return json
+        part = subset(decode(json), definitions, summary=self.summary, elements=self.elements)
+        return encode(part)
+
+
+def subset_of(request: Request) -> Subset:
+    """Return what ``_summary`` and ``_elements`` ask for. Raises ``value`` for another word."""
+    summary = value_of(request, "_summary")
+    if summary and summary not in SUMMARIES:
+        raise invalid_value("_summary", summary, f"one of {', '.join(SUMMARIES)}")
+    elements = frozenset(
+        name.strip().rpartition(".")[2]
+        for name in value_of(request, "_elements").split(",")
+        if name.strip()
+    )
+    return Subset(summary, elements)
+
+
+def value_of(request: Request, name: str) -> str:
+    """Return the value of the parameter ``name``, or ``""``. Raises ``value`` if it is repeated."""
+    values = [value for other, value in request.parameters if other == name]
+    if len(values) > 1:
+        raise FhirError(Issue("value", f"{name} is given {len(values)} times; once is possible."))
+    return values[0] if values else ""
+
+
+def count_of(request: Request, default: int, most: int) -> int:
+    """Return the number of entries of a page, at most ``most``. Raises ``value`` for no number."""
+    text = value_of(request, "_count")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal() or len(text) > _COUNT_DIGITS_MAX:
+        raise invalid_value("_count", text, "a number of entries, 0 or more")
+    return min(int(text), most)
+
+
+def known_only(request: Request, known: Collection[str]) -> None:
+    """Refuse parameters that mean nothing here, unless the client prefers lenient handling."""
+    if request.prefer.get("handling") == "lenient":
+        return
+    for name, _ in request.parameters:
+        if name not in known:
+            raise FhirError(
+                Issue(
+                    "not-supported",
+                    f"The parameter {shown(name)} means nothing to {request.interaction}."
+                    f"{nearest(name, known)}",
+                )
+            )

@@ -1,0 +1,255 @@
+"""batch and transaction: ``POST [base]`` with a Bundle.
+
+https://hl7.org/fhir/R4/http.html#transaction
+
+A transaction is one MongoDB transaction: its entries are judged one by one, as if each had come
+alone, and written together. In a batch every entry stands for itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TypeVar
+
+from fhir_server.context import Context
+from fhir_server.interactions.bodies import answer
+from fhir_server.interactions.conditional import conditional_references, resolved
+from fhir_server.interactions.entries import (
+    RANKS,
+    WRITING,
+    Entry,
+    Rewriter,
+    check_full_urls,
+    check_unique,
+    entries_of,
+    entry_of,
+    identities,
+    in_entry,
+)
+from fhir_server.messages import Request, Resource, Response
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.r4.bundles import bundle, entry
+from fhir_server.r4.json import encode
+from fhir_server.store.changes import Change
+from fhir_server.store.documents import instant
+from fhir_server.store.resources import ResourceStore
+
+_REASONS = {
+    200: "OK",
+    201: "Created",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    410: "Gone",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    503: "Service Unavailable",
+}
+_BATCH_AT_ONCE = 16  # entries of a batch that are in the database at a time
+_PAUSE_EVERY = 50  # entries judged before other requests get their turn
+
+T = TypeVar("T")
+Answers = dict[int, Response]
+
+
+async def transaction(request: Request, context: Context) -> Response:
+    """Perform every entry, or none for a transaction; each for itself in a batch."""
+    body = _valid(request, context)
+    if body["type"] == "batch":
+        return _rendered(
+            "batch-response", await _batch(body, request, context), request, len_of(body)
+        )
+    entries = _with_ids(entries_of(body, request), context)
+    check_unique(entries)
+    check_full_urls(entries)
+    changes = await _changes(entries, context)
+    reads = [one for one in entries if one.index not in changes]
+    conditional = {
+        index: urls
+        for index, change in changes.items()
+        if change.resource and (urls := conditional_references(change.resource))
+    }
+
+    async def work(store: ResourceStore) -> Answers:
+        inside = replace(context, store=store)
+        stored = dict(
+            zip(changes, await store.write(list(changes.values()), context.now()), strict=True)
+        )
+        for index, urls in conditional.items():
+            change = await _located(index, resolved(changes[index], urls, inside))
+            stored[index] = await store.amend(change)
+        answers = {index: answer(one, _quiet(request)) for index, one in stored.items()}
+        for one in reads:
+            answers[one.index] = await _located(one.index, context.perform(one.request, inside))
+        return answers
+
+    alone = not reads and not conditional
+    answers = await (work(context.store) if alone else context.store.in_transaction(work))
+    return _rendered("transaction-response", answers, request, len_of(body))
+
+
+def len_of(body: Resource) -> int:
+    """Return the number of entries of the bundle ``body``."""
+    return len(body.get("entry", ()))
+
+
+def _valid(request: Request, context: Context) -> Resource:
+    """Return the bundle, valid in form; its resources are validated entry by entry."""
+    body = request.body
+    if body is None or body.get("resourceType") != "Bundle":
+        raise FhirError(Issue("structure", "A batch or transaction needs a Bundle as body."))
+    if body.get("type") not in ("batch", "transaction"):
+        raise invalid_value("Bundle.type", body.get("type"), "batch or transaction", "Bundle.type")
+    entries = body.get("entry", [])
+    limit = context.settings.bundle_entries_max
+    if isinstance(entries, list) and len(entries) > limit:
+        raise FhirError(
+            Issue("too-costly", f"The bundle has {len(entries)} entries; the limit is {limit}."),
+            status=413,
+        )
+    if issues := context.validate(_frame(body)):
+        raise FhirError(*issues)
+    return body
+
+
+def _frame(body: Resource) -> Resource:
+    """Return the bundle without the resources inside, which are judged as what they are."""
+    entries = body.get("entry")
+    if not isinstance(entries, list):
+        return body
+    framed = [
+        {name: value for name, value in one.items() if name != "resource"}
+        # An entry without anything else would be empty, which is another fault than it has.
+        if isinstance(one, dict) and len(one) > 1
+        else one
+        for one in entries
+    ]
+    return {**body, "entry": framed}
+
+
+def _with_ids(entries: Sequence[Entry], context: Context) -> list[Entry]:
+    """Choose the id of what is to be created, then rewrite the references to it."""
+    named = [
+        replace(one, request=replace(one.request, id=context.new_id()))
+        if one.request.interaction == "create"
+        else one
+        for one in entries
+    ]
+    rewriter = Rewriter(identities(named), context.definitions.uri_members)
+    return [
+        replace(one, request=replace(one.request, body=rewriter.rewritten(one)))
+        if one.request.interaction in WRITING and isinstance(one.request.body, dict)
+        else one
+        for one in named
+    ]
+
+
+async def _changes(entries: Sequence[Entry], context: Context) -> dict[int, Change]:
+    """Return the change of each writing entry, in the order of processing.
+
+    Raises the issues of all refused entries together.
+    """
+    changes: dict[int, Change] = {}
+    refusals: list[FhirError] = []
+    for count, one in enumerate(sorted(entries, key=_rank)):
+        if count % _PAUSE_EVERY == _PAUSE_EVERY - 1:
+            await asyncio.sleep(0)
+        if one.method in ("GET", "HEAD") or _is_search(one):
+            continue
+        try:
+            changes[one.index] = context.prepare(one.request, context)
+        except FhirError as error:
+            refusals.append(in_entry(one.index, error))
+            if sum(len(refusal.issues) for refusal in refusals) >= context.settings.issues_max:
+                break
+    if refusals:
+        first = min(refusals, key=lambda refusal: refusal.issues[0].expression)
+        issues = [issue for refusal in refusals for issue in refusal.issues]
+        raise FhirError(
+            *issues[: context.settings.issues_max], status=first.status, headers=first.headers
+        )
+    return changes
+
+
+def _is_search(one: Entry) -> bool:
+    """A search by POST reads, though its method is that of a write."""
+    return one.request.interaction in ("search-type", "search-system")
+
+
+def _rank(one: Entry) -> int:
+    return RANKS["GET"] if _is_search(one) else RANKS[one.method]
+
+
+async def _batch(body: Resource, request: Request, context: Context) -> Answers:
+    """Answer each entry for itself, in the order of methods, several at a time."""
+    answers: Answers = {}
+    parsed: list[Entry] = []
+    for index, raw in enumerate(body.get("entry", ())):
+        try:
+            parsed.append(entry_of(index, raw, request))
+        except FhirError as error:
+            answers[index] = _refused(error)
+    turn = asyncio.Semaphore(_BATCH_AT_ONCE)
+
+    async def one_answer(one: Entry) -> None:
+        async with turn:
+            inner = replace(one.request, prefer=_quiet(request).prefer)
+            reads = one.method in ("GET", "HEAD") or _is_search(one)
+            try:
+                answers[one.index] = await context.perform(one.request if reads else inner, context)
+            except FhirError as error:
+                answers[one.index] = _refused(in_entry(one.index, error))
+
+    for _, group in groupby(sorted(parsed, key=_rank), key=_rank):
+        await asyncio.gather(*map(one_answer, group))
+    return answers
+
+
+async def _located(index: int, work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except FhirError as error:
+        raise in_entry(index, error) from error
+
+
+def _quiet(request: Request) -> Request:
+    """Return ``request`` with bodies in the answer only where the client asks for them.
+
+    A thousand entries would otherwise come back whole; http.html#transaction leaves it open.
+    """
+    return request if "return" in request.prefer else replace(request, prefer={"return": "minimal"})
+
+
+def _refused(error: FhirError) -> Response:
+    return Response(error.status, encode(operation_outcome(error.issues)), headers=error.headers)
+
+
+def _rendered(type: str, answers: Answers, request: Request, count: int) -> Response:
+    """Return the response Bundle, with one entry for each of the request and in its order."""
+    entries = [_entry(answers[index], request.base_url) for index in range(count)]
+    return Response(200, bundle(type, entries))
+
+
+def _entry(answer: Response, base_url: str) -> bytes:
+    said: dict[str, object] = {
+        "status": f"{answer.status} {_REASONS.get(answer.status, '')}".strip()
+    }
+    if answer.location:
+        said["location"] = f"{base_url}/{answer.location}"
+    if answer.version:
+        said["etag"] = f'W/"{answer.version}"'
+    if answer.last_updated:
+        said["lastModified"] = instant(answer.last_updated)
+    is_outcome = answer.body.startswith(b'{"resourceType":"OperationOutcome"')
+    if answer.body and is_outcome and (answer.status >= 400 or answer.location):
+        response = encode(said)[:-1] + b',"outcome":' + answer.body + b"}"
+        return b'{"response":' + response + b"}"
+    place = answer.location.partition("/_history/")[0]
+    return entry(f"{base_url}/{place}" if place else "", answer.body, response=said)

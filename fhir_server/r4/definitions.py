@@ -1,0 +1,326 @@
+"""The R4 definitions, once loaded: types, elements, search parameters, compartments, codes.
+
+https://hl7.org/fhir/R4/structuredefinition.html
+
+A folder below ``profiles/`` or ``terminology/`` is a FHIR package. Both forms are read: one file a
+resource (``SearchParameter-foo.json``) and one file a type (``SearchParameter.ndjson``, a resource
+a line).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
+_EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
+_EXTENSION_REGEX = _TYPE_URL + "regex"
+
+_URI_TYPES = {"uri", "url", "canonical", "oid", "uuid"}
+
+Code = tuple[str, str]
+"""``(system, code)``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """An invariant of the specification. ``expression`` is FHIRPath."""
+
+    key: str
+    severity: str
+    human: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class ElementType:
+    """One type that an element may have: a type's name, and for references what they may point at.
+
+    ``targets`` are resource type names; empty means any.
+    """
+
+    code: str
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a type, as the snapshot states it.
+
+    ``path`` is ``Observation.component.value[x]``. ``max`` is ``None`` for ``*``. ``types`` is
+    empty when ``content_reference`` names another element's path, whose children these are.
+    ``binding`` is ``(strength, value set url without version)``.
+    """
+
+    path: str
+    min: int
+    max: int | None
+    types: tuple[ElementType, ...]
+    content_reference: str | None
+    binding: tuple[str, str] | None
+    constraints: tuple[Constraint, ...]
+    max_length: int | None
+    is_modifier: bool
+    is_summary: bool
+
+    @property
+    def name(self) -> str:
+        """The last step of the path, ``[x]`` cut off: ``value`` for ``value[x]``."""
+        return self.path.rpartition(".")[2].removesuffix("[x]")
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the JSON member is the name followed by a type: ``valueQuantity``."""
+        return self.path.endswith("[x]")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the JSON member is an array."""
+        return self.max is None or self.max > 1
+
+    def members(self) -> Iterator[tuple[str, ElementType]]:
+        """Yield each JSON member name that this element can appear under, with the type it says."""
+        for type in self.types:
+            suffix = type.code[:1].upper() + type.code[1:] if self.is_choice else ""
+            yield self.name + suffix, type
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDefinition:
+    """A resource type or data type.
+
+    ``kind`` is ``resource``, ``complex-type`` or ``primitive-type``. ``elements`` maps the path of
+    a parent (``Observation``, ``Observation.component``) to its child elements in order. ``regex``
+    is the pattern of a primitive's value.
+    """
+
+    name: str
+    url: str
+    kind: str
+    abstract: bool
+    base: str | None
+    root: Element
+    elements: Mapping[str, tuple[Element, ...]]
+    regex: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameter:
+    """A search parameter as defined; ``expression`` is FHIRPath over all types of ``base``."""
+
+    url: str
+    code: str
+    type: str
+    base: tuple[str, ...]
+    expression: str
+    target: tuple[str, ...] = ()
+    component: tuple[tuple[str, str], ...] = ()
+    """Of a composite: ``(url of the part's definition, expression below the whole)``."""
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Everything that was read from the packages.
+
+    ``types`` by name; ``search_parameters`` in the order of their urls; ``compartments`` maps
+    ``Patient`` to ``{type: parameter codes}``.
+    """
+
+    types: Mapping[str, TypeDefinition]
+    search_parameters: tuple[SearchParameter, ...]
+    compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
+    _code_systems: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def resource_types(self) -> tuple[str, ...]:
+        """The names of the resource types that can be stored, in alphabetical order."""
+        return tuple(
+            sorted(
+                type.name
+                for type in self.types.values()
+                if type.kind == "resource" and not type.abstract
+            )
+        )
+
+    @cached_property
+    def uri_members(self) -> frozenset[str]:
+        """The JSON members that hold a uri, url, canonical, oid or uuid wherever they occur.
+
+        A name that is a plain string in one type and a uri in another is not among them.
+        """
+        holders: dict[str, set[str]] = {}
+        for type in self.types.values():
+            for elements in type.elements.values():
+                for element in elements:
+                    for name, member in element.members():
+                        holders.setdefault(name, set()).add(member.code)
+        return frozenset(name for name, codes in holders.items() if codes <= _URI_TYPES)
+
+    def codes(self, value_set: str) -> frozenset[Code] | None:
+        """Return the codes of ``value_set`` (its url), or ``None`` where they cannot all be known.
+
+        They cannot where the set takes in a system that is not loaded whole, such as all of UCUM.
+        """
+        if value_set not in self._expansions:
+            self._expansions[value_set] = self._expansion(value_set, frozenset())
+        return self._expansions[value_set]
+
+    def _expansion(self, url: str, inside: frozenset[str]) -> frozenset[Code] | None:
+        value_set = self._value_sets.get(url)
+        if value_set is None or url in inside:
+            return None
+        halves: dict[str, set[Code]] = {"include": set(), "exclude": set()}
+        for half, codes in halves.items():
+            for part in value_set["compose"].get(half, ()):
+                found = self._part(part, inside | {url})
+                if found is None:
+                    return None
+                codes |= found
+        return frozenset(halves["include"] - halves["exclude"])
+
+    def _part(self, part: Mapping[str, Any], inside: frozenset[str]) -> frozenset[Code] | None:
+        """Return the codes of one include or exclude: what its system and its value sets share."""
+        found: frozenset[Code] | None = None
+        if system := part.get("system"):
+            if "concept" in part:
+                found = frozenset((system, concept["code"]) for concept in part["concept"])
+            elif "filter" not in part:
+                found = self._system(system)
+            if found is None:
+                return None
+        for url in part.get("valueSet", ()):
+            other = self._expansion(url.partition("|")[0], inside)
+            if other is None:
+                return None
+            found = other if found is None else found & other
+        return found
+
+    def _system(self, url: str) -> frozenset[Code] | None:
+        code_system = self._code_systems.get(url)
+        if code_system is None or code_system.get("content") != "complete":
+            return None
+        return frozenset((url, code) for code in _codes(code_system["concept"]))
+
+
+def _codes(concepts: list[dict[str, Any]]) -> Iterator[str]:
+    for concept in concepts:
+        yield concept["code"]
+        yield from _codes(concept.get("concept", []))
+
+
+def load_definitions(root: Path) -> Definitions:
+    """Read the packages in ``profiles/`` and ``terminology/`` below ``root``."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for folder in ("profiles", "terminology"):
+        for resource in _resources(root / folder):
+            found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
+    types = map(_type_definition, found.get("StructureDefinition", {}).values())
+    parameters = map(_search_parameter, found.get("SearchParameter", {}).values())
+    return Definitions(
+        types={type.name: type for type in types},
+        search_parameters=tuple(sorted(parameters, key=lambda parameter: parameter.url)),
+        compartments={
+            compartment["code"]: {
+                member["code"]: tuple(member["param"]) for member in compartment["resource"]
+            }
+            for compartment in found.get("CompartmentDefinition", {}).values()
+        },
+        _code_systems=found.get("CodeSystem", {}),
+        _value_sets=found.get("ValueSet", {}),
+    )
+
+
+_READ_TYPES = (
+    *("StructureDefinition", "SearchParameter", "CompartmentDefinition"),
+    *("CodeSystem", "ValueSet"),
+)
+
+
+def _resources(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the conformance resources of the packages in ``folder``, the packages by name."""
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for package in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for file in sorted(package.iterdir()):
+            if not file.name.startswith(_READ_TYPES):
+                continue
+            if file.suffix == ".ndjson":
+                yield from decoder.decode_lines(file.read_bytes())
+            elif file.suffix == ".json":
+                yield decoder.decode(file.read_bytes())
+
+
+def _type_definition(resource: dict[str, Any]) -> TypeDefinition:
+    root, *rest = map(_element, resource["snapshot"]["element"])
+    children: dict[str, list[Element]] = {}
+    for element in rest:
+        children.setdefault(element.path.rpartition(".")[0], []).append(element)
+    base = resource.get("baseDefinition")
+    return TypeDefinition(
+        name=resource["type"],
+        url=resource["url"],
+        kind=resource["kind"],
+        abstract=resource["abstract"],
+        base=base.removeprefix(_TYPE_URL) if base else None,
+        root=root,
+        elements={path: tuple(elements) for path, elements in children.items()},
+        regex=_regex(resource),
+    )
+
+
+def _element(element: dict[str, Any]) -> Element:
+    binding = element.get("binding")
+    reference = element.get("contentReference")
+    return Element(
+        path=element["path"],
+        min=element["min"],
+        max=None if element["max"] == "*" else int(element["max"]),
+        types=tuple(map(_element_type, element.get("type", ()))),
+        content_reference=reference.removeprefix("#") if reference else None,
+        binding=(binding["strength"], binding["valueSet"].partition("|")[0]) if binding else None,
+        constraints=tuple(
+            Constraint(one["key"], one["severity"], one["human"], one.get("expression", ""))
+            for one in element.get("constraint", ())
+        ),
+        max_length=element.get("maxLength"),
+        is_modifier=element.get("isModifier", False),
+        is_summary=element.get("isSummary", False),
+    )
+
+
+def _element_type(type: dict[str, Any]) -> ElementType:
+    """Return the FHIR type; the value of a primitive names it in an extension."""
+    extensions = {one["url"]: one for one in type.get("extension", ())}
+    code = extensions.get(_EXTENSION_FHIR_TYPE, {}).get("valueUrl", type["code"])
+    if code.startswith("http://hl7.org/fhirpath/System."):
+        code = "string"  # the only one without the extension: the id of an xhtml element
+    targets = tuple(url.removeprefix(_TYPE_URL) for url in type.get("targetProfile", ()))
+    return ElementType(code, () if "Resource" in targets else targets)
+
+
+def _regex(resource: dict[str, Any]) -> str | None:
+    for element in resource["snapshot"]["element"]:
+        if element["path"].endswith(".value"):
+            for type in element.get("type", ()):
+                for one in type.get("extension", ()):
+                    if one["url"] == _EXTENSION_REGEX:
+                        return str(one["valueString"])
+    return None
+
+
+def _search_parameter(resource: dict[str, Any]) -> SearchParameter:
+    return SearchParameter(
+        url=resource["url"],
+        code=resource["code"],
+        type=resource["type"],
+        base=tuple(resource["base"]),
+        expression=resource.get("expression", ""),
+        target=tuple(resource.get("target", ())),
+        component=tuple(
+            (part["definition"], part["expression"]) for part in resource.get("component", ())
+        ),
+    )

@@ -1,0 +1,114 @@
+"""Parts of a resource: ``_summary`` and ``_elements``.
+
+https://hl7.org/fhir/R4/search.html#summary
+https://hl7.org/fhir/R4/search.html#elements
+
+What is left out is said: a subset carries the tag ``SUBSETTED``, so that nobody writes it back.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from fhir_server.r4.definitions import Definitions, Element
+
+Resource = dict[str, Any]
+
+SUMMARIES = ("true", "text", "data", "count", "false")
+SUBSETTED = {
+    "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+    "code": "SUBSETTED",
+}
+_ALWAYS = ("resourceType", "id", "meta")
+
+
+def subset(
+    resource: Resource,
+    definitions: Definitions,
+    *,
+    summary: str = "",
+    elements: Collection[str] = (),
+) -> Resource:
+    """Return the part of ``resource`` that ``summary`` (one of SUMMARIES) or ``elements`` ask for.
+
+    ``elements`` are names of top-level elements (``name``, ``value`` for ``value[x]``); what is
+    mandatory is kept beside them. Unchanged, and not tagged, where everything is asked for.
+    """
+    type = resource["resourceType"]
+    if elements:
+        return _tagged(_named(resource, definitions, frozenset(elements)))
+    if summary == "true":
+        return _tagged(_summary(resource, definitions, type, type))
+    if summary == "text":
+        return _tagged(_named(resource, definitions, frozenset({"text"})))
+    if summary == "data":
+        return _tagged({name: value for name, value in resource.items() if name != "text"})
+    return resource
+
+
+def _tagged(resource: Resource) -> Resource:
+    meta = resource.get("meta", {})
+    tags = [tag for tag in meta.get("tag", []) if tag.get("code") != SUBSETTED["code"]]
+    return {**resource, "meta": {**meta, "tag": [*tags, SUBSETTED]}}
+
+
+def _named(resource: Resource, definitions: Definitions, wanted: frozenset[str]) -> Resource:
+    type = resource["resourceType"]
+    kept = set(_ALWAYS)
+    for element in definitions.types[type].elements[type]:
+        if element.name in wanted or element.min > 0:
+            kept.update(_members(element))
+    return {name: value for name, value in resource.items() if name in kept}
+
+
+def _members(element: Element) -> Iterator[str]:
+    """Yield the JSON members of ``element``, and the sibling that carries extensions."""
+    names = [name for name, _ in element.members()] or [element.name]
+    for name in names:
+        yield name
+        yield f"_{name}"
+
+
+def _summary(value: Resource, definitions: Definitions, type: str, path: str) -> Resource:
+    """Return ``value`` with the elements that the definition of ``path`` marks as summary."""
+    known = _by_member(definitions, type, path)
+    kept: Resource = {}
+    for name, member in value.items():
+        if name in _ALWAYS and path == type:
+            kept[name] = member
+            continue
+        element, member_type = known.get(name.removeprefix("_"), (None, ""))
+        if element is not None and element.is_summary:
+            kept[name] = _each(member, definitions, element, member_type)
+    return kept
+
+
+def _each(value: Any, definitions: Definitions, element: Element, type: str) -> Any:
+    if isinstance(value, list):
+        return [_each(one, definitions, element, type) for one in value]
+    if element.content_reference is not None and isinstance(value, Mapping):
+        inside = element.content_reference
+        return _summary(dict(value), definitions, inside.partition(".")[0], inside)
+    definition = definitions.types.get(type)
+    if not isinstance(value, Mapping) or definition is None or definition.kind == "primitive-type":
+        return value
+    if type in ("BackboneElement", "Element"):
+        inside = element.path
+        return _summary(dict(value), definitions, inside.partition(".")[0], inside)
+    if definition.kind == "complex-type":
+        return _summary(dict(value), definitions, type, type)
+    return value
+
+
+def _by_member(definitions: Definitions, type: str, path: str) -> dict[str, tuple[Element, str]]:
+    return {
+        name: (element, member_type)
+        for element in definitions.types[type].elements.get(path, ())
+        for name, member_type in _typed_members(element)
+    }
+
+
+def _typed_members(element: Element) -> Iterator[tuple[str, str]]:
+    if element.content_reference is not None:
+        yield element.name, ""
+    for name, type in element.members():
+        yield name, type.code

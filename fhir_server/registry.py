@@ -1,0 +1,85 @@
+"""What this server can do, as a table that routing, CapabilityStatement and documentation read."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fhir_server.context import Context
+from fhir_server.messages import Request, Response
+from fhir_server.store.changes import Change
+
+Handler = Callable[[Request, Context], Awaitable[Response]]
+Preparer = Callable[[Request, Context], Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation: ``name`` with its dollar sign, its definition's url, where it can be called.
+
+    ``on`` lists resource types; ``("",)`` is the whole system. ``instance`` says that it is called
+    on one resource.
+    """
+
+    name: str
+    definition: str
+    handler: Handler
+    on: tuple[str, ...] = ("",)
+    instance: bool = False
+    affects_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work that runs beside requests from start to stop, such as a listener."""
+
+    name: str
+    run: Callable[[Context], Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True)
+class Registry:
+    """Handlers by name. A name can be taken once: a second registration is an error at start."""
+
+    interactions: dict[str, Handler] = field(default_factory=dict)
+    changes: dict[str, Preparer] = field(default_factory=dict)
+    operations: dict[tuple[str, str], Operation] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    routes: dict[str, Any] = field(default_factory=dict)
+
+    def interaction(self, name: str, handler: Handler, change: Preparer | None = None) -> None:
+        """Add the interaction that the specification calls ``name``.
+
+        ``change`` is what a writing one comes to without the writing, for transactions.
+        """
+        _take(self.interactions, name, handler)
+        if change is not None:
+            _take(self.changes, name, change)
+
+    def operation(self, operation: Operation) -> None:
+        """Add ``operation`` for each type that it is called on."""
+        for type in operation.on:
+            _take(self.operations, (type, operation.name), operation)
+
+    def task(self, task: Task) -> None:
+        """Add work that runs beside requests."""
+        _take(self.tasks, task.name, task)
+
+    def route(self, path: str, app: Any) -> None:
+        """Add an ASGI application outside the FHIR base, at ``path``."""
+        _take(self.routes, path, app)
+
+    def handler(self, type: str, name: str) -> Handler | None:
+        """Return what answers ``name`` on ``type``, or ``None``."""
+        if name.startswith("$"):
+            operation = self.operations.get((type, name))
+            return operation.handler if operation else None
+        return self.interactions.get(name)
+
+    def operation_names(self) -> Iterator[str]:
+        """Yield each operation's name once, in the order of registration."""
+        yield from dict.fromkeys(operation.name for operation in self.operations.values())
+
+
+def _take(table: dict[Any, Any], name: Any, value: Any) -> None:
+    assert name not in table, f"{name} is registered twice"
+    table[name] = value

@@ -1,0 +1,121 @@
+"""Which interaction a method and a path name: the table of http.html, for HTTP and for bundles.
+
+https://hl7.org/fhir/R4/http.html
+"""
+
+import re2 as re
+
+from fhir_server.messages import Request
+from fhir_server.outcome import FhirError, Issue, method_not_allowed, shown
+
+_ID = re.compile(r"[A-Za-z0-9\-\.]{1,64}")
+_TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")
+_OPERATION = re.compile(r"\$[a-z][a-z0-9\-]{0,63}")
+
+# Shape of the path -> method -> interaction. T is a type, I an id, V a version.
+_TABLE = {
+    "": {"GET": "search-system", "POST": "transaction"},
+    "metadata": {"GET": "capabilities"},
+    "_history": {"GET": "history-system"},
+    "_search": {"POST": "search-system"},
+    "T": {
+        "GET": "search-type",
+        "POST": "create",
+        "PUT": "conditional-update",
+        "PATCH": "conditional-patch",
+        "DELETE": "conditional-delete",
+    },
+    "T/_search": {"POST": "search-type"},
+    "T/_history": {"GET": "history-type"},
+    "T/I": {"GET": "read", "PUT": "update", "PATCH": "patch", "DELETE": "delete"},
+    "T/I/_history": {"GET": "history-instance"},
+    "T/I/_history/V": {"GET": "vread"},
+}
+_COMPARTMENT_DEPTH = 3  # Patient/1/Observation and Patient/1/*
+
+
+def route(method: str, path: str) -> Request:
+    """Return the request that ``method`` and ``path`` (below the base URL) name, without a body.
+
+    ``path`` is percent-decoded, without a query; ``HEAD`` is to be asked as ``GET``. Types are
+    not looked up here: whether a type exists is for the front door to say.
+
+    Raises ``not-found`` for a path that names nothing, ``not-supported`` with status 405 for a
+    method that the path does not have, and ``value`` for an id that cannot be one.
+    """
+    segments = path.strip("/").split("/") if path.strip("/") else []
+    if segments and segments[-1].startswith("$"):
+        return _operation(method, path, segments)
+    if len(segments) == _COMPARTMENT_DEPTH and _in_compartment(segments):
+        _require(method, path, ("GET",))
+        return Request("search-compartment", segments[0], _id(segments[1]), segments[2])
+    methods = _TABLE.get(_shape(segments))
+    if methods is None:
+        raise _nowhere(path)
+    _require(method, path, tuple(methods))
+    interaction, shape = methods[method], _shape(segments)
+    if not shape.startswith("T"):
+        return Request(interaction)
+    id = _id(segments[1]) if shape.startswith("T/I") else ""
+    return Request(interaction, segments[0], id, segments[3] if shape.endswith("V") else "")
+
+
+def allowed(path: str) -> tuple[str, ...]:
+    """Return the methods that ``path`` has in the specification, whether served or not."""
+    segments = path.strip("/").split("/") if path.strip("/") else []
+    methods = tuple(_TABLE.get(_shape(segments), ()))
+    return (*methods, "HEAD") if "GET" in methods else methods
+
+
+def _shape(segments: list[str]) -> str:
+    """Return the key of :data:`_TABLE` that ``segments`` have the form of."""
+    if not segments or not _TYPE.fullmatch(segments[0]):
+        return "/".join(segments)
+    match segments[1:]:
+        case []:
+            return "T"
+        case ["_search" | "_history" as word]:
+            return f"T/{word}"
+        case [_]:
+            return "T/I"
+        case [_, "_history"]:
+            return "T/I/_history"
+        case [_, "_history", _]:
+            return "T/I/_history/V"
+    return "?"
+
+
+def _in_compartment(segments: list[str]) -> bool:
+    type, _, member = segments
+    return bool(_TYPE.fullmatch(type) and (member == "*" or _TYPE.fullmatch(member)))
+
+
+def _operation(method: str, path: str, segments: list[str]) -> Request:
+    *place, name = segments
+    if not _OPERATION.fullmatch(name) or len(place) > 2 or not all(place):
+        raise _nowhere(path)
+    _require(method, path, ("GET", "POST"))
+    type, id = [*place, "", ""][:2]
+    return Request(name, type, _id(id) if id else "")
+
+
+def _id(id: str) -> str:
+    if not _ID.fullmatch(id):
+        raise FhirError(
+            Issue(
+                "value",
+                f"{shown(id)} is no id; an id has 1 to 64 letters, digits, hyphens and dots.",
+            ),
+            status=404,  # http.html#read: what cannot be an id cannot be found
+        )
+    return id
+
+
+def _require(method: str, path: str, allowed: tuple[str, ...]) -> None:
+    if method not in allowed:
+        also = ("HEAD",) if "GET" in allowed else ()
+        raise method_not_allowed(method, path.strip("/"), (*allowed, *also))
+
+
+def _nowhere(path: str) -> FhirError:
+    return FhirError(Issue("not-found", f"{shown(path)} names nothing here; see [base]/metadata."))

@@ -1,0 +1,141 @@
+"""One search parameter with its values -> one MongoDB filter.
+
+https://hl7.org/fhir/R4/search.html#combining
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
+
+from fhir_server.outcome import invalid_value, unsupported_modifier
+from fhir_server.search import string, token, uri
+from fhir_server.search.composite import compile_composite, compile_system
+from fhir_server.search.date import compile_date, compile_instant
+from fhir_server.search.escape import unescape
+from fhir_server.search.keys import Filter, any_of
+from fhir_server.search.number import compile_number
+from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
+from fhir_server.search.quantity import compile_quantity
+from fhir_server.search.reference import IDENTIFIER, compile_reference
+from fhir_server.search.string import compile_string
+from fhir_server.search.token import compile_token
+from fhir_server.search.uri import compile_uri
+
+MISSING = "missing"
+
+# Modifiers of each type beside :missing, which every type but composite has. Those of references
+# also include the types that the parameter can point at.
+MODIFIERS: dict[str, tuple[str, ...]] = {
+    "token": token.MODIFIERS,
+    "string": string.MODIFIERS,
+    "date": (),
+    "number": (),
+    "quantity": (),
+    "uri": uri.MODIFIERS,
+    "reference": ("identifier",),
+    "composite": (),
+}
+
+
+class Criteria:
+    """Compiles the parameters of one search.
+
+    ``now`` is what the prefix ``ap`` of a date is measured from.
+    """
+
+    def __init__(self, table: ParameterTable, now: datetime | None = None) -> None:
+        self._table = table
+        self._now = now
+
+    def filter(self, parameter: Parameter, modifier: str, values: Sequence[str]) -> Filter:
+        """Return the filter that is met where one of ``values`` is.
+
+        ``values`` are the alternatives (commas already split), their escapes still in place.
+
+        Raises ``not-supported`` for a modifier that the parameter does not have, and ``value`` for
+        values that it cannot have.
+        """
+        if modifier == MISSING and parameter.type != "composite":
+            return _missing(parameter, values)
+        # Any type: what was stored before a profile narrowed the targets stays findable.
+        types = self._table.types if parameter.type == "reference" else ()
+        known = MODIFIERS[parameter.type]
+        if modifier and modifier not in known and modifier not in types:
+            named = parameter.targets[:10] if types else ()
+            offered = () if parameter.type == "composite" else (MISSING, *known, *named)
+            raise unsupported_modifier(parameter.code, modifier, offered)
+        compile = self._compiler(parameter, modifier)
+        found = any_of([compile(parameter.field, value) for value in values])
+        return {"$nor": [found]} if modifier == "not" else found
+
+    def _compiler(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
+        """Return the function ``(field, value) -> filter`` for ``parameter``."""
+        single = parameter.single
+        match parameter.type:
+            case "token" if parameter.code == ID:
+                return _compile_id
+            case "token":
+                return self._token(parameter)
+            case "string":
+                return partial(
+                    compile_string, modifier=modifier, single=single, parts=parameter.has_parts
+                )
+            case "date" if parameter.code == LAST_UPDATED:
+                return partial(compile_instant, now=self._now)
+            case "date":
+                return partial(compile_date, single=single, now=self._now)
+            case "number":
+                return partial(compile_number, single=single)
+            case "quantity":
+                return partial(compile_quantity, single=single)
+            case "uri":
+                return partial(compile_uri, modifier=modifier, single=single)
+            case "composite":
+                components = [self._component(part) for part in parameter.components]
+                return partial(compile_composite, components=components)
+        return self._reference(parameter, modifier)
+
+    def _token(self, parameter: Parameter) -> Callable[[str, str], Filter]:
+        value_sets = parameter.value_sets
+
+        def implied(system: str) -> Collection[str]:
+            codes = (self._table.definitions.codes(one) or () for one in value_sets)
+            return {code for some in codes for owner, code in some if owner == system}
+
+        return partial(
+            compile_token,
+            single=parameter.single,
+            folds=parameter.has_strings,
+            implied=implied if value_sets else None,
+        )
+
+    def _reference(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
+        if modifier == "identifier":
+            return lambda field, value: compile_token(
+                field + IDENTIFIER, value, single=parameter.single
+            )
+        return partial(
+            compile_reference,
+            type=modifier,
+            targets=parameter.id_types or self._table.types,
+            base_urls=self._table.base_urls,
+        )
+
+    def _component(self, part: Parameter) -> Callable[[str, str], Filter]:
+        compile = self._compiler(part, "")
+        if part.type != "token":
+            return compile
+        return lambda field, value: compile_system(field, value) or compile(field, value)
+
+
+def _missing(parameter: Parameter, values: Sequence[str]) -> Filter:
+    if list(values) not in (["true"], ["false"]):
+        raise invalid_value(f"{parameter.code}:missing", ",".join(values), "true or false")
+    return {parameter.field: {"$exists": values[0] == "false"}}
+
+
+def _compile_id(field: str, value: str) -> Filter:
+    text = unescape(value)
+    if not text:
+        raise invalid_value("An id", value, "a logical id")
+    return {field: text}

@@ -1,0 +1,91 @@
+"""Resource -> what is written beside it: search keys, compartments, security labels.
+
+https://hl7.org/fhir/R4/search.html, https://hl7.org/fhir/R4/compartmentdefinition.html
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.tree import Found
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What a document holds besides the resource itself.
+
+    ``keys`` has one field for each search parameter with something to find, in the form of the
+    parameter's module: bare where the parameter is single, else in a list. An element that is there
+    but has nothing to search is an empty list or ``None``: it is not missing.
+
+    ``compartments`` are such as ``Patient/1``; ``labels`` are ``system|code`` of ``meta.security``.
+    """
+
+    keys: dict[str, Any]
+    compartments: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def index(resource: Resource, table: ParameterTable) -> Indexed:
+    """Return what is written beside ``resource``, whose type must be known to ``table``.
+
+    Does not fail for an invalid resource: what cannot be read has no key.
+    """
+    type = resource["resourceType"]
+    found: Found = {}
+    table.tree(type).walk(resource, resource, found)
+    return Indexed(
+        keys=_keys(found, table.singles(type)),
+        compartments=_compartments(resource, found, table),
+        labels=_labels(resource),
+    )
+
+
+def _keys(found: Found, singles: frozenset[str]) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    for field, values in found.items():
+        if field in singles:
+            if values:
+                keys[field] = values[0]
+            elif ":" not in field:
+                keys[field] = None
+        elif len(values) > 1:
+            keys[field] = _distinct(values)
+        elif values or ":" not in field:  # what is kept beside the keys says nothing if empty
+            keys[field] = values
+    return keys
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if type(values[0]) is str:
+        return list(dict.fromkeys(values))
+    return values
+
+
+def _compartments(resource: Resource, found: Found, table: ParameterTable) -> tuple[str, ...]:
+    """Return the compartments that the references put ``resource`` in, and its own.
+
+    Patient/1 is in the compartment of Patient/1, whether or not the definition says so.
+    """
+    type = resource["resourceType"]
+    inside: set[str] = set()
+    for compartment, fields in table.compartment_fields[type].items():
+        prefix = f"{compartment}/"
+        for field in fields:
+            for key in found.get(field, ()):
+                if key.startswith(prefix):
+                    inside.add(key)
+        if compartment == type and "id" in resource:
+            inside.add(f"{type}/{resource['id']}")
+    return tuple(sorted(inside))
+
+
+def _labels(resource: Resource) -> tuple[str, ...]:
+    meta = resource.get("meta")
+    security = meta.get("security") if type(meta) is dict else None
+    if type(security) is not list:
+        return ()
+    codings = (coding for coding in security if type(coding) is dict)
+    return tuple(f"{coding.get('system', '')}|{coding.get('code', '')}" for coding in codings)

@@ -1,0 +1,252 @@
+"""Query string -> SearchQuery.
+
+https://hl7.org/fhir/R4/search.html
+
+What is not understood is refused, or, where the client asked to be lenient, left out and reported:
+nothing is dropped in silence.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.search.criteria import Criteria
+from fhir_server.search.escape import split
+from fhir_server.search.keys import Filter
+from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.sort import sort_keys
+
+CURSOR = "_cursor"
+"""The parameter of page links."""
+
+TOTALS = ("none", "estimate", "accurate")
+SUMMARIES = ("true", "text", "data", "count", "false")
+
+# Names that the specification defines and this server does not serve yet: each with what it is.
+NOT_SERVED = {
+    "_include": "inclusion of referenced resources",
+    "_revinclude": "inclusion of referring resources",
+    "_has": "reverse chaining",
+    "_filter": "filter expressions",
+    "_text": "search in the narrative",
+    "_content": "search in the whole content",
+    "_list": "search in a list",
+    "_query": "named queries",
+    "_type": "search over several types",
+    "_contained": "search in contained resources",
+    "_containedType": "search in contained resources",
+    "near": "search by distance",
+}
+_COUNT_DIGITS_MAX = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one search may ask for; each bounds the work of the database."""
+
+    parameters_max: int = 64
+    values_max: int = 500
+    value_characters_max: int = 2000
+    filters_max: int = 2000
+    """Alternatives of all parameters together."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A search as asked.
+
+    ``filters`` are to be met all at once. ``sort`` has parameter codes, a minus sign before those
+    that go down. ``summary`` is ``""`` where it was not asked for;
+    ``cursor`` is the text of a page link. ``understood`` are the parameters that were used, for the
+    self link; ``ignored`` says what was not, as warnings.
+    """
+
+    type: str
+    filters: tuple[Filter, ...]
+    sort: tuple[str, ...]
+    count: int
+    total: str
+    summary: str
+    elements: tuple[str, ...]
+    cursor: str
+    understood: tuple[tuple[str, str], ...]
+    ignored: tuple[Issue, ...]
+
+
+@dataclass(slots=True)
+class _Builder:
+    """What has been read so far."""
+
+    type: str
+    table: ParameterTable
+    criteria: Criteria
+    count: int
+    count_max: int
+    limits: Limits
+    filters: list[Filter] = field(default_factory=list)
+    sort: tuple[str, ...] = ()
+    total: str = "none"
+    summary: str = ""
+    elements: tuple[str, ...] = ()
+    cursor: str = ""
+    values: int = 0
+    seen: set[str] = field(default_factory=set)
+
+
+def parse(
+    type: str,
+    parameters: Sequence[tuple[str, str]],
+    table: ParameterTable,
+    *,
+    count_default: int,
+    count_max: int,
+    lenient: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    now: datetime | None = None,
+) -> SearchQuery:
+    """Return what ``parameters`` ask of the resources of ``type``.
+
+    ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
+    values are in place. A ``_count`` above ``count_max`` is lowered to it. ``lenient`` turns what
+    would be refused into ``ignored``. ``now`` is what ``ap`` measures a date's distance from.
+
+    Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
+    values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
+    """
+    if len(parameters) > limits.parameters_max:
+        raise _too_much("parameters", limits.parameters_max)
+    builder = _Builder(type, table, Criteria(table, now), count_default, count_max, limits)
+    understood: list[tuple[str, str]] = []
+    ignored: list[Issue] = []
+    for name, value in parameters:
+        try:
+            _read(builder, name, value)
+        except FhirError as error:
+            if not lenient or error.issues[0].code not in ("not-supported", "value"):
+                raise
+            ignored += [
+                Issue(issue.code, f"Ignored: {issue.diagnostics}", severity="warning")
+                for issue in error.issues
+            ]
+        else:
+            understood.append((name, value))
+    return SearchQuery(
+        type=type,
+        filters=tuple(builder.filters),
+        sort=builder.sort,
+        count=builder.count,
+        total=builder.total,
+        summary=builder.summary,
+        elements=builder.elements,
+        cursor=builder.cursor,
+        understood=tuple(pair for pair in understood if pair[0] != CURSOR),
+        ignored=tuple(ignored),
+    )
+
+
+def _too_much(what: str, limit: int) -> FhirError:
+    return FhirError(
+        Issue("too-costly", f"A search has at most {limit:,} {what}; split it into several.")
+    )
+
+
+def _read(builder: _Builder, name: str, value: str) -> None:
+    # A page link is signed by us and as long as its sort keys are.
+    if name != CURSOR and len(value) > builder.limits.value_characters_max * (1 + value.count(",")):
+        raise _too_much("characters in a value", builder.limits.value_characters_max)
+    try:
+        f"{name}{value}".encode()
+    except UnicodeEncodeError as error:
+        raise invalid_value("A search parameter", name, "text in UTF-8") from error
+    if name in _RESULT_PARAMETERS:
+        if name in builder.seen:
+            raise invalid_value(name, value, "a parameter that stands once")
+        _RESULT_PARAMETERS[name](builder, value)
+        builder.seen.add(name)
+    else:
+        _read_criterion(builder, name, value)
+
+
+def _read_criterion(builder: _Builder, name: str, value: str) -> None:
+    code, _, modifier = name.partition(":")
+    known = builder.table.of(builder.type)
+    parameter = known.get(code)
+    if parameter is None or "." in modifier:
+        raise _unknown(builder, name, code)
+    if not value:
+        raise invalid_value(f"Search parameter {name}", value, "a value to look for")
+    values = list(dict.fromkeys(split(value, ",")))
+    builder.values += len(values)
+    if len(values) > builder.limits.values_max or builder.values > builder.limits.filters_max:
+        raise _too_much("alternatives in a parameter", builder.limits.values_max)
+    if any(len(one) > builder.limits.value_characters_max for one in values):
+        raise _too_much("characters in a value", builder.limits.value_characters_max)
+    builder.filters.append(builder.criteria.filter(parameter, modifier, values))
+
+
+def _unknown(builder: _Builder, name: str, code: str) -> FhirError:
+    """Return the refusal of a name that is not known, or known and not served."""
+    if "." in name:
+        return FhirError(
+            Issue(
+                "not-supported", f"{shown(name)} is a chained parameter, which is not served yet."
+            )
+        )
+    if code in NOT_SERVED:
+        return FhirError(Issue("not-supported", f"{code} ({NOT_SERVED[code]}) is not served yet."))
+    known = [*builder.table.of(builder.type), *_RESULT_PARAMETERS]
+    return FhirError(
+        Issue(
+            "not-supported",
+            f"{builder.type} has no search parameter {shown(code)}.{nearest(code, known)}",
+        )
+    )
+
+
+def _read_count(builder: _Builder, value: str) -> None:
+    if not (value.isascii() and value.isdigit() and len(value) <= _COUNT_DIGITS_MAX):
+        raise invalid_value("_count", value, "a whole number of entries")
+    builder.count = min(int(value), builder.count_max)
+
+
+def _read_sort(builder: _Builder, value: str) -> None:
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    sort_keys(names, builder.table.of(builder.type))
+    builder.sort = names
+
+
+def _read_total(builder: _Builder, value: str) -> None:
+    if value not in TOTALS:
+        raise invalid_value("_total", value, ", ".join(TOTALS))
+    builder.total = value
+
+
+def _read_summary(builder: _Builder, value: str) -> None:
+    if value not in SUMMARIES:
+        raise invalid_value("_summary", value, ", ".join(SUMMARIES))
+    builder.summary = value
+
+
+def _read_elements(builder: _Builder, value: str) -> None:
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    if not all(name.isascii() and name.replace(".", "").isalnum() for name in names):
+        raise invalid_value("_elements", value, "names of elements with commas between them")
+    builder.elements = names
+
+
+def _read_cursor(builder: _Builder, value: str) -> None:
+    builder.cursor = value
+
+
+_RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
+    "_count": _read_count,
+    "_sort": _read_sort,
+    "_total": _read_total,
+    "_summary": _read_summary,
+    "_elements": _read_elements,
+    CURSOR: _read_cursor,
+}

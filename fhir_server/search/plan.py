@@ -1,0 +1,68 @@
+"""SearchQuery -> Plan: what the store runs.
+
+https://hl7.org/fhir/R4/search.html
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_server.search.keys import Filter
+from fhir_server.search.page import digest, values_of
+from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.parse import SearchQuery
+from fhir_server.search.sort import SortKey as SortKey
+from fhir_server.search.sort import sort_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A search, ready to be run on the documents of ``type``.
+
+    ``filter`` is without the conditions for deleted documents and for the page. ``sort`` is
+    without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
+    ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
+    then the id. ``subject`` is what page links are bound to.
+    """
+
+    type: str
+    filter: Filter
+    sort: tuple[SortKey, ...]
+    count: int
+    total: str
+    summary: str
+    elements: tuple[str, ...]
+    after: tuple[Any, ...] | None
+    subject: str
+
+
+def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") -> Plan:
+    """Return the plan of ``query``. ``page_key`` is the secret that page links are signed with.
+
+    Raises ``value`` for a page link of another search.
+    """
+    subject = digest(query.type, query.understood)
+    after = values_of(query.cursor, subject, page_key) if query.cursor else None
+    counted_only = query.summary == "count" or query.count == 0
+    return Plan(
+        type=query.type,
+        filter=_all(query.filters),
+        sort=sort_keys(query.sort, table.of(query.type)),
+        count=0 if counted_only else query.count,
+        total="accurate" if counted_only else query.total,
+        summary="count" if counted_only else query.summary,
+        elements=query.elements,
+        after=after,
+        subject=subject,
+    )
+
+
+def _all(filters: tuple[Filter, ...]) -> Filter:
+    """Return the filter that meets all of ``filters``, as one level where their keys differ."""
+    together: Filter = {}
+    repeated: list[Filter] = []
+    for one in filters:
+        if together.keys().isdisjoint(one):
+            together |= one
+        elif one not in repeated:
+            repeated.append(one)
+    return together | {"$and": repeated} if repeated else together

@@ -1,0 +1,154 @@
+r"""String parameters: names, addresses, descriptions.
+
+https://hl7.org/fhir/R4/search.html#string
+
+A key is ``folded text SEPARATOR original text``. One index then answers the default search (a range
+of folded text), ``:exact`` (an equality) and ``:contains`` (a pattern on the folded half). Folding
+takes away case, accents, punctuation and needless white space; see :func:`fold`. The words of a
+family name after the first are kept in ``[code]:part``, so that either half of *Carreno Quinones*
+finds it, and sorting and ``:exact`` do not see them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from fhir_server.outcome import FhirError, Issue, invalid_value
+from fhir_server.search.escape import unescape
+from fhir_server.search.keys import (
+    SEPARATOR,
+    TEXT_MAX,
+    Filter,
+    on_element,
+    regex_text,
+    starting_with,
+)
+
+MODIFIERS = ("exact", "contains")
+PARTS = ":part"
+"""The suffix of the field that holds the later words of family names."""
+
+# Combining marks that a search ignores: accents of Latin, Greek and Cyrillic, vowel points of
+# Hebrew and Arabic (with hamza and madda over alef), the Arabic lengthening stroke, and invisible
+# joiners. Marks of other scripts are letters to their readers: Bangla and Devanagari vowel signs,
+# virama, nukta and the Japanese voicing mark stay.
+_IGNORED = re.compile(
+    "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    "\u00ad\u200b-\u200f\u2060\ufeff\ufe00-\ufe0f]+"
+)
+_ASCII_PUNCTUATION = str.maketrans("", "", "!\"#%&'()*,-./:;?@[\\]_{}")
+_WORD_BREAK = re.compile(r"[\s\-\u2010-\u2015]+")
+_ADDRESS = ("text", "city", "district", "state", "postalCode", "country")
+
+
+def fold(text: str) -> str:
+    """Return ``text`` as the default search compares it.
+
+    Compatibility forms are made one (NFKD, then NFC), case is folded, the marks of ``_IGNORED``
+    and punctuation are dropped, white space is one space between words. Folding again changes
+    nothing. A text of nothing else, such as ``-``, keeps its punctuation: it must stay findable
+    without being a prefix of everything.
+    """
+    if text.isascii():
+        lowered = text.lower()
+        kept = " ".join(lowered.translate(_ASCII_PUNCTUATION).split())
+        return kept or " ".join(lowered.split())
+    folded = _IGNORED.sub("", _caseless(text))
+    folded = unicodedata.normalize("NFC", folded)
+    bare = "".join(sign for sign in folded if not unicodedata.category(sign).startswith("P"))
+    return " ".join(bare.split()) or " ".join(folded.split())
+
+
+def _caseless(text: str) -> str:
+    # Twice: folding case can compose anew what was taken apart (Unicode, section 3.13, D146).
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFKD", text)
+
+
+def string_key(text: str) -> str:
+    """Return the key of ``text``: its folded form and, to tell apart what folds alike, itself."""
+    return f"{fold(text)[:TEXT_MAX]}{SEPARATOR}{_original(text)}"
+
+
+def _original(text: str) -> str:
+    if len(text) <= TEXT_MAX:
+        return text
+    return "\x1e" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _text(text: Any) -> list[str]:
+    return [string_key(text)]
+
+
+def _texts(element: Any, names: tuple[str, ...], lists: tuple[str, ...]) -> list[str]:
+    found = [element.get(name) for name in names]
+    for name in lists:
+        several = element.get(name)
+        if type(several) is list:
+            found += several
+    return [string_key(text) for text in found if type(text) is str]
+
+
+def _name(name: Any) -> list[str]:
+    return _texts(name, ("text", "family"), ("given", "prefix", "suffix"))
+
+
+def _address(address: Any) -> list[str]:
+    return _texts(address, _ADDRESS, ("line",))
+
+
+INDEXED: Mapping[str, Callable[[Any], list[Any]]] = {
+    "HumanName": _name,
+    "Address": _address,
+    **dict.fromkeys(("string", "markdown", "code", "id"), _text),
+}
+"""FHIR type -> what is written for a value of it."""
+
+
+def family_parts(family: Any) -> list[str]:
+    """Return the keys of the later words of a family name; the first is found without them."""
+    if type(family) is not str:
+        return []
+    starts = [found.end() for found in _WORD_BREAK.finditer(family)]
+    folded = (fold(family[start:]) for start in starts)
+    return [part[:TEXT_MAX] + SEPARATOR for part in folded if part]
+
+
+def name_parts(name: Any) -> list[str]:
+    """Return the keys of the later words of the family name in a HumanName."""
+    return family_parts(name.get("family"))
+
+
+def compile_string(
+    field: str, value: str, modifier: str = "", *, single: bool = False, parts: bool = False
+) -> Filter:
+    """Return the filter for one string value against the keys at ``field``.
+
+    ``value`` is one alternative, its escapes still in place. ``parts`` says that the words of
+    family names are kept beside the keys.
+
+    Raises ``value`` for an empty text, ``too-costly`` for a folded text over ``TEXT_MAX``.
+    """
+    text = unescape(value)
+    folded = fold(text)
+    if not folded:
+        raise invalid_value("A string", value, "at least one character to look for")
+    if modifier == "exact":
+        return {field: string_key(text)}
+    if len(folded) > TEXT_MAX:
+        raise FhirError(
+            Issue("too-costly", f"A string to look for has at most {TEXT_MAX} characters.")
+        )
+    if modifier == "contains":
+        # Every key has one SEPARATOR; what stands behind it is not folded.
+        pattern = {"$regex": f"^[^{SEPARATOR}]*{regex_text(folded)}"}
+        return {field: pattern}
+    found = on_element(field, starting_with(folded), single)
+    if not parts:
+        return found
+    return {"$or": [found, on_element(f"{field}{PARTS}", starting_with(folded), False)]}

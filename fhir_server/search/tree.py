@@ -1,0 +1,107 @@
+"""All paths of a type's search parameters as one tree, so that a resource is walked once.
+
+Each member that a resource has is looked up once, however many parameters go through it, and each
+value is converted once for all parameters that write it in the same way. What it costs depends on
+the size of the resource, not on the number of parameters: Observation has some seventy.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from fhir_server.r4.json import WrittenDecimal
+from fhir_server.r4.paths import Path, Step
+
+Convert = Callable[[Any], list[Any]]
+ConvertWhole = Callable[[Any, Any], list[Any]]
+Found = dict[str, list[Any]]
+"""Field -> its keys. A field without keys is an element that is there, with nothing to search."""
+
+# FHIR type -> the Python types that a value of it has in JSON; of all others, a dict. Whatever
+# else stands there is not valid, and has no key.
+_TEXT: frozenset[type] = frozenset({str})
+_NUMBER: frozenset[type] = frozenset({int, Decimal, WrittenDecimal})
+_OBJECT: frozenset[type] = frozenset({dict})
+_JSON_TYPES: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("code", "string", "markdown", "id"), _TEXT),
+    **dict.fromkeys(("uri", "url", "canonical", "oid", "uuid"), _TEXT),
+    **dict.fromkeys(("date", "dateTime", "instant", "time"), _TEXT),
+    **dict.fromkeys(("decimal", "integer", "positiveInt", "unsignedInt"), _NUMBER),
+    "boolean": frozenset({bool}),
+}
+_NO_KEYS: list[Any] = []
+
+
+class Tree:
+    """A place in a resource, and what is done with an element found there."""
+
+    __slots__ = ("_leaves", "_members", "_positions", "_tests", "_wholes")
+
+    def __init__(self) -> None:
+        self._members: dict[str, Tree] = {}
+        self._positions: dict[int, Tree] = {}
+        self._tests: dict[Step, Tree] = {}
+        self._leaves: list[tuple[frozenset[type], Convert, tuple[str, ...]]] = []
+        self._wholes: list[tuple[ConvertWhole, str]] = []
+
+    def add(self, path: Path, convert: Convert, field: str) -> None:
+        """Have ``convert`` write to ``field`` what lies at the end of ``path``."""
+        self._at(path.steps)._add_leaf(_JSON_TYPES.get(path.type, _OBJECT), convert, field)
+
+    def add_whole(self, path: Path, convert: ConvertWhole, field: str) -> None:
+        """The same for a ``convert`` that also looks at the whole resource."""
+        self._at(path.steps)._wholes.append((convert, field))
+
+    def _add_leaf(self, kinds: frozenset[type], convert: Convert, field: str) -> None:
+        for at, (other_kinds, other, fields) in enumerate(self._leaves):
+            if other is convert and other_kinds == kinds:
+                self._leaves[at] = (kinds, convert, (*fields, field))
+                return
+        self._leaves.append((kinds, convert, (field,)))
+
+    def _at(self, steps: Sequence[Step]) -> "Tree":
+        tree = self
+        for step in steps:
+            if step.position is not None:
+                tree = tree._positions.setdefault(step.position, Tree())
+            elif step.test is not None:
+                tree = tree._tests.setdefault(step, Tree())
+            else:
+                tree = tree._members.setdefault(step.name, Tree())
+        return tree
+
+    def walk(self, element: Any, resource: Any, found: Found) -> None:
+        """Add to ``found`` the keys of ``element``, which lies in ``resource``."""
+        kind = type(element)
+        for kinds, convert, fields in self._leaves:
+            keys = convert(element) if kind in kinds else _NO_KEYS
+            for field in fields:
+                before = found.get(field)
+                # Lists are shared between fields, so they are joined, never extended.
+                found[field] = before + keys if before else keys
+        for convert_whole, field in self._wholes:
+            if keys := convert_whole(element, resource):
+                found[field] = found.get(field, []) + keys
+        for step, below in self._tests.items():
+            assert step.test is not None
+            passed = step.test(element, resource)
+            if step.computes:
+                below.walk(passed, resource, found)
+            elif passed:
+                below.walk(element, resource, found)
+        if kind is dict and self._members:
+            self._walk_members(element, resource, found)
+
+    def _walk_members(self, element: dict[str, Any], resource: Any, found: Found) -> None:
+        members = self._members
+        for name, value in element.items():
+            below = members.get(name)
+            if below is None or value is None:
+                continue
+            items = value if type(value) is list else (value,)
+            for item in items:
+                if item is not None:
+                    below.walk(item, resource, found)
+            for position, tree in below._positions.items():
+                for item in items[position : position + 1]:
+                    tree.walk(item, resource, found)

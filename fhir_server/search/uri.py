@@ -1,0 +1,61 @@
+"""Uri parameters: addresses compared character by character.
+
+https://hl7.org/fhir/R4/search.html#uri
+
+A key is the uri. Of a canonical with a version, ``url|version``, the bare url is a key as well.
+
+=================  ================================================
+modifier           what it does
+=================  ================================================
+``:below``         the value asked for begins the uri
+``:above``         the uri begins the value asked for
+=================  ================================================
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fhir_server.outcome import invalid_value
+from fhir_server.search.escape import unescape
+from fhir_server.search.keys import Filter, on_element, shortened, starting_with
+
+MODIFIERS = ("above", "below")
+# A prefix that :func:`shortened` cuts off would not be found by its beginning.
+_PREFIX_MAX = 400
+
+
+def _uri(text: Any) -> list[str]:
+    return [shortened(text)]
+
+
+def canonical_keys(text: Any) -> list[str]:
+    """Return the url, and the url with its version if it has one."""
+    url, bar, _ = text.partition("|")
+    return [shortened(url), shortened(text)] if bar else [shortened(text)]
+
+
+INDEXED: Mapping[str, Callable[[Any], list[Any]]] = {
+    **dict.fromkeys(("uri", "url", "oid", "uuid"), _uri),
+    "canonical": canonical_keys,
+}
+"""FHIR type -> what is written for a value of it."""
+
+
+def compile_uri(field: str, value: str, modifier: str = "", *, single: bool = False) -> Filter:
+    """Return the filter for one uri value against ``field``; escapes are still in place.
+
+    Raises ``value`` for an empty uri, for ``:above`` and ``:below`` of a urn, and for one that is
+    too long to be asked by its beginning.
+    """
+    uri = unescape(value)
+    if not uri:
+        raise invalid_value("A uri", value, "an absolute or relative uri")
+    if not modifier:
+        return {field: shortened(uri)}
+    if uri.startswith("urn:"):
+        raise invalid_value("A uri", value, f"a url: :{modifier} does not apply to urns")
+    if modifier == "above":
+        return {field: {"$in": [shortened(uri[:end]) for end in range(1, len(uri) + 1)]}}
+    if len(uri) > _PREFIX_MAX:
+        raise invalid_value("A uri", value, f"at most {_PREFIX_MAX} characters with :below")
+    return on_element(field, starting_with(uri), single)

@@ -1,0 +1,129 @@
+"""Every setting and limit: name, default, unit, and why that number.
+
+Each is read from the environment (``FHIR_`` and the name in capitals) or from a file ``.env`` in
+the working directory. The README lists the same table; a test compares the two.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of one server process. Wrong values stop the start and are named."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FHIR_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    mode: Literal["development", "production"] = Field(
+        default="development", description="`production` refuses what is only fit for trying out."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=1, le=65535, description="Port to listen on.")
+    base_url: str = Field(
+        default="",
+        description="The public base, such as `https://fhir.clinic.example/fhir`, where a "
+        "proxy stands in front; else taken from each request's Host.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=64, description="Server processes; one per core at most."
+    )
+
+    mongodb_uri: str = Field(
+        default="", description="A replica set of your own. Empty: an embedded mongod under `data`."
+    )
+    mongodb_database: str = Field(
+        default="fhir", pattern=r"^[A-Za-z0-9_-]{1,38}$", description="Name of the database."
+    )
+    mongodb_connections_max: int = Field(
+        default=64,
+        ge=1,
+        description="Connections to MongoDB per process; more only queue up there.",
+    )
+    data: Path = Field(
+        default=Path(".fhir-server"), description="Folder of the embedded MongoDB's files and log."
+    )
+    embedded_cache_mb: int = Field(
+        default=512, ge=256, description="Memory the embedded MongoDB may use for its cache, in MB."
+    )
+    artifacts: Path | None = Field(
+        default=None, description="A folder with `profiles/` and `terminology/` in place of ours."
+    )
+    features: tuple[str, ...] = Field(
+        default=(), description="Further modules to load, by dotted name, as a JSON list."
+    )
+
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="Seconds that one request may take in the database, in all."
+    )
+    write_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds that one write may take, retries after conflicts included.",
+    )
+    search_timeout_s: float = Field(
+        default=10.0, gt=0, description="Seconds that one search may take in the database."
+    )
+
+    body_bytes_max: int = Field(
+        default=67_108_864,
+        ge=1024,
+        description="Bytes of a request body; fits a bundle of 20,000 entries.",
+    )
+    resource_bytes_max: int = Field(
+        default=6_291_456,
+        ge=1024,
+        le=7_340_032,
+        description="Bytes of one resource. MongoDB keeps it twice in a document of "
+        "16 MiB: natively and as the text served.",
+    )
+    depth_max: int = Field(
+        default=100, ge=10, le=140, description="Levels of nesting in a body; MongoDB ends at 180."
+    )
+    bundle_entries_max: int = Field(
+        default=20_000,
+        ge=1,
+        description="Entries of a batch or transaction; one transaction must fit MongoDB's minute.",
+    )
+    url_bytes_max: int = Field(
+        default=16_384,
+        ge=1024,
+        description="Bytes of a path with its query; longer searches go by POST.",
+    )
+    issues_max: int = Field(
+        default=100, ge=1, description="Issues that one refusal lists; the rest is the same again."
+    )
+
+    page_entries: int = Field(
+        default=50, ge=1, description="Entries of a page where no `_count` is given."
+    )
+    page_entries_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Entries of a page at most; a larger `_count` is lowered to it.",
+    )
+    page_bytes_max: int = Field(
+        default=10_485_760,
+        ge=65_536,
+        description="Bytes of a page; a page over it ends early, with `next`.",
+    )
+    search_parameters_max: int = Field(
+        default=64, ge=1, description="Parameters of one search; each is a condition to be met."
+    )
+    search_values_max: int = Field(
+        default=500, ge=1, description="Alternatives (commas) of one parameter."
+    )
+    search_value_characters_max: int = Field(
+        default=2000, ge=16, description="Characters of one search value."
+    )
+    compress_bytes_min: int = Field(
+        default=8192,
+        ge=0,
+        description="Answers from this size on are compressed for those who accept gzip.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What goes to the log; bodies and search values never do."
+    )

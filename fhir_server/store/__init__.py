@@ -1,0 +1,1 @@
+"""MongoDB: the only package that imports the driver. Section 16 of ARCHITECTURE.md."""

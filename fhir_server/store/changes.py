@@ -1,0 +1,141 @@
+"""What a write asks for, and what it comes to once the current version is known. Pure.
+
+A change is judged against the version that was read; the write then names that version, so that a
+change in between is noticed and the judgement is made again. https://hl7.org/fhir/R4/http.html#ops
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fhir_server.messages import ANY_VERSION, Resource
+from fhir_server.outcome import FhirError, Issue, version_conflict
+from fhir_server.r4.json import canonical, decode, encode
+from fhir_server.search.index import Indexed
+from fhir_server.store.documents import (
+    Document,
+    Stored,
+    document,
+    next_moment,
+    stamped,
+    stored,
+    tombstone,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to one resource.
+
+    ``interaction`` is ``create``, ``update``, ``patch`` or ``delete``; ``resource`` is absent for a
+    deletion. ``if_match`` are the versions that may be replaced, ``if_none_match`` those that may
+    not; ``*`` is any.
+    """
+
+    interaction: str
+    type: str
+    id: str
+    resource: Resource | None = None
+    if_match: frozenset[str] | None = None
+    if_none_match: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A change with its consequences: what to write over ``before``, and what to answer.
+
+    ``after`` is ``None`` when there is nothing to write.
+    """
+
+    change: Change
+    before: Document | None
+    after: Document | None
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges changes. ``index`` returns what is written beside a resource."""
+
+    index: Callable[[Resource], Indexed]
+    resource_bytes_max: int
+
+    def judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
+        """Return what ``change`` comes to, where ``before`` is the current document, if any.
+
+        Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it.
+        """
+        _check_versions(change, before)
+        if change.resource is None:
+            return _deletion(change, before, now)
+        return self._replacement(change, change.resource, before, now)
+
+    def document(self, change: Change, resource: Resource, version: int, at: datetime) -> Document:
+        """Return the document of ``resource`` as ``version`` of the change's id."""
+        whole = stamped(resource, change.id, version, at)
+        return document(
+            whole,
+            self.index(whole),
+            interaction=change.interaction,
+            bytes_max=self.resource_bytes_max,
+        )
+
+    def _replacement(
+        self, change: Change, resource: Resource, before: Document | None, now: datetime
+    ) -> Judged:
+        if before is not None and _unchanged(resource, before):
+            return Judged(change, before, None, stored(change.type, before, changed=False))
+        version = before["version"] + 1 if before else 1
+        moment = next_moment(now, before["last_updated"] if before else None)
+        after = self.document(change, resource, version, moment)
+        created = before is None or before.get("deleted", False)
+        return Judged(change, before, after, stored(change.type, after, created=created))
+
+
+def _deletion(change: Change, before: Document | None, now: datetime) -> Judged:
+    """Deleting what is not there, or not any more, succeeds and writes nothing."""
+    if before is None:
+        nothing = Stored(change.type, change.id, 0, now, b"", "delete", deleted=True, changed=False)
+        return Judged(change, None, None, nothing)
+    if before.get("deleted"):
+        return Judged(change, before, None, stored(change.type, before, changed=False))
+    after = tombstone(before, now)
+    return Judged(change, before, after, stored(change.type, after))
+
+
+def _check_versions(change: Change, before: Mapping[str, Any] | None) -> None:
+    """https://hl7.org/fhir/R4/http.html#concurrency and RFC 9110, 13.1.1 and 13.1.2."""
+    there = before is not None and not before.get("deleted", False)
+    version = before["version"] if before is not None else 0
+    allowed, forbidden = change.if_match, change.if_none_match
+    if allowed is not None and not (there if ANY_VERSION in allowed else str(version) in allowed):
+        wanted = next(iter(sorted(allowed)), "")
+        raise version_conflict(
+            change.type,
+            change.id,
+            wanted=int(wanted) if wanted.isdecimal() else 0,
+            current=version,
+        )
+    if forbidden is not None and there and ({ANY_VERSION, str(version)} & forbidden):
+        raise FhirError(
+            Issue(
+                "conflict",
+                f"{change.type}/{change.id} exists in version {version}, which If-None-Match "
+                "does not allow.",
+            ),
+            status=412,
+        )
+
+
+def _unchanged(resource: Resource, before: Document) -> bool:
+    """Whether ``resource`` says what is stored already, its version and time aside."""
+    if before.get("deleted"):
+        return False
+    again = stamped(resource, before["_id"], before["version"], before["last_updated"])
+    text = before["json"]
+    # Bytes are compared first: nearly every repeated write has its members in the same order.
+    encoded = encode(again)
+    if encoded == text:
+        return True
+    return len(encoded) == len(text) and canonical(again) == canonical(decode(text))

@@ -1,0 +1,151 @@
+"""Connect to MongoDB, check that it can keep our promises, and translate its errors into ours.
+
+Every write is acknowledged by a majority that has it in its journal; reads see what a majority has.
+https://www.mongodb.com/docs/manual/reference/write-concern/
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pymongo
+from bson import Decimal128
+from bson.codec_options import CodecOptions, TypeEncoder, TypeRegistry
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from fhir_server.outcome import FhirError, Issue
+from fhir_server.r4.json import WrittenDecimal
+
+Document = dict[str, Any]
+Client = AsyncMongoClient[Document]
+Database = AsyncDatabase[Document]
+
+MAJORITY = WriteConcern(w="majority", j=True)
+SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the settings of compose.yaml
+_NO_REPLICATION = 76  # error code NoReplicationEnabled
+_NOT_INITIALISED = 94  # error code NotYetInitialized
+
+
+class _DecimalEncoder(TypeEncoder):
+    """Decimal -> Decimal128, which keeps its digits."""
+
+    python_type = Decimal
+
+    def transform_python(self, value: Decimal) -> Decimal128:
+        return Decimal128(value)
+
+
+class _WrittenDecimalEncoder(_DecimalEncoder):
+    python_type = WrittenDecimal
+
+
+_CODEC: CodecOptions[Document] = CodecOptions(
+    type_registry=TypeRegistry([_DecimalEncoder(), _WrittenDecimalEncoder()]), tz_aware=True
+)
+
+
+class UnfitDatabaseError(Exception):
+    """The database cannot keep our promises; the message says what to do about it."""
+
+
+def connect(uri: str, *, connections_max: int) -> Client:
+    """Return a client for ``uri``. Nothing is sent before the first command."""
+    return AsyncMongoClient(
+        uri,
+        maxPoolSize=connections_max,
+        serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
+        w="majority",
+        journal=True,
+        readConcernLevel="majority",
+        retryWrites=True,
+        retryReads=True,
+        tz_aware=True,
+        appname="fhir-server",
+    )
+
+
+def database_of(client: Client, name: str) -> Database:
+    """Return the database ``name`` with our codec and our concerns."""
+    return client.get_database(
+        name,
+        codec_options=_CODEC,
+        write_concern=MAJORITY,
+        read_concern=ReadConcern("majority"),
+    )
+
+
+async def check_replica_set(client: Client) -> None:
+    """Raise :class:`UnfitDatabaseError` unless ``client`` reaches a writable replica set."""
+    try:
+        hello = await client.admin.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            await client.admin.command("replSetGetStatus")
+    except pymongo.errors.OperationFailure as error:
+        raise UnfitDatabaseError(_remedy(error.code)) from error
+    except PyMongoError as error:
+        raise UnfitDatabaseError(
+            f"MongoDB does not answer: {error.__class__.__name__}. Check FHIR_MONGODB_URI, that "
+            "mongod runs, and that its host names resolve from here."
+        ) from error
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise UnfitDatabaseError(_remedy(_NO_REPLICATION))
+
+
+async def is_ready(database: Database) -> bool:
+    """Whether the database answers a command within a second."""
+    try:
+        with pymongo.timeout(1.0):
+            await database.command("ping")
+    except PyMongoError:
+        return False
+    return True
+
+
+def _remedy(code: int | None) -> str:
+    if code == _NOT_INITIALISED:
+        return (
+            "This mongod was started with --replSet, but the set is not initiated. Run once: "
+            "mongosh --eval 'rs.initiate()'"
+        )
+    return (
+        "This MongoDB is not a replica set, so it has no transactions. Start mongod with "
+        "--replSet rs0, then run once: mongosh --eval 'rs.initiate()'"
+    )
+
+
+def _outage() -> FhirError:
+    return FhirError(
+        Issue("transient", "The database cannot be reached at the moment; try again shortly."),
+        headers=(("Retry-After", "2"),),
+    )
+
+
+@asynccontextmanager
+async def deadline(seconds: float, advice: str) -> AsyncIterator[None]:
+    """Bound what is done inside by ``seconds``, and turn the driver's failures into refusals.
+
+    ``advice`` ends the sentence of a time-out. Inside another deadline the earlier end counts.
+    """
+    try:
+        with pymongo.timeout(seconds):
+            yield
+    except ExecutionTimeout as error:
+        raise _timeout(seconds, advice) from error
+    except PyMongoError as error:
+        if error.timeout:
+            raise _timeout(seconds, advice) from error
+        if isinstance(error, pymongo.errors.ConnectionFailure):
+            raise _outage() from error
+        raise
+
+
+def _timeout(seconds: float, advice: str) -> FhirError:
+    return FhirError(
+        Issue("timeout", f"This took more than the {seconds:g} s allowed. {advice}"),
+        headers=(("Retry-After", "2"),),
+    )

@@ -1,0 +1,128 @@
+"""Resource to document and back: the one place that knows the fields of a document.
+
+The table is in section 16.1 of ARCHITECTURE.md. ``resource`` and ``json`` come from one value, so
+they cannot differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fhir_server.messages import Resource
+from fhir_server.outcome import too_large
+from fhir_server.r4.json import encode
+from fhir_server.search.index import Indexed
+
+Document = dict[str, Any]
+
+HISTORY_SUFFIX = "_history"
+_MILLISECOND = timedelta(milliseconds=1)
+
+# What a reader of one version needs; never the native resource and the keys.
+SERVED = {"json": 1, "version": 1, "last_updated": 1, "deleted": 1, "interaction": 1}
+# What becomes of a version when it is replaced.
+KEPT_IN_HISTORY = (
+    *("version", "last_updated", "interaction", "json", "compartments", "labels", "deleted"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version of a resource as it is in the database.
+
+    ``json`` is the resource as served; empty for a deletion. ``interaction`` is how it came about:
+    ``create``, ``update``, ``patch`` or ``delete``. ``created`` says that no resource was there
+    before, ``changed`` that a version was written.
+    """
+
+    type: str
+    id: str
+    version: int
+    last_updated: datetime
+    json: bytes
+    interaction: str
+    deleted: bool = False
+    created: bool = False
+    changed: bool = True
+
+
+def instant(moment: datetime) -> str:
+    """Return ``moment`` (UTC) as a FHIR instant with milliseconds."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def next_moment(now: datetime, previous: datetime | None) -> datetime:
+    """Return ``now`` in whole milliseconds, but later than ``previous``: versions never go back."""
+    moment = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
+    return moment if previous is None else max(moment, previous + _MILLISECOND)
+
+
+def stamped(resource: Resource, id: str, version: int, last_updated: datetime) -> Resource:
+    """Return ``resource`` with its id, version and time; the rest as it was."""
+    meta = {
+        **resource.get("meta", {}),
+        "versionId": str(version),
+        "lastUpdated": instant(last_updated),
+    }
+    head = {"resourceType": resource["resourceType"], "id": id, "meta": meta}
+    return head | {name: value for name, value in resource.items() if name not in head}
+
+
+def document(resource: Resource, indexed: Indexed, *, interaction: str, bytes_max: int) -> Document:
+    """Return the document of ``resource``, which is stamped already.
+
+    Raises ``too-long`` for a resource above ``bytes_max``: a document has a limit of 16 MiB.
+    """
+    json = encode(resource)
+    if len(json) > bytes_max:
+        raise too_large("The resource", bytes_max)
+    return {
+        "_id": resource["id"],
+        "version": int(resource["meta"]["versionId"]),
+        "last_updated": datetime.fromisoformat(resource["meta"]["lastUpdated"]),
+        "interaction": interaction,
+        "resource": resource,
+        "json": json,
+        "keys": indexed.keys,
+        "compartments": list(indexed.compartments),
+        "labels": list(indexed.labels),
+    }
+
+
+def tombstone(before: Mapping[str, Any], now: datetime) -> Document:
+    """Return the document that stands for the deletion of what ``before`` holds."""
+    return {
+        "_id": before["_id"],
+        "version": before["version"] + 1,
+        "last_updated": next_moment(now, before["last_updated"]),
+        "interaction": "delete",
+        "deleted": True,
+        # Who may see that there was something is decided by where it belonged.
+        "compartments": before.get("compartments", []),
+        "labels": before.get("labels", []),
+    }
+
+
+def historical(before: Mapping[str, Any], until: datetime) -> Document:
+    """Return the history document of ``before``, which was current until ``until``."""
+    kept = {name: before[name] for name in KEPT_IN_HISTORY if name in before}
+    return {"_id": {"id": before["_id"], "version": before["version"]}, "until": until, **kept}
+
+
+def stored(
+    type: str, document: Mapping[str, Any], *, created: bool = False, changed: bool = True
+) -> Stored:
+    """Return the version that ``document``, current or historical, holds."""
+    key = document["_id"]
+    return Stored(
+        type=type,
+        id=key if isinstance(key, str) else key["id"],
+        version=document["version"],
+        last_updated=document["last_updated"],
+        json=document.get("json", b""),
+        interaction=document.get("interaction", "update"),
+        deleted=document.get("deleted", False),
+        created=created,
+        changed=changed,
+    )

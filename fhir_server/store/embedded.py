@@ -1,0 +1,255 @@
+"""A mongod of our own, for trying out and for small sites: start it, adopt it, stop it.
+
+It is a replica set of one member, so that transactions and change streams are there, and listens on
+loopback only. Its files lie under the data folder:
+
+=================  ==========================================================================
+``mongodb/``       the database
+``mongod.log``     its log
+``mongod.json``    process id and port of the running mongod
+``server.lock``    held by the server process that owns it
+=================  ==========================================================================
+
+Should the server be killed, mongod goes on; the next start adopts it.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from fhir_server.store.client import Client, UnfitDatabaseError
+
+if sys.platform != "win32":
+    import fcntl
+
+REPLICA_SET = "fhir0"
+_START_TIMEOUT_S = 60.0  # recovery after a crash can take a while
+_STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.05
+_NOT_INITIALISED = 94
+_CONFIG_INVALID = 93
+
+
+@dataclass(slots=True)
+class Embedded:
+    """A running mongod. ``lock`` is held by its owner; a guest (``fhir-server load``) has none."""
+
+    uri: str
+    pid: int
+    lock: IO[str] | None
+    _process: subprocess.Popen[bytes] | None
+
+    async def stop(self) -> None:
+        """Stop mongod if this process owns it, and wait until its files are closed."""
+        if self.lock is None:
+            return
+        with suppress(ProcessLookupError):  # it ended by itself; its log says why
+            os.kill(self.pid, signal.SIGTERM)
+        end = time.monotonic() + _STOP_TIMEOUT_S
+        while self._runs() and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
+        self.lock.close()
+
+    def _runs(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
+        return _runs(self.pid)
+
+
+def binary() -> Path:
+    """Return where the mongod of the ``embedded`` extra is.
+
+    Raises :class:`UnfitDatabaseError` where the extra is not installed.
+    """
+    spec = importlib.util.find_spec("fiftyone")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for name in ("mongod", "mongod.exe"):
+            path = Path(folder) / "db" / "bin" / name
+            if path.is_file():
+                return path
+    raise UnfitDatabaseError(
+        "No MongoDB: FHIR_MONGODB_URI is not set, and the embedded one is not installed. Set the "
+        "URI of a replica set, or install the extra: pip install 'fhir-server[embedded]'"
+    )
+
+
+async def start(data: Path, *, cache_mb: int, guest: bool = False) -> Embedded:
+    """Start mongod on the files under ``data``, or adopt the one that runs on them.
+
+    With ``guest``, a mongod that another server process owns is used as well, and not stopped.
+    Raises :class:`UnfitDatabaseError` when it cannot run, or when it is owned by somebody else.
+    """
+    data = data.resolve()
+    (data / "mongodb").mkdir(parents=True, exist_ok=True)
+    lock = _lock(data)
+    if lock is None and not guest:
+        raise UnfitDatabaseError(
+            f"Another fhir-server uses the data in {data}. Stop it, or give --data another folder."
+        )
+    running = _running(data)
+    process = None
+    if running is None:
+        if lock is None:
+            raise UnfitDatabaseError(f"The server that uses {data} is just starting or stopping.")
+        process, running = _launch(data, cache_mb)
+    pid, port = running
+    try:
+        await _ready(port, process, data)
+    except BaseException:
+        if process is not None:
+            process.terminate()
+        raise
+    return Embedded(f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}", pid, lock, process)
+
+
+def _lock(data: Path) -> IO[str] | None:
+    """Return the held lock, or ``None`` when somebody else holds it. A killed holder frees it."""
+    if sys.platform == "win32":
+        raise _cannot_run("the embedded MongoDB is kept to Linux and macOS so far")
+    file = (data / "server.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _running(data: Path) -> tuple[int, int] | None:
+    """Return process id and port of the mongod that runs on ``data``, if one does."""
+    try:
+        state: dict[str, Any] = json.loads((data / "mongod.json").read_text())
+        # mongod keeps its own process id in the lock file of its files, empty after a clean stop.
+        pid = int((data / "mongodb" / "mongod.lock").read_text().strip() or 0)
+    except (FileNotFoundError, ValueError):
+        return None
+    return (pid, int(state["port"])) if pid == state["pid"] and _runs(pid) else None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[int, int]]:
+    port = _port(data)
+    command = [
+        str(binary()),
+        *("--dbpath", str(data / "mongodb"), "--port", str(port), "--bind_ip", "127.0.0.1"),
+        *("--replSet", REPLICA_SET, "--oplogSize", "512", "--quiet", "--nounixsocket"),
+        *("--logpath", str(data / "mongod.log"), "--logRotate", "reopen", "--logappend"),
+        *("--wiredTigerCacheSizeGB", str(cache_mb / 1024)),
+        *("--wiredTigerCollectionBlockCompressor", "zstd"),
+        *("--wiredTigerJournalCompressor", "zstd"),
+        # Small log files without pre-allocation: mongod then starts in a second.
+        *("--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"),
+        *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+    ]
+    try:
+        # A group of its own: Ctrl-C goes to the server, which stops mongod after its last write.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(data / "mongod.stderr").open("wb"),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _cannot_run(str(error)) from error
+    (data / "mongod.json").write_text(json.dumps({"pid": process.pid, "port": port}))
+    return process, (process.pid, port)
+
+
+def _port(data: Path) -> int:
+    """Return the port of last time if it is free, else a free one."""
+    try:
+        wanted = int(json.loads((data / "mongod.json").read_text())["port"])
+    except (FileNotFoundError, ValueError, KeyError):
+        wanted = 0
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UnfitDatabaseError("No port is free on 127.0.0.1.")
+
+
+async def _ready(port: int, process: subprocess.Popen[bytes] | None, data: Path) -> None:
+    """Wait until mongod is the primary of its set; make the set the first time."""
+    client: Client = AsyncMongoClient(
+        f"mongodb://127.0.0.1:{port}/?directConnection=true", serverSelectionTimeoutMS=1000
+    )
+    end = time.monotonic() + _START_TIMEOUT_S
+    try:
+        while time.monotonic() < end:
+            if process is not None and process.poll() is not None:
+                raise _cannot_run(_last_words(data))
+            try:
+                if await _is_primary(client, port):
+                    return
+            except PyMongoError:
+                pass  # it does not answer yet
+            await asyncio.sleep(_POLL_S)
+    finally:
+        await client.close()
+    raise UnfitDatabaseError(
+        f"mongod is not ready after {_START_TIMEOUT_S:.0f} s; see {data / 'mongod.log'}."
+    )
+
+
+async def _is_primary(client: Client, port: int) -> bool:
+    hello = await client.admin.command("hello")
+    if hello.get("isWritablePrimary"):
+        return True
+    config = {"_id": REPLICA_SET, "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]}
+    try:
+        await client.admin.command("replSetGetStatus")
+    except OperationFailure as error:
+        if error.code == _NOT_INITIALISED:
+            await client.admin.command("replSetInitiate", config)
+        elif error.code == _CONFIG_INVALID:
+            # The set was made under another port, which is taken now: this member is not in it.
+            found = await client.admin.command("replSetGetConfig")
+            config["version"] = found["config"]["version"] + 1
+            await client.admin.command("replSetReconfig", config, force=True)
+    return False
+
+
+def _last_words(data: Path) -> str:
+    stderr = (data / "mongod.stderr").read_text(errors="replace").strip()
+    if stderr:
+        return stderr.splitlines()[-1]
+    log = data / "mongod.log"
+    errors = [
+        line
+        for line in (log.read_text(errors="replace").splitlines()[-200:] if log.exists() else [])
+        if '"s":"E"' in line or '"s":"F"' in line
+    ]
+    return errors[-1][:500] if errors else "it ended without a word"
+
+
+def _cannot_run(reason: str) -> UnfitDatabaseError:
+    return UnfitDatabaseError(
+        f"The embedded mongod cannot run on this machine: {reason}\n"
+        "Set FHIR_MONGODB_URI to a MongoDB 6 or newer that is a replica set; compose.yaml starts "
+        "one in containers."
+    )

@@ -1,0 +1,113 @@
+"""Which collections and indexes must exist, and their making. Section 16.2 of ARCHITECTURE.md.
+
+A type's collections are made when it is first written to: 146 types at the first start would be
+some 900 files for a clinic that uses twenty of them.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import CollectionInvalid, OperationFailure
+
+from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.store.client import Database
+from fhir_server.store.documents import HISTORY_SUFFIX
+
+_NAMESPACE_EXISTS = 48
+
+# Shapes that clinical work asks for all day: one patient, newest first, perhaps by code. A
+# parameter that the type lacks drops its shape; at most one field of each may be an array.
+_HOT_SHAPES = (
+    ("patient", "code", "date"),
+    ("patient", "date"),
+)
+
+
+@dataclass(slots=True)
+class Indexes:
+    """Makes a type's collections and indexes before the type is first written to."""
+
+    database: Database
+    parameters: ParameterTable
+    _ready: set[str] = field(default_factory=set)
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def existing(self) -> tuple[str, ...]:
+        """Return the types that have a collection, in alphabetical order."""
+        names = await self.database.list_collection_names()
+        types = {name.removesuffix(HISTORY_SUFFIX) for name in names}
+        return tuple(sorted(type for type in types if type[:1].isupper()))
+
+    async def ensure(self, types: Iterable[str]) -> None:
+        """Make what is missing for ``types``. Costs nothing for a type that was ensured before."""
+        missing = sorted(set(types) - self._ready)
+        if not missing:
+            return
+        async with self._making:  # one maker a process is enough; others wait for it
+            for type in missing:
+                if type not in self._ready:
+                    await self._make(type)
+                    self._ready.add(type)
+
+    async def ensure_existing(self) -> tuple[str, ...]:
+        """Make what a newer release added to the types in use; return those types."""
+        types = await self.existing()
+        await self.ensure(types)
+        return types
+
+    async def missing(self) -> tuple[str, ...]:
+        """Return ``collection.index`` of everything that should be there and is not."""
+        absent = []
+        for type in await self.existing():
+            for name, wanted in self._collections(type):
+                there = await self.database[name].index_information()
+                absent += [
+                    f"{name}.{index.document['name']}"
+                    for index in wanted
+                    if index.document["name"] not in there
+                ]
+        return tuple(absent)
+
+    async def _make(self, type: str) -> None:
+        for name, wanted in self._collections(type):
+            try:
+                await self.database.create_collection(name)
+            except CollectionInvalid:
+                pass  # it is there already
+            except OperationFailure as error:
+                if error.code != _NAMESPACE_EXISTS:
+                    raise
+            await self.database[name].create_indexes(wanted)
+
+    def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
+        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history())
+
+    def wanted(self, type: str) -> list[IndexModel]:
+        """Return the indexes of the current documents of ``type``."""
+        table = self.parameters.of(type)
+        hot = [
+            IndexModel([*((table[code].field, ASCENDING) for code in codes), *_newest(table[date])])
+            for *codes, date in _HOT_SHAPES
+            if all(code in table for code in (*codes, date))
+            and sum(not table[code].single for code in (*codes, date)) <= 1
+        ]
+        return [
+            IndexModel([("last_updated", DESCENDING), ("_id", ASCENDING)]),
+            IndexModel([("keys.$**", ASCENDING)]),
+            IndexModel([("compartments", ASCENDING), ("_id", ASCENDING)]),
+            *hot,
+        ]
+
+
+def _newest(date: Parameter) -> list[tuple[str, int]]:
+    return [(f"{date.field}.l", DESCENDING), ("_id", ASCENDING)]
+
+
+def _history() -> list[IndexModel]:
+    return [
+        IndexModel(
+            [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
+        )
+    ]

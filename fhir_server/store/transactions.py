@@ -1,0 +1,102 @@
+"""Run work in a MongoDB transaction, and run work again that met another write.
+
+https://www.mongodb.com/docs/manual/core/transactions-in-applications/
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from fhir_server.outcome import FhirError, Issue
+from fhir_server.store.client import MAJORITY, Client
+
+T = TypeVar("T")
+
+_BACKOFF_FIRST_S = 0.002
+_BACKOFF_FACTOR = 1.6
+_BACKOFF_MAX_S = 0.25
+_BULK_DUPLICATE_KEY = 11000
+
+
+class StaleRead(Exception):
+    """What was read has been replaced since; the work is to be done again from the start."""
+
+
+async def transacted(
+    client: Client, work: Callable[[AsyncClientSession], Awaitable[T]], end: float
+) -> T:
+    """Run ``work`` with a session, once; all that it writes with it happens, or nothing.
+
+    What it raises ends the transaction and is raised. ``end``, on the monotonic clock, bounds how
+    long a commit of unknown outcome is asked for again.
+    """
+    async with client.start_session() as session:
+        await session.start_transaction(ReadConcern("snapshot"), MAJORITY)
+        try:
+            result = await work(session)
+        except BaseException:
+            await session.abort_transaction()
+            raise
+        await _commit(session, end)
+        return result
+
+
+async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
+    """Await ``attempt`` until it is not in the way of another write, at most until ``end``.
+
+    ``end`` is on the monotonic clock. Between tries it waits a little longer each time, at random,
+    so that contenders do not meet again.
+    """
+    wait = _BACKOFF_FIRST_S
+    while True:
+        try:
+            return await attempt()
+        except StaleRead:
+            pass
+        except PyMongoError as error:
+            if not _to_be_repeated(error):
+                raise
+        if time.monotonic() + wait > end:
+            raise FhirError(
+                Issue("transient", "Others keep changing the same resources; nothing was written."),
+                headers=(("Retry-After", "1"),),
+            )
+        await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+        wait = min(wait * _BACKOFF_FACTOR, _BACKOFF_MAX_S)
+
+
+def _to_be_repeated(error: PyMongoError) -> bool:
+    """Whether MongoDB says that nothing was written and that a further try may succeed."""
+    if isinstance(error, DuplicateKeyError) or error.has_error_label("TransientTransactionError"):
+        return True
+    details = getattr(error, "details", None) or {}
+    return any(
+        failed.get("code") == _BULK_DUPLICATE_KEY for failed in details.get("writeErrors", ())
+    )
+
+
+async def _commit(session: AsyncClientSession, end: float) -> None:
+    """Commit, and ask again as long as it is unknown whether the commit happened."""
+    while True:
+        try:
+            await session.commit_transaction()
+            return
+        except PyMongoError as error:
+            if not error.has_error_label("UnknownTransactionCommitResult"):
+                raise
+            if time.monotonic() > end:
+                raise FhirError(
+                    Issue(
+                        "transient",
+                        "The outcome of this write is unknown: it may or may not have happened. "
+                        "Read before you repeat it.",
+                    ),
+                    headers=(("Retry-After", "2"),),
+                ) from error
+        await asyncio.sleep(_BACKOFF_MAX_S)
