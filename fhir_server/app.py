@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -71,6 +72,25 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     return registry
 
 
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """What was made from the definitions. It never changes, so a process has it once."""
+
+    definitions: Definitions
+    parameters: ParameterTable
+    validator: StructureValidator
+
+
+@lru_cache(maxsize=4)
+def specification(root: Path) -> Specification:
+    """Return what the packages below ``root`` define.
+
+    Raises ``ValueError`` that names the search parameter whose expression cannot be used.
+    """
+    definitions = load_definitions(root)
+    return Specification(definitions, parameter_table(definitions), StructureValidator(definitions))
+
+
 @asynccontextmanager
 async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     """Open the server on the MongoDB at ``uri``, and close it at the end.
@@ -78,33 +98,30 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
     definitions that cannot be used; both name the remedy.
     """
-    definitions = load_definitions(artifacts_root(settings.artifacts))
-    parameters = parameter_table(definitions)
+    known = specification(artifacts_root(settings.artifacts))
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        indexes = Indexes(database, parameters)
+        indexes = Indexes(database, known.parameters)
         await indexes.ensure_existing()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
         registry = build_registry(settings.features)
-        store = _store(settings, database, indexes, parameters)
-        validator = StructureValidator(definitions)
         started = now()
         yield Server(
             registry,
             Context(
                 settings=settings,
-                definitions=definitions,
-                parameters=parameters,
-                store=store,
-                validate=partial(validator.issues, issues_max=settings.issues_max),
+                definitions=known.definitions,
+                parameters=known.parameters,
+                store=_store(settings, database, indexes),
+                validate=partial(known.validator.issues, issues_max=settings.issues_max),
                 now=now,
                 new_id=new_id,
                 page_key=page_key,
                 perform=partial(perform, registry),
                 prepare=partial(prepare, registry),
-                capabilities=Capabilities(registry, definitions, parameters, started),
+                capabilities=Capabilities(registry, known, started),
             ),
             database,
         )
@@ -112,13 +129,11 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
         await client.close()
 
 
-def _store(
-    settings: Settings, database: Database, indexes: Indexes, parameters: ParameterTable
-) -> ResourceStore:
+def _store(settings: Settings, database: Database, indexes: Indexes) -> ResourceStore:
     return ResourceStore(
         database,
         indexes,
-        Judge(partial(index, table=parameters), settings.resource_bytes_max),
+        Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max),
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
     )
 
@@ -126,16 +141,10 @@ def _store(
 class Capabilities:
     """The CapabilityStatement, made once for each base URL that clients use."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        definitions: Definitions,
-        parameters: ParameterTable,
-        started: datetime,
-    ) -> None:
+    def __init__(self, registry: Registry, known: Specification, started: datetime) -> None:
         self._made: dict[str, bytes] = {}
         self._make = partial(
-            capability_statement, registry, definitions, parameters, started=started
+            capability_statement, registry, known.definitions, known.parameters, started=started
         )
 
     def __call__(self, base_url: str, _mode: str) -> bytes:

@@ -1,7 +1,71 @@
-"""What holds for every test: generated examples are the same on every run and machine."""
+"""What tests from the store up have in common: a real MongoDB, and a server on a database of its own.
 
-from hypothesis import settings
+``FHIR_TEST_MONGODB`` names a replica set to use instead of the embedded mongod.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from fhir_server.app import Server, opened
+from fhir_server.dispatch import answer
+from fhir_server.messages import Request, Response
+from fhir_server.settings import Settings
+from fhir_server.store import embedded
 
 # A property that fails once fails on every machine. A deadline would measure the machine instead.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
+hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("repeatable")
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+Fhir = Callable[[Request], Awaitable[Response]]
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a replica set: the one named by the environment, or a mongod for this run."""
+    if named := os.environ.get("FHIR_TEST_MONGODB"):
+        yield named
+        return
+    started = asyncio.run(embedded.start(tmp_path_factory.mktemp("mongodb"), cache_mb=256))
+    yield started.uri
+    asyncio.run(started.stop())
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Settings with a database of the test's own, whatever the environment says."""
+    return Settings(_env_file=None, mongodb_database=f"test-{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def server(mongodb_uri: str, settings: Settings) -> AsyncIterator[Server]:
+    """An open server on an empty database, which is dropped afterwards."""
+    async with opened(settings, mongodb_uri) as server:
+        yield server
+        await server.database.client.drop_database(server.database.name)
+
+
+@pytest.fixture
+def fhir(server: Server) -> Fhir:
+    """The front door: a request in, a response out, refusals as responses."""
+
+    async def ask(request: Request) -> Response:
+        return await answer(server.registry, request, server.context)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared test data; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared test data is not there (../shared/data)")
+    return SHARED

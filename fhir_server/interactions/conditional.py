@@ -64,7 +64,6 @@ async def _place(url: str, context: Context) -> str:
         parse_qsl(query, keep_blank_values=True),
         context.parameters,
         count_default=2,
-        count_max=2,
     )
     page = await context.store.search(plan(wanted, context.parameters))
     if len(page.entries) != 1:

@@ -45,12 +45,12 @@ def search_query(request: Request, context: Context) -> SearchQuery:
         request.parameters,
         context.parameters,
         count_default=settings.page_entries,
-        count_max=settings.page_entries_max,
         lenient=request.prefer.get("handling") == "lenient",
         limits=Limits(
             settings.search_parameters_max,
             settings.search_values_max,
             settings.search_value_characters_max,
+            count_max=settings.page_entries_max,
         ),
         now=context.now(),
     )

@@ -11,7 +11,7 @@ from fhir_server.outcome import invalid_value, unsupported_modifier
 from fhir_server.search import string, token, uri
 from fhir_server.search.composite import compile_composite, compile_system
 from fhir_server.search.date import compile_date, compile_instant
-from fhir_server.search.escape import unescape
+from fhir_server.search.escape import split, unescape
 from fhir_server.search.keys import Filter, any_of
 from fhir_server.search.number import compile_number
 from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
@@ -88,6 +88,8 @@ class Criteria:
                 return partial(compile_number, single=single)
             case "quantity":
                 return partial(compile_quantity, single=single)
+            case "uri" if parameter.code == "url" and not modifier:
+                return partial(self._compile_canonical, parameter)
             case "uri":
                 return partial(compile_uri, modifier=modifier, single=single)
             case "composite":
@@ -120,6 +122,18 @@ class Criteria:
             targets=parameter.id_types or self._table.types,
             base_urls=self._table.base_urls,
         )
+
+    def _compile_canonical(self, parameter: Parameter, field: str, value: str) -> Filter:
+        """Compile ``url|version``: the url of a definition, and its business version.
+
+        https://hl7.org/fhir/R4/search.html#uri, "automatically detecting a |[version] portion"
+        """
+        version = self._table.of(parameter.resource_type).get("version")
+        match split(value, "|"):
+            case [url, text] if version and url and text:
+                found = compile_uri(field, url, single=parameter.single)
+                return {"$and": [found, self._token(version)(version.field, text)]}
+        return compile_uri(field, value, single=parameter.single)
 
     def _component(self, part: Parameter) -> Callable[[str, str], Filter]:
         compile = self._compiler(part, "")

@@ -83,6 +83,8 @@ def any_of(filters: list[Filter]) -> Filter:
         field, value = next(iter(one.items()))
         if len(one) == 1 and isinstance(value, str):
             equal.setdefault(field, []).append(value)
+        elif len(one) == 1 and isinstance(value, dict) and "$in" in value:
+            equal.setdefault(field, []).extend(value["$in"])
         else:
             others.append(one)
     joined: list[Filter] = [
@@ -91,3 +93,10 @@ def any_of(filters: list[Filter]) -> Filter:
     ]
     branches = joined + others
     return branches[0] if len(branches) == 1 else {"$or": branches}
+
+
+def conditions_in(filter: Any) -> int:
+    """Return how many values ``filter`` compares with: what the database has to look up."""
+    if isinstance(filter, dict):
+        return sum(map(conditions_in, filter.values()))
+    return sum(map(conditions_in, filter)) if isinstance(filter, list) else 1

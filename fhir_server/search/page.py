@@ -48,8 +48,11 @@ def cursor(values: tuple[Any, ...], subject: str, key: bytes) -> str:
 
 
 def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
-    """Return the values of a cursor. Raises ``value`` for one that was not written for ``subject``."""
-    if len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
+    """Return the values of a cursor.
+
+    Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
+    """
+    if not key or len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
         raise _foreign()
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))

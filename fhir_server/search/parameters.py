@@ -242,7 +242,7 @@ class _Maker:
             type=definition.type,
             url=definition.url,
             resource_type=compiler.root.type,
-            targets=_targets(definition.target, paths, resource_types),
+            targets=_targets(definition.type, definition.target, paths, resource_types),
             single=not wholes and _is_single(definition.type, paths),
             field=_OWN_FIELDS.get(definition.code, f"keys.{definition.code}"),
             paths=paths,
@@ -279,7 +279,7 @@ class _Maker:
                 type=type,
                 url=self.definition.component[at][0],
                 resource_type=resource_type,
-                targets=_targets((), paths, resource_types),
+                targets=_targets(type, (), paths, resource_types),
                 single=True,  # inside a key, which is one combination
                 field=str(at),
                 paths=paths,
@@ -352,14 +352,15 @@ def _with_shared_fields(parameters: dict[str, Parameter]) -> dict[str, Parameter
 
 
 def _targets(
-    defined: tuple[str, ...], paths: tuple[Path, ...], resource_types: tuple[str, ...]
+    type: str, defined: tuple[str, ...], paths: tuple[Path, ...], resource_types: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Return what ``defined`` and the elements have in common, or all types if neither says."""
-    allowed: set[str] = set()
-    for path in paths:
-        allowed.update(path.targets or resource_types)
-    known = [type for type in defined or resource_types if type in resource_types]
-    return tuple(type for type in known if type in allowed) or tuple(known)
+    if type != "reference":
+        return ()
+    everything = frozenset(resource_types)
+    allowed = frozenset(target for path in paths for target in path.targets or resource_types)
+    known = [target for target in defined or resource_types if target in everything]
+    return tuple(target for target in known if target in allowed) or tuple(known)
 
 
 def _is_single(type: str, paths: tuple[Path, ...]) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
-from fhir_server.search.keys import Filter
+from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 
@@ -43,13 +43,17 @@ _COUNT_DIGITS_MAX = 9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one search may ask for; each bounds the work of the database."""
+    """What one search may ask for; each bounds the work of the database.
+
+    ``conditions_max`` counts what all parameters together are compared with: a bare id of a
+    reference is one for each type that it may be of. ``count_max`` is the length of a page; a ``_count`` above it is lowered to it.
+    """
 
     parameters_max: int = 64
     values_max: int = 500
     value_characters_max: int = 2000
-    filters_max: int = 2000
-    """Alternatives of all parameters together."""
+    conditions_max: int = 20_000
+    count_max: int = 1000
 
 
 DEFAULT_LIMITS = Limits()
@@ -85,7 +89,6 @@ class _Builder:
     table: ParameterTable
     criteria: Criteria
     count: int
-    count_max: int
     limits: Limits
     filters: list[Filter] = field(default_factory=list)
     sort: tuple[str, ...] = ()
@@ -93,7 +96,7 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
-    values: int = 0
+    conditions: int = 0
     seen: set[str] = field(default_factory=set)
 
 
@@ -103,7 +106,6 @@ def parse(
     table: ParameterTable,
     *,
     count_default: int,
-    count_max: int,
     lenient: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     now: datetime | None = None,
@@ -111,15 +113,16 @@ def parse(
     """Return what ``parameters`` ask of the resources of ``type``.
 
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
-    values are in place. A ``_count`` above ``count_max`` is lowered to it. ``lenient`` turns what
-    would be refused into ``ignored``. ``now`` is what ``ap`` measures a date's distance from.
+    values are in place. ``count_default`` is the length of a page that is not asked for. ``lenient``
+    turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a date's distance
+    from.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
     """
     if len(parameters) > limits.parameters_max:
         raise _too_much("parameters", limits.parameters_max)
-    builder = _Builder(type, table, Criteria(table, now), count_default, count_max, limits)
+    builder = _Builder(type, table, Criteria(table, now), count_default, limits)
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
@@ -180,12 +183,15 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     if not value:
         raise invalid_value(f"Search parameter {name}", value, "a value to look for")
     values = list(dict.fromkeys(split(value, ",")))
-    builder.values += len(values)
-    if len(values) > builder.limits.values_max or builder.values > builder.limits.filters_max:
+    if len(values) > builder.limits.values_max:
         raise _too_much("alternatives in a parameter", builder.limits.values_max)
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
-    builder.filters.append(builder.criteria.filter(parameter, modifier, values))
+    found = builder.criteria.filter(parameter, modifier, values)
+    builder.conditions += conditions_in(found)
+    if builder.conditions > builder.limits.conditions_max:
+        raise _too_much("conditions", builder.limits.conditions_max)
+    builder.filters.append(found)
 
 
 def _unknown(builder: _Builder, name: str, code: str) -> FhirError:
@@ -210,7 +216,7 @@ def _unknown(builder: _Builder, name: str, code: str) -> FhirError:
 def _read_count(builder: _Builder, value: str) -> None:
     if not (value.isascii() and value.isdigit() and len(value) <= _COUNT_DIGITS_MAX):
         raise invalid_value("_count", value, "a whole number of entries")
-    builder.count = min(int(value), builder.count_max)
+    builder.count = min(int(value), builder.limits.count_max)
 
 
 def _read_sort(builder: _Builder, value: str) -> None:

@@ -10,8 +10,7 @@ from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
-from fhir_server.search.sort import SortKey as SortKey
-from fhir_server.search.sort import sort_keys
+from fhir_server.search.sort import SortKey, sort_keys
 
 
 @dataclass(frozen=True, slots=True)

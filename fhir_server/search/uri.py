@@ -54,8 +54,8 @@ def compile_uri(field: str, value: str, modifier: str = "", *, single: bool = Fa
         return {field: shortened(uri)}
     if uri.startswith("urn:"):
         raise invalid_value("A uri", value, f"a url: :{modifier} does not apply to urns")
-    if modifier == "above":
-        return {field: {"$in": [shortened(uri[:end]) for end in range(1, len(uri) + 1)]}}
     if len(uri) > _PREFIX_MAX:
-        raise invalid_value("A uri", value, f"at most {_PREFIX_MAX} characters with :below")
+        raise invalid_value("A uri", value, f"at most {_PREFIX_MAX} characters with :{modifier}")
+    if modifier == "above":
+        return {field: {"$in": [uri[:end] for end in range(1, len(uri) + 1)]}}
     return on_element(field, starting_with(uri), single)

@@ -163,13 +163,14 @@ def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[i
     ]
     try:
         # A group of its own: Ctrl-C goes to the server, which stops mongod after its last write.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(data / "mongod.stderr").open("wb"),
-            start_new_session=True,
-        )
+        with (data / "mongod.stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
     except OSError as error:
         raise _cannot_run(str(error)) from error
     (data / "mongod.json").write_text(json.dumps({"pid": process.pid, "port": port}))

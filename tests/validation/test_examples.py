@@ -22,10 +22,6 @@ PACKAGE = os.environ.get("FHIR_TEST_R4_PACKAGE", "")
 
 # type/id -> (expression, why the example is not valid)
 REFUSED = {
-    "ActivityDefinition/blood-tubes-supply": ("text.div", "a narrative of blanks only (txt-2)"),
-    "ActivityDefinition/heart-valve-replacement": ("text.div", "blanks only (txt-2)"),
-    "EventDefinition/example": ("text.div", "a narrative of blanks only (txt-2)"),
-    "Questionnaire/zika-virus-exposure-assessment": ("text.div", "an empty pre only (txt-2)"),
     "DeviceMetric/example": ("parent.reference", "DeviceDefinition, but only Device is allowed"),
     "DeviceUseStatement/example": ("reasonReference[0].reference", "Procedure is not allowed"),
     "MedicationRequest/medrx0301": (
