@@ -107,6 +107,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
         await indexes.ensure_existing()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
         registry = build_registry(settings.features)
+        _calm_garbage_collector()
         started = now()
         yield Server(
             registry,
@@ -127,6 +128,13 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
         )
     finally:
         await client.close()
+
+
+def _calm_garbage_collector() -> None:
+    """Leave alone what lives as long as the process, and look less often at the rest."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
 
 
 def _store(settings: Settings, database: Database, indexes: Indexes) -> ResourceStore:
@@ -187,9 +195,6 @@ def application() -> Site:
                 asyncio.create_task(task.run(server.context), name=name)
                 for name, task in server.registry.tasks.items()
             ]
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*_GARBAGE_THRESHOLDS)
             yield
             for running in tasks:
                 running.cancel()

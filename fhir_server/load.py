@@ -164,7 +164,8 @@ async def _write(group: Group, perform: Perform, report: Report) -> None:
     """Write ``group`` at once; where something in it is refused, each resource for itself."""
     report.resources += len(group.entries)
     try:
-        report.written += await _transaction(group.entries, perform)
+        written = await _transaction(group.entries, perform)
+        report.written += written  # only now: others count meanwhile
     except FhirError as error:
         if group.whole or len(group.entries) == 1:
             report.errors.append((group.source, _said(error)))

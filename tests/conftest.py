@@ -41,8 +41,8 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Settings with a database of the test's own, whatever the environment says."""
-    return Settings(_env_file=None, mongodb_database=f"test-{uuid4().hex[:12]}")
+    """Settings with a database of the test's own, whatever a file ``.env`` says."""
+    return Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
 
 
 @pytest.fixture

@@ -11,36 +11,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-import re2 as re
-
 from fhir_server.context import Context
+from fhir_server.interactions.entries import CONDITIONAL
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, shown
 from fhir_server.search.parse import parse
 from fhir_server.search.plan import plan
 from fhir_server.store.changes import Change
-
-_CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
-
-
-def conditional_references(value: Any) -> frozenset[str]:
-    """Return the conditional references inside ``value``, a resource or a part of one."""
-    found: set[str] = set()
-    level = [value]
-    while level:
-        one = level.pop()
-        if isinstance(one, list):
-            level += one
-        elif isinstance(one, dict):
-            reference = one.get("reference")
-            if (
-                isinstance(reference, str)
-                and "?" in reference
-                and _CONDITIONAL.fullmatch(reference)
-            ):
-                found.add(reference)
-            level += one.values()
-    return frozenset(found)
 
 
 async def resolved(change: Change, urls: frozenset[str], context: Context) -> Change:
@@ -54,7 +31,7 @@ async def resolved(change: Change, urls: frozenset[str], context: Context) -> Ch
 
 
 async def _place(url: str, context: Context) -> str:
-    match = _CONDITIONAL.fullmatch(url)
+    match = CONDITIONAL.fullmatch(url)
     assert match is not None
     type, query = match.group(1), match.group(2)
     if type not in context.definitions.resource_types:

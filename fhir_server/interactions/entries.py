@@ -21,17 +21,22 @@ WRITING = ("create", "update", "delete", "patch")
 
 _ABSOLUTE = re.compile(r"(https?://.+)/([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
+CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
 _NARRATIVE_LINK = re.compile(r"""((?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry: its place in the bundle, its fullUrl, and the request that it is."""
+    """One entry: its place in the bundle, its fullUrl, and the request that it is.
+
+    ``conditional`` are the conditional references in its resource, once it is rewritten.
+    """
 
     index: int
     method: str
     full_url: str
     request: Request
+    conditional: frozenset[str] = frozenset()
 
     @property
     def path(self) -> str:
@@ -163,6 +168,14 @@ def identities(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Scope:
+    """What one entry is rewritten with: the root of its fullUrl, and what is found on the way."""
+
+    root: str
+    conditional: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Rewriter:
     """Replaces the fullUrls of a bundle by what the resources are called here.
 
@@ -172,35 +185,57 @@ class Rewriter:
     places: Mapping[str, str]
     uri_members: frozenset[str]
 
-    def rewritten(self, entry: Entry) -> Resource:
-        """Return the entry's resource with every reference to another entry rewritten."""
-        assert entry.request.body is not None
+    def rewritten(self, entry: Entry) -> Entry:
+        """Return ``entry`` with every reference to another entry rewritten."""
+        body = entry.request.body
+        if not isinstance(body, dict):
+            return entry
         found = _ABSOLUTE.fullmatch(entry.full_url)
-        return self._object(entry.request.body, found.group(1) if found else "")
+        scope = _Scope(found.group(1) if found else "", set())
+        request = replace(entry.request, body=self._object(body, scope))
+        return replace(entry, request=request, conditional=frozenset(scope.conditional))
 
-    def _object(self, value: Resource, root: str) -> Resource:
-        return {name: self._member(name, member, root) for name, member in value.items()}
+    def _object(self, value: Resource, scope: _Scope) -> Resource:
+        result: Resource = {}
+        for name, member in value.items():
+            kind = type(member)
+            if kind is str:
+                result[name] = self._text(name, member, scope)
+            elif kind is dict:
+                result[name] = self._object(member, scope)
+            elif kind is list:
+                result[name] = self._list(name, member, scope)
+            else:
+                result[name] = member
+        return result
 
-    def _member(self, name: str, value: Any, root: str) -> Any:
-        kind = type(value)
-        if kind is str:
-            if name == "reference":
-                return self._reference(value, root)
-            if name in self.uri_members:
-                return self.places.get(value, value)
-            return self._narrative(value) if name == "div" else value
-        if kind is dict:
-            return self._object(value, root)
-        if kind is list:
-            return [self._member(name, one, root) for one in value]
-        return value
+    def _list(self, name: str, values: list[Any], scope: _Scope) -> list[Any]:
+        return [
+            self._object(one, scope)
+            if type(one) is dict
+            else self._text(name, one, scope)
+            if type(one) is str
+            else one
+            for one in values
+        ]
 
-    def _reference(self, value: str, root: str) -> str:
+    def _text(self, name: str, value: str, scope: _Scope) -> str:
+        if name == "reference":
+            return self._reference(value, scope)
+        if name in self.uri_members:
+            return self.places.get(value, value)
+        return self._narrative(value) if name == "div" else value
+
+    def _reference(self, value: str, scope: _Scope) -> str:
         """https://hl7.org/fhir/R4/bundle.html#references: relative to the entry's own root."""
         found = self.places.get(value)
-        if found is None and root and _LOCAL.fullmatch(value):
-            found = self.places.get(f"{root}/{value}")
-        if found is None and "#" in value and not value.startswith("#"):
+        if found is not None:
+            return found
+        if "?" in value and CONDITIONAL.fullmatch(value):
+            scope.conditional.add(value)
+        elif scope.root and _LOCAL.fullmatch(value):
+            found = self.places.get(f"{scope.root}/{value}")
+        elif "#" in value and not value.startswith("#"):
             place, _, fragment = value.partition("#")
             found = f"{self.places[place]}#{fragment}" if place in self.places else None
         return value if found is None else found

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import answer
-from fhir_server.interactions.conditional import conditional_references, resolved
+from fhir_server.interactions.conditional import resolved
 from fhir_server.interactions.entries import (
     RANKS,
     WRITING,
@@ -71,11 +71,7 @@ async def transaction(request: Request, context: Context) -> Response:
     check_full_urls(entries)
     changes = await _changes(entries, context)
     reads = [one for one in entries if one.index not in changes]
-    conditional = {
-        index: urls
-        for index, change in changes.items()
-        if change.resource and (urls := conditional_references(change.resource))
-    }
+    conditional = {one.index: one.conditional for one in entries if one.conditional}
 
     async def work(store: ResourceStore) -> Answers:
         inside = replace(context, store=store)
@@ -143,12 +139,7 @@ def _with_ids(entries: Sequence[Entry], context: Context) -> list[Entry]:
         for one in entries
     ]
     rewriter = Rewriter(identities(named), context.definitions.uri_members)
-    return [
-        replace(one, request=replace(one.request, body=rewriter.rewritten(one)))
-        if one.request.interaction in WRITING and isinstance(one.request.body, dict)
-        else one
-        for one in named
-    ]
+    return [rewriter.rewritten(one) if one.request.interaction in WRITING else one for one in named]
 
 
 async def _changes(entries: Sequence[Entry], context: Context) -> dict[int, Change]:

@@ -46,7 +46,8 @@ class Limits:
     """What one search may ask for; each bounds the work of the database.
 
     ``conditions_max`` counts what all parameters together are compared with: a bare id of a
-    reference is one for each type that it may be of. ``count_max`` is the length of a page; a ``_count`` above it is lowered to it.
+    reference is one for each type that it may be of. ``count_max`` is the length of a page; a
+    ``_count`` above it is lowered to it.
     """
 
     parameters_max: int = 64
@@ -113,9 +114,9 @@ def parse(
     """Return what ``parameters`` ask of the resources of ``type``.
 
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
-    values are in place. ``count_default`` is the length of a page that is not asked for. ``lenient``
-    turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a date's distance
-    from.
+    values are in place. ``count_default`` is the length of a page whose ``_count`` is not given.
+    ``lenient`` turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a
+    date's distance from.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.

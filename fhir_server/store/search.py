@@ -10,7 +10,8 @@ from typing import Any
 from bson import Decimal128
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.search.plan import Plan, SortKey
+from fhir_server.search.plan import Plan
+from fhir_server.search.sort import SortKey
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
 
