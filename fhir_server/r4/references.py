@@ -18,6 +18,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# A url beyond this is not taken apart: the patterns go back over what they have read.
+_CHARACTERS_MAX = 2000
+
 _ID = r"[A-Za-z0-9\-.]{1,64}"
 _RELATIVE = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/({_ID})(?:/_history/({_ID}))?")
 _ABSOLUTE = re.compile(
@@ -44,6 +47,8 @@ def target(reference: str, base_urls: Sequence[str] = ()) -> Target:
     ``base_urls`` are those of this server, without a slash at the end. The type is not checked
     against the list of resource types: ``http://other/a/Foo/1`` has the type ``Foo``.
     """
+    if len(reference) > _CHARACTERS_MAX:
+        return Target(reference)
     relative = _RELATIVE.fullmatch(reference) or _RELATIVE.fullmatch(
         without_base(reference, base_urls)
     )

@@ -136,7 +136,8 @@ class ParameterTable:
                     dict.fromkeys(
                         key
                         for code in members.get(type, ())
-                        if (found := self._of[type].get(code)) and (key := found.key)
+                        if (found := self._of[type].get(code)) and found.type == "reference"
+                        if (key := found.key)
                     )
                 )
                 for compartment, members in self.definitions.compartments.items()

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -42,6 +43,7 @@ _IGNORED = re.compile(
 )
 _ASCII_PUNCTUATION = str.maketrans("", "", "!\"#%&'()*,-./:;?@[\\]_{}")
 _WORD_BREAK = re.compile(r"[\s\-\u2010-\u2015]+")
+_PARTS_MAX = 10  # the longest family names in earnest have six words
 _ADDRESS = ("text", "city", "district", "state", "postalCode", "country")
 
 
@@ -72,7 +74,12 @@ def _caseless(text: str) -> str:
 
 def string_key(text: str) -> str:
     """Return the key of ``text``: its folded form and, to tell apart what folds alike, itself."""
-    return f"{fold(text)[:TEXT_MAX]}{SEPARATOR}{_original(text)}"
+    return f"{_beginning(text)}{SEPARATOR}{_original(text)}"
+
+
+def _beginning(text: str) -> str:
+    """Return what of the folded text is kept; what lies far behind it is not even read."""
+    return fold(text[: 4 * TEXT_MAX])[:TEXT_MAX]
 
 
 def _original(text: str) -> str:
@@ -114,9 +121,9 @@ def family_parts(family: Any) -> list[str]:
     """Return the keys of the later words of a family name; the first is found without them."""
     if type(family) is not str:
         return []
-    starts = [found.end() for found in _WORD_BREAK.finditer(family)]
-    folded = (fold(family[start:]) for start in starts)
-    return [part[:TEXT_MAX] + SEPARATOR for part in folded if part]
+    starts = islice((found.end() for found in _WORD_BREAK.finditer(family)), _PARTS_MAX)
+    folded = (_beginning(family[start:]) for start in starts)
+    return [part + SEPARATOR for part in folded if part]
 
 
 def name_parts(name: Any) -> list[str]:

@@ -77,11 +77,13 @@ class Tree:
             keys = convert(element) if kind in kinds else _NO_KEYS
             for field in fields:
                 before = found.get(field)
-                # Lists are shared between fields, so they are joined, never extended.
-                found[field] = before + keys if before else keys
+                if before is None:
+                    found[field] = keys[:]  # a list of its own: several fields get these keys
+                else:
+                    before += keys
         for convert_whole, field in self._wholes:
             if keys := convert_whole(element, resource):
-                found[field] = found.get(field, []) + keys
+                found.setdefault(field, []).extend(keys)
         for step, below in self._tests.items():
             assert step.test is not None
             passed = step.test(element, resource)

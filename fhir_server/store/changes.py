@@ -109,7 +109,7 @@ def _check_versions(change: Change, before: Mapping[str, Any] | None) -> None:
     there = before is not None and not before.get("deleted", False)
     version = before["version"] if before is not None else 0
     allowed, forbidden = change.if_match, change.if_none_match
-    if allowed is not None and not (there if ANY_VERSION in allowed else str(version) in allowed):
+    if allowed is not None and not (there and {ANY_VERSION, str(version)} & allowed):
         wanted = next(iter(sorted(allowed)), "")
         raise version_conflict(
             change.type,

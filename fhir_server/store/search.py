@@ -53,24 +53,61 @@ async def _rows(
 ) -> list[Document]:
     """Return the rows of the page and one more, so that it is known whether there is one."""
     limit = plan.count + 1
-    if _has_plain_order(plan.sort):
-        conditions = [filter, *_behind(plan)]
-        cursor = collection.find(
-            {"$and": conditions} if len(conditions) > 1 else filter,
-            projection=SERVED | {key.field: 1 for key in plan.sort},
-            session=session,
-        )
-        order = [(key.field, -1 if key.descending else 1) for key in plan.sort]
-        rows: list[Document] = await cursor.sort([*order, ("_id", 1)]).limit(limit).to_list()
-        return rows
+    if all(key.present for key in plan.sort):
+        return await _found(collection, session, plan.sort, [filter, *_behind(plan)], limit)
+    if len(plan.sort) == 1 and plan.sort[0].single:
+        return await _by_one_key(collection, session, plan, filter)
     cursor = await collection.aggregate(_pipeline(plan, filter, limit), session=session)
     found: list[Document] = await cursor.to_list()
     return found
 
 
-def _has_plain_order(sort: Sequence[SortKey]) -> bool:
-    """Whether MongoDB's own order is ours: no missing values (it puts them first), no arrays."""
-    return all(key.present for key in sort)
+async def _by_one_key(
+    collection: Any, session: AsyncClientSession | None, plan: Plan, filter: Document
+) -> list[Document]:
+    """Order by a key that may be missing: first those that have it, in an index's order if there
+    is one, then those that lack it, which MongoDB itself would put at the wrong end."""
+    [key] = plan.sort
+    limit = plan.count + 1
+    rows: list[Document] = []
+    if plan.after is None or plan.after[0] is not None:
+        present = {key.field: {"$ne": None}}
+        conditions = [filter, present, *_behind(plan)]
+        rows = await _found(collection, session, plan.sort, conditions, limit)
+    if len(rows) < limit:
+        conditions = [filter, {key.field: None}]
+        if plan.after is not None and plan.after[0] is None:
+            conditions.append({"_id": {"$gt": plan.after[-1]}})
+        rows += await _found(collection, session, (), conditions, limit - len(rows))
+    return rows
+
+
+async def _found(
+    collection: Any,
+    session: AsyncClientSession | None,
+    sort: Sequence[SortKey],
+    conditions: list[Document],
+    limit: int,
+) -> list[Document]:
+    cursor = collection.find(
+        {"$and": conditions} if len(conditions) > 1 else conditions[0],
+        projection=SERVED | {key.field: 1 for key in sort},
+        session=session,
+    )
+    order = [(key.field, -1 if key.descending else 1) for key in sort]
+    rows: list[Document] = (
+        await cursor.sort([*order, ("_id", _id_order(sort))]).limit(limit).to_list()
+    )
+    return rows
+
+
+def _id_order(sort: Sequence[SortKey]) -> int:
+    """Return the direction of the id behind ``sort``: against the last key's.
+
+    An index (date descending, _id ascending) is then read forward for ``-date``, backward for
+    ``date``.
+    """
+    return -1 if sort and not sort[-1].descending else 1
 
 
 def _behind(plan: Plan) -> list[Document]:
@@ -79,18 +116,17 @@ def _behind(plan: Plan) -> list[Document]:
         return []
     *values, id = plan.after
     fields = [(key.field, key.descending) for key in plan.sort]
-    return [_after(fields, values, id)]
+    return [_after([*fields, ("_id", _id_order(plan.sort) < 0)], [*values, id])]
 
 
-def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any], id: str) -> Document:
+def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Document:
     """(a, b, _id) > (x, y, id), each in its direction, as MongoDB must be told it."""
     alternatives: list[Document] = []
     equal: Document = {}
     for (field, descending), value in zip(fields, values, strict=True):
         alternatives.append({**equal, field: {"$lt" if descending else "$gt": value}})
         equal[field] = value
-    alternatives.append({**equal, "_id": {"$gt": id}})
-    return {"$or": alternatives}
+    return {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
 
 
 def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
@@ -112,7 +148,7 @@ def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
     if plan.after is not None:
         *values, id = plan.after
         flagged = [part for value in values for part in (value is None, value)]
-        stages.append({"$match": _after(fields, flagged, id)})
+        stages.append({"$match": _after([*fields, ("_id", False)], [*flagged, id])})
     kept = dict.fromkeys(computed, 1)
     return [*stages, {"$sort": {**order, "_id": 1}}, {"$limit": limit}, {"$project": SERVED | kept}]
 

@@ -4,7 +4,7 @@ https://www.mongodb.com/docs/manual/reference/operator/query/
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from fhir_server.search.plan import plan
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
-_COMPARISONS = {
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "$gte": lambda value, bound: value >= bound,
     "$gt": lambda value, bound: value > bound,
     "$lte": lambda value, bound: value <= bound,
@@ -73,7 +73,7 @@ def _holds(values: list[Any], operator: str, bound: Any) -> bool:
     items = _with_items(values)
     match operator:
         case "$exists":
-            return bool(values) == bound
+            return bool(values) is bound
         case "$in":
             return any(item in bound for item in items)
         case "$regex":

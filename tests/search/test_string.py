@@ -21,7 +21,7 @@ FOLDS = {
     "  two \t words\n": "two words",
     "Ελλάς": "ελλασ",
     "Андрей": "андреи",  # its breve is a mark like any other
-    "ｆｕｌｌ　ｗｉｄｔｈ": "full width",
+    "\uff46\uff55\uff4c\uff4c\u3000\uff37\uff29\uff24\uff25": "full wide",
     "مُحَمَّد": "محمد",
     "أحمد": "احمد",
     "محـــمد": "محمد",

@@ -1,0 +1,65 @@
+# https://hl7.org/fhir/R4/http.html#paging
+"""Page links."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fhir_server.outcome import FhirError
+from fhir_server.search.page import cursor, digest, values_of
+
+KEY = b"k" * 32
+VALUES = st.one_of(
+    st.none(),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.decimals(allow_nan=False),
+    st.datetimes(timezones=st.just(UTC)),
+)
+
+
+@given(values=st.lists(VALUES, max_size=4).map(tuple))
+def test_values_come_back_as_they_were(values: tuple[object, ...]) -> None:
+    """Every kind of value survives, with its type and its digits."""
+    back = values_of(cursor(values, "s", KEY), "s", KEY)
+
+    assert back == values
+    assert list(map(str, back)) == list(map(str, values))
+    assert list(map(type, back)) == list(map(type, values))
+
+
+@given(at=st.integers(0, 200), bit=st.integers(0, 7))
+def test_a_changed_link_is_refused(at: int, bit: int) -> None:
+    """Whichever bit is changed, the link is no longer ours."""
+    text = cursor(("x", Decimal("1.0"), datetime(2020, 1, 1, tzinfo=UTC), "id"), "s", KEY)
+    raw = bytearray(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    raw[at % len(raw)] ^= 1 << bit
+
+    with pytest.raises(FhirError):
+        values_of(urlsafe_b64encode(raw).decode().rstrip("="), "s", KEY)
+
+
+@pytest.mark.parametrize("text", ["", "x", "====", "é", "A" * 20_000, "a b", "[]"])
+def test_other_texts_are_refused(text: str) -> None:
+    """What we did not write is refused with value, and nothing else happens."""
+    with pytest.raises(FhirError) as caught:
+        values_of(text, "s", KEY)
+
+    assert caught.value.issues[0].code == "value"
+
+
+def test_a_link_belongs_to_one_question_and_one_server() -> None:
+    """Another search, another key and no key at all refuse it."""
+    one = digest("Patient", [("family", "a")])
+    other = digest("Patient", [("family", "b")])
+    text = cursor(("id",), one, KEY)
+
+    assert values_of(text, one, KEY) == ("id",)
+    for subject, key in ((other, KEY), (one, b"other"), (one, b"")):
+        with pytest.raises(FhirError):
+            values_of(text, subject, key)

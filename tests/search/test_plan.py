@@ -1,0 +1,58 @@
+# https://hl7.org/fhir/R4/search.html
+"""Searches as plans."""
+
+from typing import Any
+
+import pytest
+
+from fhir_server.outcome import FhirError
+from fhir_server.search.page import cursor
+from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.parse import parse
+from fhir_server.search.plan import Plan, plan
+
+KEY = b"k" * 32
+
+
+def planned(table: ParameterTable, *parameters: tuple[str, str]) -> Plan:
+    return plan(parse("Patient", parameters, table, count_default=10), table, page_key=KEY)
+
+
+FILTERS: list[tuple[list[tuple[str, str]], dict[str, Any]]] = [
+    ([], {}),
+    ([("_id", "a")], {"_id": "a"}),
+    (
+        [("_id", "a"), ("organization", "Organization/1")],
+        {"_id": "a", "keys.organization": "Organization/1"},
+    ),
+    ([("_id", "a"), ("_id", "b")], {"_id": "a", "$and": [{"_id": "b"}]}),
+    ([("_id", "a,b,a")], {"_id": {"$in": ["a", "b"]}}),
+]
+
+
+@pytest.mark.parametrize(("parameters", "expected"), FILTERS)
+def test_filters(
+    table: ParameterTable, parameters: list[tuple[str, str]], expected: dict[str, Any]
+) -> None:
+    """Conditions stand side by side, and are joined by $and where they ask of one field."""
+    assert planned(table, *parameters).filter == expected
+
+
+@pytest.mark.parametrize("parameter", [("_summary", "count"), ("_count", "0")])
+def test_a_count_has_no_page(table: ParameterTable, parameter: tuple[str, str]) -> None:
+    """``_count=0`` is treated the same as ``_summary=count``: a total, and no entries."""
+    wanted = planned(table, parameter)
+
+    assert (wanted.count, wanted.total, wanted.summary) == (0, "accurate", "count")
+
+
+def test_a_page_link_continues_its_own_search(table: ParameterTable) -> None:
+    """A cursor gives back its values to the search it was written for, and to no other."""
+    first = planned(table, ("family", "roy"), ("_sort", "-birthdate"))
+    text = cursor((None, "p1"), first.subject, KEY)
+    second = planned(table, ("family", "roy"), ("_sort", "-birthdate"), ("_cursor", text))
+
+    assert first.after is None
+    assert second.after == (None, "p1")
+    with pytest.raises(FhirError, match="does not belong"):
+        planned(table, ("family", "ray"), ("_sort", "-birthdate"), ("_cursor", text))
