@@ -28,6 +28,7 @@ from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.messages import Request, Response
 from fhir_server.r4.definitions import Definitions, load_definitions
+from fhir_server.r4.links import Links
 from fhir_server.registry import Registry
 from fhir_server.search.index import index
 from fhir_server.search.parameters import ParameterTable, parameter_table
@@ -77,18 +78,34 @@ class Specification:
     """What was made from the definitions. It never changes, so a process has it once."""
 
     definitions: Definitions
+    links: Links
     parameters: ParameterTable
     validator: StructureValidator
 
 
 @lru_cache(maxsize=4)
-def specification(root: Path) -> Specification:
+def specification(root: Path, base_urls: tuple[str, ...]) -> Specification:
     """Return what the packages below ``root`` define.
 
-    Raises ``ValueError`` that names the search parameter whose expression cannot be used.
+    ``base_urls`` are what this server is called: an absolute reference to one of them is the same
+    as a relative one. Raises ``ValueError`` that names the search parameter whose expression
+    cannot be used.
     """
     definitions = load_definitions(root)
-    return Specification(definitions, parameter_table(definitions), StructureValidator(definitions))
+    return Specification(
+        definitions,
+        Links(definitions),
+        parameter_table(definitions, base_urls),
+        StructureValidator(definitions),
+    )
+
+
+def base_urls(settings: Settings) -> tuple[str, ...]:
+    """Return what this server is called: its public base, or its address and the local names."""
+    if settings.base_url:
+        return (settings.base_url.rstrip("/"),)
+    hosts = dict.fromkeys((settings.host, "127.0.0.1", "localhost"))
+    return tuple(f"http://{host}:{settings.port}{FHIR_PATH}" for host in hosts)
 
 
 @asynccontextmanager
@@ -98,7 +115,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
     definitions that cannot be used; both name the remedy.
     """
-    known = specification(artifacts_root(settings.artifacts))
+    known = specification(artifacts_root(settings.artifacts), base_urls(settings))
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
@@ -114,6 +131,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
             Context(
                 settings=settings,
                 definitions=known.definitions,
+                links=known.links,
                 parameters=known.parameters,
                 store=_store(settings, database, indexes),
                 validate=partial(known.validator.issues, issues_max=settings.issues_max),

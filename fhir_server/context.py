@@ -7,6 +7,7 @@ from datetime import datetime
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import Issue
 from fhir_server.r4.definitions import Definitions
+from fhir_server.r4.links import Links
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
@@ -25,6 +26,7 @@ class Context:
 
     settings: Settings
     definitions: Definitions
+    links: Links
     parameters: ParameterTable
     store: ResourceStore
     validate: Callable[[Resource], tuple[Issue, ...]]

@@ -56,7 +56,8 @@ class FhirError(Exception):
     """A refusal: one or more issues, and the HTTP status that says so.
 
     ``status`` is that of the first issue's code unless it is given. ``headers`` go on the answer,
-    such as ``Allow`` and ``Retry-After``.
+    such as ``Allow`` and ``Retry-After``. ``place`` is, where several changes were asked for at
+    once, the one that is refused.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FhirError(Exception):
         self.issues = issues
         self.status = status or STATUS_OF_ISSUE[issues[0].code]
         self.headers = headers
+        self.place: int | None = None
 
 
 def operation_outcome(issues: Iterable[Issue]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fhir_server.outcome import FhirError, Issue, shown, too_large
 Receive = Callable[[], Awaitable[Any]]
 
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_MEMBERS_MAX = 16  # behind each one the rest of the body is copied
 
 
 class Disconnected(Exception):
@@ -49,13 +50,24 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max:
 
 
 def _unpacked(body: bytes, bytes_max: int) -> bytes:
-    unpacker = zlib.decompressobj(_GZIP)
-    try:
-        unpacked = unpacker.decompress(body, bytes_max + 1)
-    except zlib.error as error:
-        raise FhirError(Issue("structure", "The body is said to be gzip, but is not.")) from error
-    if len(unpacked) > bytes_max:
-        raise too_large("The unpacked body", bytes_max)
-    if not unpacker.eof:
-        raise FhirError(Issue("structure", "The body's gzip ends too early."))
-    return unpacked
+    """Return what ``body`` holds. Several members follow each other as one (RFC 1952, 2.2)."""
+    parts: list[bytes] = []
+    size = 0
+    while body or not parts:
+        unpacker = zlib.decompressobj(_GZIP)
+        try:
+            part = unpacker.decompress(body, bytes_max - size + 1)
+        except zlib.error as error:
+            raise FhirError(
+                Issue("structure", "The body is said to be gzip, but is not.")
+            ) from error
+        size += len(part)
+        if size > bytes_max:
+            raise too_large("The unpacked body", bytes_max)
+        if not unpacker.eof:
+            raise FhirError(Issue("structure", "The body's gzip ends too early."))
+        parts.append(part)
+        if len(parts) > _GZIP_MEMBERS_MAX:
+            raise too_large("The body's gzip", _GZIP_MEMBERS_MAX, "members")
+        body = unpacker.unused_data
+    return b"".join(parts)

@@ -14,10 +14,16 @@ from urllib.parse import parse_qsl
 import re2 as re
 
 from fhir_server.http.body import Disconnected, Receive, read_body
-from fhir_server.http.negotiate import FHIR_JSON, FORM, accepted, check_content_type
+from fhir_server.http.negotiate import (
+    FHIR_JSON,
+    FORM,
+    accepted,
+    accepts_gzip,
+    check_content_type,
+)
 from fhir_server.http.render import Rendering, render
 from fhir_server.messages import Parameters, Request, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome, shown
 from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
 from fhir_server.r4.json import decode, encode
 from fhir_server.route import allowed, route
@@ -50,7 +56,7 @@ class Facade:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
         began = time.perf_counter()
-        headers: Headers = dict(scope["headers"])
+        headers = _by_name(scope["headers"])
         request_id = _sent_id(headers) or self.new_id()
         wish = Rendering(f"{FHIR_JSON};charset=utf-8", self._base_url(scope, headers))
         try:
@@ -81,7 +87,7 @@ class Facade:
         interaction = ""
         try:
             parameters, wish = self._wishes(scope, headers, wish)
-            request = await self._request(scope, receive, headers, parameters, wish)
+            request, wish = await self._request(scope, receive, headers, parameters, wish)
             interaction = request.interaction
             return interaction, await self.perform(request), wish
         except FhirError as error:
@@ -96,9 +102,9 @@ class Facade:
         return f"{scope['scheme']}://{host}{self.path}"
 
     def _wishes(
-        self, scope: Any, headers: Headers, wish: Rendering
+        self, scope: Any, headers: Headers, wish: Rendering, form: Parameters = ()
     ) -> tuple[Parameters, Rendering]:
-        """Return the parameters of the query, without those about the form of the answer."""
+        """Return the parameters of query and ``form``, without those about how to answer."""
         query = scope["query_string"]
         limit = self.settings.url_bytes_max
         if len(query) + len(scope["path"]) > limit:
@@ -107,7 +113,7 @@ class Facade:
                 status=414,
             )
         parameters = form_of(query) if query else ()
-        return _taken(parameters, headers, wish, self.settings.compress_bytes_min)
+        return _taken(parameters + form, headers, wish, self.settings.compress_bytes_min)
 
     async def _request(
         self,
@@ -116,20 +122,18 @@ class Facade:
         headers: Headers,
         parameters: Parameters,
         wish: Rendering,
-    ) -> Request:
+    ) -> tuple[Request, Rendering]:
         method = scope["method"]
-        routed = route("GET" if method == "HEAD" else method, scope["path"][len(self.path) :])
+        routed = route("GET" if method == "HEAD" else method, _path(scope)[len(self.path) :])
         body = None
         if method in _WITH_BODY:
             text = await self._body(receive, headers)
             if routed.interaction.startswith("search-"):
-                parameters += _form_body(text, headers)
+                parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
             elif text or not routed.interaction.startswith("$"):
                 check_content_type(headers)
                 body = decode(text, depth_max=self.settings.depth_max)
-        if len(headers) < len(scope["headers"]):
-            headers = _joined(scope["headers"])
-        return replace(
+        request = replace(
             routed,
             body=body,
             parameters=parameters,
@@ -140,6 +144,7 @@ class Facade:
             prefer=preferences(_text(headers, b"prefer")),
             base_url=wish.base_url,
         )
+        return request, wish
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         try:
@@ -149,6 +154,16 @@ class Facade:
             raise FhirError(
                 Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
             ) from error
+
+
+def _path(scope: Any) -> str:
+    """Return the path, percent-decoded. An escaped slash would be part of a name, and none has one
+    (RFC 3986, 2.2); what filters paths in front of us would not see it either."""
+    path: str = scope["path"]
+    if b"%2f" in scope.get("raw_path", b"").lower():
+        text = f"{shown(path)} has an escaped slash, which no name here has; send it as /."
+        raise FhirError(Issue("not-found", text))
+    return path
 
 
 def form_of(text: bytes) -> Parameters:
@@ -174,7 +189,7 @@ def _taken(
         wish,
         content_type=accepted(accept, formats[-1] if formats else None),
         pretty="true" in prettiness,
-        gzip=b"gzip" in headers.get(b"accept-encoding", b""),
+        gzip=accepts_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")),
         compress_bytes_min=compress_bytes_min,
     )
 
@@ -189,8 +204,11 @@ def _form_body(text: bytes, headers: Headers) -> Parameters:
     return form_of(text)
 
 
-def _joined(pairs: list[tuple[bytes, bytes]]) -> Headers:
+def _by_name(pairs: list[tuple[bytes, bytes]]) -> Headers:
     """Return headers with repeated ones joined by commas, as RFC 9110, 5.2 has it."""
+    once = dict(pairs)
+    if len(once) == len(pairs):
+        return once
     joined: dict[bytes, bytes] = {}
     for name, value in pairs:
         joined[name] = joined[name] + b", " + value if name in joined else value
@@ -210,7 +228,8 @@ def _sent_id(headers: Headers) -> str:
 def _refused(error: FhirError, scope: Any, base: str) -> Response:
     headers = error.headers
     if error.status == 405 and not any(name == "Allow" for name, _ in headers):
-        others = [one for one in allowed(scope["path"][len(base) :]) if one != scope["method"]]
+        refused = ("GET", "HEAD") if scope["method"] in ("GET", "HEAD") else (scope["method"],)
+        others = [one for one in allowed(scope["path"][len(base) :]) if one not in refused]
         headers = (*headers, ("Allow", ", ".join(others)))
     return Response(error.status, encode(operation_outcome(error.issues)), headers=headers)
 

@@ -17,6 +17,7 @@ _JSON = frozenset(
     }
 )
 _PLAIN_JSON = {"application/json": "application/json", "text/json": "application/json"}
+_VERSIONS = ("", "4.0", "4.0.1")  # values of the parameter fhirVersion; absent is ours
 _XML_REMEDY = "This server speaks JSON: send Accept: application/fhir+json, or _format=json."
 FORM = "application/x-www-form-urlencoded"
 
@@ -27,18 +28,34 @@ def accepted(accept: str, format: str | None) -> str:
     Raises status 406 when the client accepts nothing that we have.
     """
     if format is not None:
-        # A plus sign in a query means a space.
-        wanted = format.replace(" ", "+").partition(";")[0].strip().lower()
-        if wanted not in _JSON:
+        wanted, _, version = _range(format)
+        wanted = wanted.replace(" ", "+")  # a plus sign in a query means a space
+        if wanted not in _JSON or version not in _VERSIONS:
             raise _not_acceptable(f"_format={format}")
-        return _charset(_PLAIN_JSON.get(wanted, FHIR_JSON))
+        return _charset(_named(wanted))
     if accept in ("", "*/*", FHIR_JSON):
         return _charset(FHIR_JSON)
     ranges = sorted((_range(part) for part in accept.split(",")), key=lambda one: -one[1])
+    excluded = {name for name, quality, _ in ranges if quality == 0}
     for name, quality, version in ranges:
-        if quality > 0 and name in _JSON and version in ("", "4.0"):
-            return _charset(_PLAIN_JSON.get(name, FHIR_JSON))
+        if quality > 0 and name in _JSON and version in _VERSIONS:
+            offered = (FHIR_JSON, "application/json") if "*" in name else (_named(name),)
+            for type in offered:
+                if type not in excluded:
+                    return _charset(type)
     raise _not_acceptable(accept)
+
+
+def _named(name: str) -> str:
+    return _PLAIN_JSON.get(name, FHIR_JSON)
+
+
+def accepts_gzip(encodings: str) -> bool:
+    """Return whether an Accept-Encoding allows gzip. https://www.rfc-editor.org/rfc/rfc9110#12.5.3"""
+    return any(
+        name in ("gzip", "x-gzip") and quality > 0
+        for name, quality, _ in map(_range, encodings.split(","))
+    )
 
 
 def _range(text: str) -> tuple[str, float, str]:
@@ -63,7 +80,7 @@ def _not_acceptable(wish: str) -> FhirError:
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
-    """Raise status 415 unless the body is said to be JSON in UTF-8."""
+    """Raise status 415 unless the body is said to be JSON of R4 in UTF-8."""
     text = headers.get(b"content-type", b"").decode("latin-1")
     name, *parameters = (part.strip().lower() for part in text.split(";"))
     if name and (name not in _JSON or "*" in name):
@@ -79,5 +96,14 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
         if key == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise FhirError(
                 Issue("not-supported", f"The body is in {shown(value)}; FHIR is sent in UTF-8."),
+                status=415,
+            )
+        if key == "fhirversion" and value.strip('"') not in _VERSIONS:
+            raise FhirError(
+                Issue(
+                    "not-supported",
+                    f"The body is of FHIR {shown(value)}; this is R4: send "
+                    "application/fhir+json; fhirVersion=4.0.",
+                ),
                 status=415,
             )

@@ -2,8 +2,9 @@
 
 https://hl7.org/fhir/R4/http.html#trules
 
-They are resolved at the end of a transaction, so that they find what it has just written. Exactly
-one resource must match.
+They are resolved when everything else of the transaction is written, so that they find it. Exactly
+one resource must match. What is found may itself wait for a reference to be resolved; it is then
+written in a later round.
 """
 
 from collections.abc import Mapping
@@ -12,22 +13,74 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fhir_server.context import Context
-from fhir_server.interactions.entries import CONDITIONAL
+from fhir_server.interactions.entries import in_entry
+from fhir_server.interactions.rewriting import CONDITIONAL
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, shown
 from fhir_server.search.parse import parse
 from fhir_server.search.plan import plan
 from fhir_server.store.changes import Change
+from fhir_server.store.documents import Stored
+
+_ABOUT_THE_RESULT = ("_sort", "_count", "_total", "_summary", "_elements", "_cursor")
 
 
-async def resolved(change: Change, urls: frozenset[str], context: Context) -> Change:
-    """Return ``change`` with each of ``urls`` replaced by the one resource that it finds.
+async def written_changes(changes: Mapping[int, Change], context: Context) -> dict[int, Stored]:
+    """Make ``changes``, which are those of the entries by place; a conflict names its entry."""
+    try:
+        stored = await context.store.write(list(changes.values()), context.now())
+    except FhirError as error:
+        if error.place is None:
+            raise
+        raise in_entry(list(changes)[error.place], error) from error
+    return dict(zip(changes, stored, strict=True))
 
-    Raises status 412 where none or several match.
+
+async def resolved_and_written(
+    changes: Mapping[int, Change], conditional: Mapping[int, frozenset[str]], context: Context
+) -> dict[int, Stored]:
+    """Resolve the references in ``conditional`` entries, and make the changes of those entries.
+
+    Raises status 412, naming the entry, where none or several resources match.
     """
-    assert change.resource is not None
-    places = {url: await _place(url, context) for url in sorted(urls)}
-    return replace(change, resource=_replaced(change.resource, places))
+    stored: dict[int, Stored] = {}
+    pending = dict(conditional)
+    found: dict[str, str] = {}
+    while pending:
+        refusals: dict[str, FhirError] = {}
+        for url in sorted(set().union(*pending.values()) - found.keys()):
+            try:
+                found[url] = await _place(url, context)
+            except FhirError as error:
+                refusals[url] = error
+        ready = {index: urls for index, urls in pending.items() if urls <= found.keys()}
+        if not ready:
+            index, urls = next(iter(pending.items()))
+            raise in_entry(index, refusals[min(urls & refusals.keys())])
+        round = {index: _resolved(index, changes[index], found, context) for index in ready}
+        stored |= await written_changes(round, context)
+        pending = {index: urls for index, urls in pending.items() if index not in ready}
+    await _check_again(found, conditional, context)
+    return stored
+
+
+async def _check_again(
+    found: Mapping[str, str], conditional: Mapping[int, frozenset[str]], context: Context
+) -> None:
+    """Refuse what was the only match when it was resolved, and is not any more."""
+    for url in found:
+        try:
+            await _place(url, context)
+        except FhirError as error:
+            index = next(index for index, urls in conditional.items() if url in urls)
+            raise in_entry(index, error) from error
+
+
+def _resolved(index: int, change: Change, places: Mapping[str, str], context: Context) -> Change:
+    resource = _replaced(change.resource, places)
+    if issues := context.validate(resource):  # what was found may be of a type not allowed there
+        raise in_entry(index, FhirError(*issues))
+    return replace(change, resource=resource)
 
 
 async def _place(url: str, context: Context) -> str:
@@ -36,9 +89,15 @@ async def _place(url: str, context: Context) -> str:
     type, query = match.group(1), match.group(2)
     if type not in context.definitions.resource_types:
         raise FhirError(Issue("value", f"The reference {shown(url)} names no resource type."))
+    parameters = parse_qsl(query, keep_blank_values=True)
+    for name, _ in parameters:
+        if name in _ABOUT_THE_RESULT:
+            raise FhirError(
+                Issue("not-supported", f"{name} has no place in a conditional reference.")
+            )
     wanted = parse(
         type,
-        parse_qsl(query, keep_blank_values=True),
+        parameters,
         context.parameters,
         count_default=2,
     )

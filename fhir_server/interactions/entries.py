@@ -1,14 +1,11 @@
-"""The entries of a batch or transaction, as requests; and the references among them. Pure.
+"""The entries of a batch or transaction, as requests. Pure.
 
-https://hl7.org/fhir/R4/http.html#transaction and https://hl7.org/fhir/R4/bundle.html#references
+https://hl7.org/fhir/R4/http.html#transaction
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import parse_qsl, unquote
-
-import re2 as re
 
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
@@ -17,12 +14,9 @@ from fhir_server.route import route
 
 # The order of processing; what stands together has the same rank.
 RANKS = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+# The root of an expression that is about the entry itself, not about the resource in it.
+OF_ENTRY = "entry"
 WRITING = ("create", "update", "delete", "patch")
-
-_ABSOLUTE = re.compile(r"(https?://.+)/([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
-_LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
-CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
-_NARRATIVE_LINK = re.compile(r"""((?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +68,9 @@ def in_entry(index: int, error: FhirError) -> FhirError:
 def _inside(index: int, expression: str) -> str:
     if expression.startswith("Bundle.entry["):
         return expression
-    _, _, rest = expression.partition(".")
-    tail = f".resource.{rest}" if rest else ""
-    return f"Bundle.entry[{index}]{tail}"
+    root, _, rest = expression.partition(".")
+    inside = "" if root == OF_ENTRY else "resource."
+    return f"Bundle.entry[{index}]" + (f".{inside}{rest}" if rest else "")
 
 
 def _entry(index: int, entry: Resource, request: Request) -> Entry:
@@ -84,6 +78,10 @@ def _entry(index: int, entry: Resource, request: Request) -> Entry:
     if asked is None:
         raise FhirError(
             Issue("required", "The entry has no request: its method and url are needed.")
+        )
+    if not isinstance(entry.get("resource", {}), dict):
+        raise FhirError(
+            Issue("structure", "The entry's resource is no JSON object.", f"{OF_ENTRY}.resource")
         )
     method = asked["method"]
     path, _, query = asked["url"].partition("?")
@@ -165,88 +163,3 @@ def identities(entries: Sequence[Entry]) -> dict[str, str]:
         for entry in entries
         if entry.full_url and entry.request.interaction in ("create", "update")
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What one entry is rewritten with: the root of its fullUrl, and what is found on the way."""
-
-    root: str
-    conditional: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Rewriter:
-    """Replaces the fullUrls of a bundle by what the resources are called here.
-
-    ``places`` maps fullUrl to ``Type/id``; ``uri_members`` are the JSON members that hold uris.
-    """
-
-    places: Mapping[str, str]
-    uri_members: frozenset[str]
-
-    def rewritten(self, entry: Entry) -> Entry:
-        """Return ``entry`` with every reference to another entry rewritten."""
-        body = entry.request.body
-        if not isinstance(body, dict):
-            return entry
-        found = _ABSOLUTE.fullmatch(entry.full_url)
-        scope = _Scope(found.group(1) if found else "", set())
-        request = replace(entry.request, body=self._object(body, scope))
-        return replace(entry, request=request, conditional=frozenset(scope.conditional))
-
-    def _object(self, value: Resource, scope: _Scope) -> Resource:
-        result: Resource = {}
-        for name, member in value.items():
-            kind = type(member)
-            if kind is str:
-                result[name] = self._text(name, member, scope)
-            elif kind is dict:
-                result[name] = self._object(member, scope)
-            elif kind is list:
-                result[name] = self._list(name, member, scope)
-            else:
-                result[name] = member
-        return result
-
-    def _list(self, name: str, values: list[Any], scope: _Scope) -> list[Any]:
-        return [
-            self._object(one, scope)
-            if type(one) is dict
-            else self._text(name, one, scope)
-            if type(one) is str
-            else one
-            for one in values
-        ]
-
-    def _text(self, name: str, value: str, scope: _Scope) -> str:
-        if name == "reference":
-            return self._reference(value, scope)
-        if name in self.uri_members:
-            return self.places.get(value, value)
-        return self._narrative(value) if name == "div" else value
-
-    def _reference(self, value: str, scope: _Scope) -> str:
-        """https://hl7.org/fhir/R4/bundle.html#references: relative to the entry's own root."""
-        found = self.places.get(value)
-        if found is not None:
-            return found
-        if "?" in value and CONDITIONAL.fullmatch(value):
-            scope.conditional.add(value)
-        elif scope.root and _LOCAL.fullmatch(value):
-            found = self.places.get(f"{scope.root}/{value}")
-        elif "#" in value and not value.startswith("#"):
-            place, _, fragment = value.partition("#")
-            found = f"{self.places[place]}#{fragment}" if place in self.places else None
-        return value if found is None else found
-
-    def _narrative(self, div: str) -> str:
-        if not self.places or ("href" not in div and "src" not in div):
-            return div
-
-        def replaced(match: Any) -> str:
-            quoted = match.group(2)
-            url = quoted[1:-1]
-            return f"{match.group(1)}{quoted[0]}{self.places.get(url, url)}{quoted[0]}"
-
-        return str(_NARRATIVE_LINK.sub(replaced, div))

@@ -40,7 +40,11 @@ async def history(request: Request, context: Context) -> Response:
         key = (last.last_updated, last.type, last.id, last.version)
         after = cursor(key, _subject(request, place), context.page_key)
     entries = [
-        _entry(version, subset.applied(version.json, context.definitions), request.base_url)
+        _entry(
+            version,
+            subset.applied(version.json, context.definitions) if version.json else b"",
+            request.base_url,
+        )
         for version in page.entries
     ]
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
@@ -56,8 +60,8 @@ def _wanted(request: Request, context: Context, place: str) -> Wanted:
         type=request.type,
         id=request.id,
         count=count_of(request, settings.page_entries, settings.page_entries_max),
-        since=date_range(since)[0] if since else None,
-        at=date_range(at) if at else None,
+        since=date_range(since, "_since")[0] if since else None,
+        at=date_range(at, "_at") if at else None,
         after=(key[0], key[1], key[2], key[3]) if key else None,
     )
 
@@ -73,10 +77,10 @@ def _entry(version: Stored, json: bytes, base_url: str) -> bytes:
     url = version.type if created else f"{version.type}/{version.id}"
     status = {"create": "201 Created", "delete": "204 No Content"}.get(version.interaction)
     if status is None:
-        status = "201 Created" if version.version == 1 else "200 OK"
+        status = "201 Created" if version.created else "200 OK"
     return entry(
         f"{base_url}/{version.type}/{version.id}",
-        json if not version.deleted else b"",
+        json,
         request={"method": _METHODS[version.interaction], "url": url},
         response={
             "status": status,

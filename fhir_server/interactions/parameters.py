@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.r4.definitions import Definitions
-from fhir_server.r4.json import decode, encode
+from fhir_server.r4.json import decode_stored, encode
 from fhir_server.r4.subsets import SUMMARIES, subset
 
 _COUNT_DIGITS_MAX = 9
@@ -26,7 +26,9 @@ class Subset:
         """Return the wanted part of the resource ``json``; the same bytes for all of it."""
         if self.summary in ("", "false") and not self.elements:
             return json
-        part = subset(decode(json), definitions, summary=self.summary, elements=self.elements)
+        part = subset(
+            decode_stored(json), definitions, summary=self.summary, elements=self.elements
+        )
         return encode(part)
 
 

@@ -3,13 +3,15 @@
 https://hl7.org/fhir/R4/http.html#read, #vread and #cread (conditional read)
 """
 
+import re2 as re
+
 from fhir_server.context import Context
 from fhir_server.interactions.parameters import known_only, subset_of
 from fhir_server.messages import ANY_VERSION, Request, Response
 from fhir_server.outcome import deleted, not_found, version_not_found
 from fhir_server.store.documents import Stored
 
-_VERSION_DIGITS_MAX = 18
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 async def read(request: Request, context: Context) -> Response:
@@ -32,7 +34,7 @@ async def vread(request: Request, context: Context) -> Response:
     wanted = subset_of(request)
     known_only(request, ("_summary", "_elements"))
     version = request.version
-    if not version.isascii() or not version.isdecimal() or len(version) > _VERSION_DIGITS_MAX:
+    if not _VERSION.fullmatch(version):
         raise version_not_found(request.type, request.id, version)
     stored = await context.store.vread(request.type, request.id, int(version))
     if stored is None:

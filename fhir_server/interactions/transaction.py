@@ -14,12 +14,11 @@ from typing import TypeVar
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import answer
-from fhir_server.interactions.conditional import resolved
+from fhir_server.interactions.conditional import resolved_and_written, written_changes
 from fhir_server.interactions.entries import (
     RANKS,
     WRITING,
     Entry,
-    Rewriter,
     check_full_urls,
     check_unique,
     entries_of,
@@ -27,6 +26,7 @@ from fhir_server.interactions.entries import (
     identities,
     in_entry,
 )
+from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
@@ -75,20 +75,22 @@ async def transaction(request: Request, context: Context) -> Response:
 
     async def work(store: ResourceStore) -> Answers:
         inside = replace(context, store=store)
-        stored = dict(
-            zip(changes, await store.write(list(changes.values()), context.now()), strict=True)
-        )
-        for index, urls in conditional.items():
-            change = await _located(index, resolved(changes[index], urls, inside))
-            stored[index] = await store.amend(change)
+        plain = {index: change for index, change in changes.items() if index not in conditional}
+        stored = await written_changes(plain, inside)
+        stored |= await resolved_and_written(changes, conditional, inside)
         answers = {index: answer(one, _quiet(request)) for index, one in stored.items()}
         for one in reads:
-            answers[one.index] = await _located(one.index, context.perform(one.request, inside))
+            answers[one.index] = await _located(one.index, _read(one, inside))
         return answers
 
     alone = not reads and not conditional
     answers = await (work(context.store) if alone else context.store.in_transaction(work))
     return _rendered("transaction-response", answers, request, len_of(body))
+
+
+async def _read(one: Entry, context: Context) -> Response:
+    response = await context.perform(one.request, context)
+    return replace(response, body=b"") if one.method == "HEAD" else response
 
 
 def len_of(body: Resource) -> int:
@@ -138,8 +140,18 @@ def _with_ids(entries: Sequence[Entry], context: Context) -> list[Entry]:
         else one
         for one in entries
     ]
-    rewriter = Rewriter(identities(named), context.definitions.uri_members)
-    return [rewriter.rewritten(one) if one.request.interaction in WRITING else one for one in named]
+    places = identities(named)
+    created = frozenset(
+        places[one.full_url]
+        for one in named
+        if one.full_url and one.request.interaction == "create"
+    )
+    return [
+        rewritten(one, places, created, context.links)
+        if one.request.interaction in WRITING
+        else one
+        for one in named
+    ]
 
 
 async def _changes(entries: Sequence[Entry], context: Context) -> dict[int, Change]:
@@ -191,10 +203,12 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
 
     async def one_answer(one: Entry) -> None:
         async with turn:
-            inner = replace(one.request, prefer=_quiet(request).prefer)
+            quiet = replace(one.request, prefer=_quiet(request).prefer)
             reads = one.method in ("GET", "HEAD") or _is_search(one)
             try:
-                answers[one.index] = await context.perform(one.request if reads else inner, context)
+                answers[one.index] = await _read(
+                    one if reads else replace(one, request=quiet), context
+                )
             except FhirError as error:
                 answers[one.index] = _refused(in_entry(one.index, error))
 

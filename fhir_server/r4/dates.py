@@ -31,25 +31,25 @@ _FORM = re.compile(
 )
 
 
-def date_range(text: str) -> DateRange:
+def date_range(text: str, what: str = "A date") -> DateRange:
     """Return ``[low, high)`` of a FHIR date, dateTime or instant of any precision.
 
     A second of 60 (a leap second) is the second after 59. What lies outside the years 1 to 9999
     once its offset is taken off is cut to :data:`EARLIEST` and :data:`LATEST`.
 
-    Raises ``value`` for what is no date.
+    Raises ``value`` for what is no date; ``what`` begins the sentence.
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise _no_date(text)
+        raise _no_date(what, text)
     try:
         return _range(found.groups())
     except ValueError as error:
-        raise _no_date(text) from error
+        raise _no_date(what, text) from error
 
 
-def _no_date(text: str) -> Exception:
-    return invalid_value("A date", text, "a date such as 2024, 2024-02-29 or 2024-02-29T13:05:00Z")
+def _no_date(what: str, text: str) -> Exception:
+    return invalid_value(what, text, "a date such as 2024, 2024-02-29 or 2024-02-29T13:05:00Z")
 
 
 def _range(parts: tuple[str | None, ...]) -> DateRange:

@@ -19,8 +19,6 @@ _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
 
-_URI_TYPES = {"uri", "url", "canonical", "oid", "uuid"}
-
 Code = tuple[str, str]
 """``(system, code)``"""
 
@@ -146,20 +144,6 @@ class Definitions:
                 if type.kind == "resource" and not type.abstract
             )
         )
-
-    @cached_property
-    def uri_members(self) -> frozenset[str]:
-        """The JSON members that hold a uri, url, canonical, oid or uuid wherever they occur.
-
-        A name that is a plain string in one type and a uri in another is not among them.
-        """
-        holders: dict[str, set[str]] = {}
-        for type in self.types.values():
-            for elements in type.elements.values():
-                for element in elements:
-                    for name, member in element.members():
-                        holders.setdefault(name, set()).add(member.code)
-        return frozenset(name for name, codes in holders.items() if codes <= _URI_TYPES)
 
     def codes(self, value_set: str) -> frozenset[Code] | None:
         """Return the codes of ``value_set`` (its url), or ``None`` where they cannot all be known.

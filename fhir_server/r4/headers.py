@@ -9,26 +9,32 @@ from email.utils import parsedate_to_datetime
 
 import re2 as re
 
-from fhir_server.outcome import invalid_value
+from fhir_server.outcome import FhirError, invalid_value
 from fhir_server.r4.dates import date_range
 
-_TAG = re.compile(r'(?:W/)?"([A-Za-z0-9\-\.]{1,64})"|\*|([A-Za-z0-9\-\.]{1,64})')
+# RFC 9110, 8.8.3. A tag without quotes is no tag, but clients send their version number so.
+_TAG = re.compile(r'\s*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
 _PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*=\s*"?([A-Za-z0-9\-]+)"?\s*')
 
 
 def entity_tags(text: str | None, header: str) -> frozenset[str] | None:
     """Return the version ids in an If-Match or If-None-Match, ``*`` for any, ``None`` if not sent.
 
-    ``W/"3"``, ``"3"`` and, since clients send it, ``3`` are the same. Raises ``value``.
+    ``W/"3"``, ``"3"`` and ``3`` are the same. A tag that is none of ours is returned as it is, and
+    matches nothing. Raises ``value`` for what are no tags.
     """
     if text is None:
         return None
-    tags = set()
-    for part in text.split(","):
-        found = _TAG.fullmatch(part.strip())
+    tags: set[str] = set()
+    place = 0
+    while place < len(text) or not tags:
+        found = _TAG.match(text, place)
         if found is None:
             raise invalid_value(header, text, 'a version such as W/"3"')
-        tags.add(found.group(1) or found.group(2) or "*")
+        quoted, any_version, bare = found.groups()
+        # A star in quotes is a tag like any other, not any version.
+        tags.add(bare or any_version or ('"*"' if quoted == "*" else quoted))
+        place = found.end()
     return frozenset(tags)
 
 
@@ -40,16 +46,17 @@ def http_date_or_instant(text: str | None) -> datetime | None:
     """
     if text is None:
         return None
-    if text[:4].isdecimal():
-        return date_range(text)[0]
     try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
+        moment = date_range(text)[0] if text[:4].isdecimal() else parsedate_to_datetime(text)
+    except (ValueError, OverflowError, TypeError, FhirError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def preferences(text: str | None) -> Mapping[str, str]:
-    """Return the ``name=value`` parts of a Prefer header; what has another form is not ours."""
+    """Return the ``name=value`` parts of a Prefer header, names in lower case (RFC 7240, 2).
+
+    What has another form is not ours.
+    """
     found = (_PREFERENCE.fullmatch(part) for part in (text or "").replace(";", ",").split(","))
-    return {match.group(1): match.group(2) for match in found if match}
+    return {match.group(1).lower(): match.group(2) for match in found if match}

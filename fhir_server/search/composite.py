@@ -2,7 +2,7 @@
 
 https://hl7.org/fhir/R4/search.html#composite
 
-A key is ``{"0": key, "1": key}``: one key of each component, as the component's own type writes it.
+A key is ``{"a": key, "b": key}``: one key of each component, as the component's own type writes it.
 An element whose components have several keys has every combination.
 """
 
@@ -19,6 +19,14 @@ from fhir_server.search.keys import SEPARATOR, Filter, regex_text, shortened
 COMBINATIONS_MAX = 1000
 
 Converter = Callable[[Any], list[Any]]
+
+
+def part_name(at: int) -> str:
+    """Return what the component at ``at`` is called inside a key: ``a``, ``b``.
+
+    MongoDB builds no ordinary index over a number as a name inside an array.
+    """
+    return chr(ord("a") + at)
 
 
 def composite_index(
@@ -43,7 +51,7 @@ def composite_index(
                 return []
             found.append(keys)
         combinations = islice(product(*found), COMBINATIONS_MAX)
-        return [{str(at): key for at, key in enumerate(keys)} for keys in combinations]
+        return [{part_name(at): key for at, key in enumerate(keys)} for keys in combinations]
 
     return index
 
@@ -61,7 +69,7 @@ def compile_composite(
     if len(parts) != len(components):
         raise invalid_value("A composite", value, f"{len(components)} parts with $ between them")
     conditions = [
-        compile(str(at), part)
+        compile(part_name(at), part)
         for at, (compile, part) in enumerate(zip(components, parts, strict=True))
     ]
     return {field: {"$elemMatch": {"$and": conditions}}}

@@ -19,7 +19,7 @@ from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
 from fhir_server.search import date, number, quantity, reference, string, token, uri
-from fhir_server.search.composite import composite_index
+from fhir_server.search.composite import composite_index, part_name
 from fhir_server.search.tree import Convert, Tree
 
 ID = "_id"
@@ -282,7 +282,7 @@ class _Maker:
                 resource_type=resource_type,
                 targets=_targets(type, (), paths, resource_types),
                 single=True,  # inside a key, which is one combination
-                field=str(at),
+                field=part_name(at),
                 paths=paths,
             )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.messages import ANY_VERSION, Resource
 from fhir_server.outcome import FhirError, Issue, version_conflict
-from fhir_server.r4.json import canonical, decode, encode
+from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.search.index import Indexed
 from fhir_server.store.documents import (
     Document,
@@ -71,16 +71,6 @@ class Judge:
             return _deletion(change, before, now)
         return self._replacement(change, change.resource, before, now)
 
-    def document(self, change: Change, resource: Resource, version: int, at: datetime) -> Document:
-        """Return the document of ``resource`` as ``version`` of the change's id."""
-        whole = stamped(resource, change.id, version, at)
-        return document(
-            whole,
-            self.index(whole),
-            interaction=change.interaction,
-            bytes_max=self.resource_bytes_max,
-        )
-
     def _replacement(
         self, change: Change, resource: Resource, before: Document | None, now: datetime
     ) -> Judged:
@@ -88,9 +78,15 @@ class Judge:
             return Judged(change, before, None, stored(change.type, before, changed=False))
         version = before["version"] + 1 if before else 1
         moment = next_moment(now, before["last_updated"] if before else None)
-        after = self.document(change, resource, version, moment)
-        created = before is None or before.get("deleted", False)
-        return Judged(change, before, after, stored(change.type, after, created=created))
+        whole = stamped(resource, change.id, version, moment)
+        after = document(
+            whole,
+            self.index(whole),
+            interaction=change.interaction,
+            bytes_max=self.resource_bytes_max,
+            revived=before is not None and before.get("deleted", False),
+        )
+        return Judged(change, before, after, stored(change.type, after))
 
 
 def _deletion(change: Change, before: Document | None, now: datetime) -> Judged:
@@ -138,4 +134,4 @@ def _unchanged(resource: Resource, before: Document) -> bool:
     encoded = encode(again)
     if encoded == text:
         return True
-    return len(encoded) == len(text) and canonical(again) == canonical(decode(text))
+    return len(encoded) == len(text) and canonical(again) == canonical(decode_stored(text))

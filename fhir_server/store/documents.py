@@ -20,10 +20,19 @@ HISTORY_SUFFIX = "_history"
 _MILLISECOND = timedelta(milliseconds=1)
 
 # What a reader of one version needs; never the native resource and the keys.
-SERVED = {"json": 1, "version": 1, "last_updated": 1, "deleted": 1, "interaction": 1}
+SERVED = dict.fromkeys(("json", "version", "last_updated", "deleted", "interaction", "revived"), 1)
 # What becomes of a version when it is replaced.
 KEPT_IN_HISTORY = (
-    *("version", "last_updated", "interaction", "json", "compartments", "labels", "deleted"),
+    *(
+        "version",
+        "last_updated",
+        "interaction",
+        "json",
+        "compartments",
+        "labels",
+        "deleted",
+        "revived",
+    ),
 )
 
 
@@ -69,8 +78,17 @@ def stamped(resource: Resource, id: str, version: int, last_updated: datetime) -
     return head | {name: value for name, value in resource.items() if name not in head}
 
 
-def document(resource: Resource, indexed: Indexed, *, interaction: str, bytes_max: int) -> Document:
+def document(
+    resource: Resource,
+    indexed: Indexed,
+    *,
+    interaction: str,
+    bytes_max: int,
+    revived: bool = False,
+) -> Document:
     """Return the document of ``resource``, which is stamped already.
+
+    ``revived`` says that the version before was a deletion.
 
     Raises ``too-long`` for a resource above ``bytes_max``: a document has a limit of 16 MiB.
     """
@@ -78,6 +96,7 @@ def document(resource: Resource, indexed: Indexed, *, interaction: str, bytes_ma
     if len(json) > bytes_max:
         raise too_large("The resource", bytes_max)
     return {
+        **({"revived": True} if revived else {}),
         "_id": resource["id"],
         "version": int(resource["meta"]["versionId"]),
         "last_updated": datetime.fromisoformat(resource["meta"]["lastUpdated"]),
@@ -110,9 +129,7 @@ def historical(before: Mapping[str, Any], until: datetime) -> Document:
     return {"_id": {"id": before["_id"], "version": before["version"]}, "until": until, **kept}
 
 
-def stored(
-    type: str, document: Mapping[str, Any], *, created: bool = False, changed: bool = True
-) -> Stored:
+def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> Stored:
     """Return the version that ``document``, current or historical, holds."""
     key = document["_id"]
     return Stored(
@@ -123,6 +140,6 @@ def stored(
         json=document.get("json", b""),
         interaction=document.get("interaction", "update"),
         deleted=document.get("deleted", False),
-        created=created,
+        created=changed and (document["version"] == 1 or document.get("revived", False)),
         changed=changed,
     )

@@ -51,13 +51,15 @@ class Embedded:
     pid: int
     lock: IO[str] | None
     _process: subprocess.Popen[bytes] | None
+    _data: Path
 
     async def stop(self) -> None:
         """Stop mongod if this process owns it, and wait until its files are closed."""
         if self.lock is None:
             return
-        with suppress(ProcessLookupError):  # it ended by itself; its log says why
-            os.kill(self.pid, signal.SIGTERM)
+        if self._runs():  # else it ended by itself; its log says why
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
         end = time.monotonic() + _STOP_TIMEOUT_S
         while self._runs() and time.monotonic() < end:
             await asyncio.sleep(_POLL_S)
@@ -66,7 +68,7 @@ class Embedded:
     def _runs(self) -> bool:
         if self._process is not None:
             return self._process.poll() is None
-        return _runs(self.pid)
+        return _in_use(self._data)
 
 
 def binary() -> Path:
@@ -99,20 +101,25 @@ async def start(data: Path, *, cache_mb: int, guest: bool = False) -> Embedded:
         raise UnfitDatabaseError(
             f"Another fhir-server uses the data in {data}. Stop it, or give --data another folder."
         )
-    running = _running(data)
     process = None
-    if running is None:
-        if lock is None:
-            raise UnfitDatabaseError(f"The server that uses {data} is just starting or stopping.")
-        process, running = _launch(data, cache_mb)
-    pid, port = running
     try:
+        running = _running(data)
+        if running is None:
+            if lock is None:
+                raise UnfitDatabaseError(
+                    f"The server that uses {data} is just starting or stopping."
+                )
+            process, running = _launch(data, cache_mb)
+        pid, port = running
         await _ready(port, process, data)
     except BaseException:
         if process is not None:
-            process.terminate()
+            _end(process)
+        if lock is not None:
+            lock.close()
         raise
-    return Embedded(f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}", pid, lock, process)
+    uri = f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
+    return Embedded(uri, pid, lock, process, data)
 
 
 def _lock(data: Path) -> IO[str] | None:
@@ -128,23 +135,50 @@ def _lock(data: Path) -> IO[str] | None:
     return file
 
 
-def _running(data: Path) -> tuple[int, int] | None:
-    """Return process id and port of the mongod that runs on ``data``, if one does."""
+def _noted(data: Path) -> tuple[int, int]:
+    """Return process id and port of the last start, zeros where they are not known."""
     try:
         state: dict[str, Any] = json.loads((data / "mongod.json").read_text())
+        return int(state["pid"]), int(state["port"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0, 0
+
+
+def _running(data: Path) -> tuple[int, int] | None:
+    """Return process id and port of the mongod that runs on ``data``, if one does."""
+    pid, port = _noted(data)
+    try:
         # mongod keeps its own process id in the lock file of its files, empty after a clean stop.
-        pid = int((data / "mongodb" / "mongod.lock").read_text().strip() or 0)
+        holder = int((data / "mongodb" / "mongod.lock").read_text().strip() or 0)
     except (FileNotFoundError, ValueError):
         return None
-    return (pid, int(state["port"])) if pid == state["pid"] and _runs(pid) else None
+    return (pid, port) if pid == holder and port and _in_use(data) else None
 
 
-def _runs(pid: int) -> bool:
+def _in_use(data: Path) -> bool:
+    """Whether a mongod holds the files of ``data``.
+
+    It locks a file for as long as it lives. Its process id would say less: after a crash it may
+    be that of another program, or of a dead process that nobody has asked for its exit code.
+    """
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
+        with (data / "mongodb" / "mongod.lock").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
         return False
-    return True
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a mongod that has not come up, so that its files are free for the next start."""
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[int, int]]:
@@ -179,16 +213,12 @@ def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[i
 
 def _port(data: Path) -> int:
     """Return the port of last time if it is free, else a free one."""
-    try:
-        wanted = int(json.loads((data / "mongod.json").read_text())["port"])
-    except (FileNotFoundError, ValueError, KeyError):
-        wanted = 0
-    for port in (wanted, 0):
+    for port in (_noted(data)[1], 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
+            except (OSError, OverflowError):
                 continue
             return int(probe.getsockname()[1])
     raise UnfitDatabaseError("No port is free on 127.0.0.1.")

@@ -4,7 +4,7 @@ The interactions of https://hl7.org/fhir/R4/http.html, as far as they concern th
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pymongo import ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.outcome import FhirError
 from fhir_server.search.plan import Plan
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change, Judge, Judged
@@ -99,24 +100,6 @@ class ResourceStore:
             end = time.monotonic() + self.timeouts.write_s
             return await repeated(lambda: self._write(changes, now, end), end)
 
-    async def amend(self, change: Change) -> Stored:
-        """Put ``change.resource`` in place of what this transaction has written for its id.
-
-        It stays the same version: nobody has seen it yet. Only inside a transaction.
-        """
-        assert self.session is not None
-        assert change.resource is not None
-        collection = self.database[change.type]
-        before = await collection.find_one(
-            {"_id": change.id}, projection=SERVED, session=self.session
-        )
-        assert before is not None
-        after = self.judge.document(
-            change, change.resource, before["version"], before["last_updated"]
-        )
-        await collection.replace_one({"_id": change.id}, after, session=self.session)
-        return stored(change.type, after, created=before["version"] == 1)
-
     async def in_transaction(self, work: Callable[["ResourceStore"], Awaitable[T]]) -> T:
         """Run ``work`` on a store whose writes all happen or none do; return its result.
 
@@ -137,10 +120,7 @@ class ResourceStore:
 
     async def _write(self, changes: Sequence[Change], now: datetime, end: float) -> list[Stored]:
         befores = await self._befores(changes)
-        judged = [
-            self.judge.judged(change, befores.get((change.type, change.id)), now)
-            for change in changes
-        ]
+        judged = self._judged(changes, befores, now)
         effective = [one for one in judged if one.after is not None]
         if self.session is not None:
             await self._apply(effective, self.session)
@@ -152,6 +132,22 @@ class ResourceStore:
                 self.database.client, lambda session: self._apply(effective, session), end
             )
         return [one.stored for one in judged]
+
+    def _judged(
+        self,
+        changes: Sequence[Change],
+        befores: Mapping[tuple[str, str], Document],
+        now: datetime,
+    ) -> list[Judged]:
+        judged = []
+        for place, change in enumerate(changes):
+            try:
+                before = befores.get((change.type, change.id))
+                judged.append(self.judge.judged(change, before, now))
+            except FhirError as error:
+                error.place = place
+                raise
+        return judged
 
     async def _befores(self, changes: Iterable[Change]) -> dict[tuple[str, str], Document]:
         """Return the current documents of what is to be changed; a new id has none."""

@@ -75,7 +75,6 @@ class _Reader:
         self._parser.StartElementHandler = _start
 
 
-
 def _start(name: str, attributes: dict[str, str]) -> None:
     """Refuse an element or an attribute that the rules leave out. Runs for every tag."""
     if name not in _ELEMENTS:

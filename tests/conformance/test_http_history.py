@@ -75,7 +75,9 @@ async def test_an_entry_says_what_happened(http: httpx.AsyncClient) -> None:
     assert ["resource" in one for one in entries] == [True, True, False, True, True]
     assert entries[0]["resource"] == created.json()
     assert all("lastModified" in one["response"] for one in entries)
-    assert [one["response"]["status"][:3] for one in entries] == ["201", "201", "204", "200", "201"]
+    # "Servers may choose to only use 200 OK instead of other more specific success codes".
+    assert [one["response"]["status"][:3] for one in entries][2] == "204"
+    assert all(one["response"]["status"][:3] in ("200", "201", "204") for one in entries)
 
 
 async def test_the_resource_of_an_entry_is_that_version(http: httpx.AsyncClient) -> None:
@@ -239,7 +241,7 @@ BAD = {
     "_since": ["x", "2024-13-01", "2024-02-30T00:00:00Z", "0000", "99999", "2024-01-01T25:00:00Z"],
     "_at": ["x", "2024-99", "-1"],
     "_count": ["x", "-1", "1.5", "1e3", "٣", "99999999999999999999", "0x10"],
-    "_cursor": ["x", "", "%00", "AAAA", "A" * 20000],
+    "_cursor": ["x", "%00", "AAAA", "A" * 16_000, "é"],
     "_summary": ["nonsense", "TRUE"],
     "nonsense": ["1"],
     "_sort": ["date"],
@@ -247,20 +249,21 @@ BAD = {
 }
 
 
+# Fault 6: a wrong _since and _at are refused without being named.
 @pytest.mark.parametrize("name", BAD)
 async def test_a_parameter_that_cannot_be_obeyed_is_refused(
     http: httpx.AsyncClient, name: str
 ) -> None:
     """400 that names the parameter; none is dropped in silence."""
     await lived(http)
+    word = "page link" if name == "_cursor" else name
     for value in BAD[name]:
-        url = f"Patient/p/_history?{name}={value if '%' in value else quote(value)}"
-        if len(url) < 16_000 and not (name == "_cursor" and not value):
-            answer = await http.get(url)
-            assert answer.status_code == 400, (url, answer.text)
-            assert name in diagnostics_of(answer) or name == "_cursor", diagnostics_of(answer)
+        answer = await http.get(f"Patient/p/_history?{name}={quote(value, safe='%')}")
+        assert answer.status_code == 400, (value, answer.text)
+        assert word in diagnostics_of(answer), (value, diagnostics_of(answer))
 
 
+# Fault 5: refused with "The body is not JSON" because of the deletion on the page.
 async def test_a_history_takes_a_subset_of_each_version(http: httpx.AsyncClient) -> None:
     """_summary and _elements are general parameters; each resource says that it is a part."""
     await lived(http)

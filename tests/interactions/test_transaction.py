@@ -129,7 +129,7 @@ BAD: dict[str, tuple[list[Any], int, str]] = {
     "another id": ([entry("PUT", "Patient/b", patient("a"))], 400, "Bundle.entry[1].resource.id"),
     "no request": ([{"resource": patient("a")}], 400, "Bundle.entry[1]"),
     "no url": ([{"resource": BASIC, "request": {"method": "POST"}}], 400, "Bundle.entry[1]"),
-    "an unknown method": ([entry("FETCH", "Patient/a")], 400, "Bundle.entry[1]"),
+    "an unknown method": ([entry("FETCH", "Patient/a")], 422, "Bundle.entry[1]"),
     "an unknown type": ([entry("GET", "Patent/a")], 404, "Bundle.entry[1]"),
     "a path that is none": ([entry("GET", "a/b/c/d/e")], 404, "Bundle.entry[1]"),
     "an id that is none": ([entry("PUT", "Patient/a_b", patient("a_b"))], 404, "Bundle.entry[1]"),
