@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -126,6 +127,9 @@ def _settings(**given: object) -> Settings:
             f"FHIR_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()
         )
         _stop("Settings that cannot be used:\n  " + "\n  ".join(lines))
+    except SettingsError as error:  # it names the field in quotes, and no more than that
+        field = str(error).partition('"')[2].partition('"')[0].upper()
+        _stop(f'Settings that cannot be used:\n  FHIR_{field}: it is no JSON, such as ["a.b"]')
     configure_logging(settings.log_level)
     return settings
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def _store(settings: Settings, database: Database, indexes: Indexes) -> Resource
         indexes,
         Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max),
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
+        settings.page_bytes_max,
     )
 
 
@@ -168,17 +170,18 @@ class Capabilities:
     """The CapabilityStatement, made once for each base URL that clients use."""
 
     def __init__(self, registry: Registry, known: Specification, started: datetime) -> None:
-        self._made: dict[str, bytes] = {}
+        self._made: dict[str, tuple[bytes, str]] = {}
         self._make = partial(
             capability_statement, registry, known.definitions, known.parameters, started=started
         )
 
-    def __call__(self, base_url: str, _mode: str) -> bytes:
-        """Return it for ``base_url``. Every base that a client invents is not kept for ever."""
+    def __call__(self, base_url: str) -> tuple[bytes, str]:
+        """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
         if base_url not in self._made:
             if len(self._made) >= 16:
                 self._made.clear()
-            self._made[base_url] = self._make(base_url=base_url)
+            made = self._make(base_url=base_url)
+            self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
 
 
@@ -224,7 +227,7 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
-    facade = Facade(FHIR_PATH, through_the_door, settings, new_id)
+    facade = Facade(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS)
     return site(facade, ready, lifespan, settings)
 
 

@@ -21,7 +21,8 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL, as JSON.
+    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL, as JSON, and
+    its entity tag.
     """
 
     settings: Settings
@@ -35,4 +36,4 @@ class Context:
     page_key: bytes
     perform: Callable[[Request, "Context"], Awaitable[Response]]
     prepare: Callable[[Request, "Context"], Change]
-    capabilities: Callable[[str, str], bytes]
+    capabilities: Callable[[str], tuple[bytes, str]]

@@ -59,4 +59,5 @@ def _no_handler(registry: Registry, request: Request) -> FhirError:
         issue = Issue("not-supported", f"There is no operation {request.interaction}{where}.{near}")
         return FhirError(issue, status=404)
     issue = Issue("not-supported", f"{request.interaction}{where} is not supported.")
-    return FhirError(issue, status=405)
+    # http.html#cond-update and #cond-delete: servers without them SHOULD answer 400.
+    return FhirError(issue, status=400 if request.interaction.startswith("conditional-") else 405)

@@ -23,8 +23,8 @@ from typing import Any
 from uuid import UUID
 
 from fhir_server.messages import Request, Resource, Response
-from fhir_server.outcome import FhirError
-from fhir_server.r4.json import canonical, decode, lines
+from fhir_server.outcome import FhirError, invalid_value, too_large
+from fhir_server.r4.json import canonical, decode
 
 Perform = Callable[[Request], Awaitable[Response]]
 
@@ -47,11 +47,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries that are written together; ``whole`` says that none may be without the rest."""
+    """Entries that are written together; ``whole`` says that none may be without the rest.
+
+    ``faults`` are sentences about what stands between the entries and cannot be read.
+    """
 
     source: str
     entries: tuple[Resource, ...]
     whole: bool
+    faults: tuple[str, ...] = ()
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
@@ -98,6 +102,9 @@ async def load(
             report.files += 1
             try:
                 for group in groups_of(file, bytes_max):
+                    report.errors += [(group.source, fault) for fault in group.faults]
+                    if not group.entries:
+                        continue
                     await turn.acquire()
                     tasks.create_task(one_group(group))
             except (OSError, EOFError, zlib.error, FhirError) as error:
@@ -106,23 +113,23 @@ async def load(
 
 
 def groups_of(file: Path, bytes_max: int) -> Iterator[Group]:
-    """Yield what ``file`` holds, as groups of entries to be written together."""
+    """Yield what ``file`` holds, as groups of entries to be written together.
+
+    Raises ``structure`` for a file that is no resource, ``too-long`` for one over ``bytes_max``.
+    """
     name = str(file)
     text = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()
     if name.removesuffix(".gz").endswith(".ndjson"):
-        entries: list[Resource] = []
-        for line in lines(text, line_bytes_max=bytes_max):
-            entries.append(_entry(decode(line), ""))
-            if len(entries) == _GROUP_ENTRIES:
-                yield Group(name, tuple(entries), whole=False)
-                entries = []
-        if entries:
-            yield Group(name, tuple(entries), whole=False)
+        yield from _groups_of_lines(name, text, bytes_max)
         return
+    if len(text) > bytes_max:
+        raise too_large("The file", bytes_max)
     resource = decode(text)
     if resource.get("resourceType") != "Bundle" or resource.get("type") not in _UNPACKED:
         yield Group(name, (_entry(resource, ""),), whole=False)
     elif members := resource.get("entry"):
+        if not isinstance(members, list):
+            raise invalid_value("Bundle.entry", members, "a list of entries", "Bundle.entry")
         yield Group(
             name,
             tuple(_by_id(entry) for entry in members),
@@ -130,17 +137,47 @@ def groups_of(file: Path, bytes_max: int) -> Iterator[Group]:
         )
 
 
+def _groups_of_lines(name: str, text: bytes, bytes_max: int) -> Iterator[Group]:
+    """Yield groups of the lines that can be read; the others are faults, with their number."""
+    entries: list[Resource] = []
+    faults: list[str] = []
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(_entry(_resource(line, bytes_max), ""))
+        except FhirError as error:
+            faults.append(f"Line {number}: {_said(error)}")
+        if len(entries) == _GROUP_ENTRIES:
+            yield Group(name, tuple(entries), whole=False, faults=tuple(faults))
+            entries, faults = [], []
+    if entries or faults:
+        yield Group(name, tuple(entries), whole=False, faults=tuple(faults))
+
+
+def _resource(line: bytes, bytes_max: int) -> Resource:
+    if len(line) > bytes_max:
+        raise too_large("A line", bytes_max)
+    return decode(line)
+
+
 def _by_id(entry: Any) -> Resource:
-    """Return a Bundle entry that writes by id; what neither creates nor updates stays as it is."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("resource"), dict):
-        return {} if not isinstance(entry, dict) else entry
-    method = entry.get("request", {}).get("method", "PUT")
-    if method not in ("POST", "PUT"):
-        return entry
-    url = entry.get("request", {}).get("url", "")
-    if method == "PUT" and "?" not in url and url.count("/") == 1:
-        return entry
-    return _entry(entry["resource"], entry.get("fullUrl", ""))
+    """Return a Bundle entry that writes by id; what neither creates nor updates stays as it is.
+
+    So does what does not have the form of an entry: it will be refused with its place.
+    """
+    match entry:
+        case {"fullUrl": url} if not isinstance(url, str):
+            return dict(entry)
+        case {"resource": dict(), "request": {"method": "PUT", "url": str(url)}} if (
+            "?" not in url and url.count("/") == 1
+        ):
+            return dict(entry)
+        case {"resource": dict(resource), "request": {"method": "POST" | "PUT", "url": str()}}:
+            return _entry(resource, entry.get("fullUrl", ""))
+        case {"resource": dict(resource)} if "request" not in entry:
+            return _entry(resource, entry.get("fullUrl", ""))
+    return dict(entry) if isinstance(entry, dict) else {}
 
 
 def _entry(resource: Resource, full_url: str) -> Resource:
@@ -183,6 +220,9 @@ async def _transaction(entries: Sequence[Resource], perform: Perform) -> int:
 
 
 def _said(error: FhirError) -> str:
-    shown = [f"{issue.expression}: {issue.diagnostics}" for issue in error.issues[:3]]
+    shown = [
+        f"{issue.expression}: {issue.diagnostics}" if issue.expression else issue.diagnostics
+        for issue in error.issues[:3]
+    ]
     more = len(error.issues) - len(shown)
     return " ".join(shown) + (f" And {more} more." if more else "")

@@ -151,7 +151,6 @@ def method_not_allowed(method: str, path: str, allowed: Sequence[str]) -> FhirEr
             f"{shown(method)} is not possible on /{path}; possible is {', '.join(allowed)}.",
         ),
         status=405,
-        headers=(("Allow", ", ".join(allowed)),),
     )
 
 

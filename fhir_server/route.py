@@ -3,6 +3,8 @@
 https://hl7.org/fhir/R4/http.html
 """
 
+from collections.abc import Container
+
 import re2 as re
 
 from fhir_server.messages import Request
@@ -60,10 +62,13 @@ def route(method: str, path: str) -> Request:
     return Request(interaction, segments[0], id, segments[3] if shape.endswith("V") else "")
 
 
-def allowed(path: str) -> tuple[str, ...]:
-    """Return the methods that ``path`` has in the specification, whether served or not."""
+def allowed(path: str, served: Container[str]) -> tuple[str, ...]:
+    """Return the methods that ``path`` has, of the interactions that are ``served``."""
     segments = path.strip("/").split("/") if path.strip("/") else []
-    methods = tuple(_TABLE.get(_shape(segments), ()))
+    if segments and segments[-1].startswith("$"):
+        return "GET", "POST"
+    table = _TABLE.get(_shape(segments), {})
+    methods = tuple(method for method, interaction in table.items() if interaction in served)
     return (*methods, "HEAD") if "GET" in methods else methods
 
 

@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/http.html
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -46,12 +46,14 @@ _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a co
 
 @dataclass(frozen=True, slots=True)
 class Facade:
-    """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door."""
+    """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
+    the interactions behind it."""
 
     path: str
     perform: Perform
     settings: Settings
     new_id: Callable[[], str]
+    served: Container[str]
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
@@ -91,7 +93,14 @@ class Facade:
             interaction = request.interaction
             return interaction, await self.perform(request), wish
         except FhirError as error:
-            return interaction, _refused(error, scope, self.path), wish
+            return interaction, self._refused(error, scope), wish
+
+    def _refused(self, error: FhirError, scope: Any) -> Response:
+        headers = error.headers
+        if error.status == 405:
+            methods = allowed(scope["path"][len(self.path) :], self.served)
+            headers = (*headers, ("Allow", ", ".join(methods)))
+        return Response(error.status, encode(operation_outcome(error.issues)), headers=headers)
 
     def _base_url(self, scope: Any, headers: Headers) -> str:
         if self.settings.base_url:
@@ -223,15 +232,6 @@ def _text(headers: Headers, name: bytes) -> str | None:
 def _sent_id(headers: Headers) -> str:
     sent = headers.get(b"x-request-id", b"").decode("latin-1")
     return sent if _REQUEST_ID.fullmatch(sent) else ""
-
-
-def _refused(error: FhirError, scope: Any, base: str) -> Response:
-    headers = error.headers
-    if error.status == 405 and not any(name == "Allow" for name, _ in headers):
-        refused = ("GET", "HEAD") if scope["method"] in ("GET", "HEAD") else (scope["method"],)
-        others = [one for one in allowed(scope["path"][len(base) :]) if one not in refused]
-        headers = (*headers, ("Allow", ", ".join(others)))
-    return Response(error.status, encode(operation_outcome(error.issues)), headers=headers)
 
 
 def _failed(request_id: str) -> Response:

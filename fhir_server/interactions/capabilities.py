@@ -2,8 +2,8 @@
 
 from fhir_server.context import Context
 from fhir_server.interactions.parameters import known_only, subset_of, value_of
-from fhir_server.messages import Request, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value
+from fhir_server.messages import ANY_VERSION, Request, Response
+from fhir_server.outcome import invalid_value
 
 _MODES = ("full", "normative", "terminology")
 
@@ -11,15 +11,15 @@ _MODES = ("full", "normative", "terminology")
 async def capabilities(request: Request, context: Context) -> Response:
     """Return the CapabilityStatement of what is registered.
 
-    ``mode`` is ``full`` or ``normative``; ``terminology`` would be a TerminologyCapabilities.
+    ``mode`` may be ignored (http.html#capabilities), and is: there is no terminology service yet,
+    and what is served is normative or trial use as R4 says.
     """
     known_only(request, ("mode", "_summary", "_elements"))
     mode = value_of(request, "mode") or "full"
     if mode not in _MODES:
         raise invalid_value("mode", mode, f"one of {', '.join(_MODES)}")
-    if mode == "terminology":
-        raise FhirError(
-            Issue("not-supported", "There are no TerminologyCapabilities: no terminology service.")
-        )
-    body = context.capabilities(request.base_url, mode)
-    return Response(200, subset_of(request).applied(body, context.definitions))
+    body, tag = context.capabilities(request.base_url)
+    if request.if_none_match is not None and {tag, ANY_VERSION} & request.if_none_match:
+        return Response(304, headers=(("ETag", f'W/"{tag}"'),))
+    body = subset_of(request).applied(body, context.definitions)
+    return Response(200, body, headers=(("ETag", f'W/"{tag}"'),))

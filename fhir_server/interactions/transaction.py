@@ -63,9 +63,7 @@ async def transaction(request: Request, context: Context) -> Response:
     """Perform every entry, or none for a transaction; each for itself in a batch."""
     body = _valid(request, context)
     if body["type"] == "batch":
-        return _rendered(
-            "batch-response", await _batch(body, request, context), request, len_of(body)
-        )
+        return _rendered("batch-response", await _batch(body, request, context), request)
     entries = _with_ids(entries_of(body, request), context)
     check_unique(entries)
     check_full_urls(entries)
@@ -85,17 +83,12 @@ async def transaction(request: Request, context: Context) -> Response:
 
     alone = not reads and not conditional
     answers = await (work(context.store) if alone else context.store.in_transaction(work))
-    return _rendered("transaction-response", answers, request, len_of(body))
+    return _rendered("transaction-response", answers, request)
 
 
 async def _read(one: Entry, context: Context) -> Response:
     response = await context.perform(one.request, context)
     return replace(response, body=b"") if one.method == "HEAD" else response
-
-
-def len_of(body: Resource) -> int:
-    """Return the number of entries of the bundle ``body``."""
-    return len(body.get("entry", ()))
 
 
 def _valid(request: Request, context: Context) -> Resource:
@@ -236,13 +229,18 @@ def _refused(error: FhirError) -> Response:
     return Response(error.status, encode(operation_outcome(error.issues)), headers=error.headers)
 
 
-def _rendered(type: str, answers: Answers, request: Request, count: int) -> Response:
+def _rendered(type: str, answers: Answers, request: Request) -> Response:
     """Return the response Bundle, with one entry for each of the request and in its order."""
-    entries = [_entry(answers[index], request.base_url) for index in range(count)]
+    methods = [
+        one.get("request", {}).get("method") for one in (request.body or {}).get("entry", ())
+    ]
+    entries = [
+        _entry(answers[index], method, request.base_url) for index, method in enumerate(methods)
+    ]
     return Response(200, bundle(type, entries))
 
 
-def _entry(answer: Response, base_url: str) -> bytes:
+def _entry(answer: Response, method: str, base_url: str) -> bytes:
     said: dict[str, object] = {
         "status": f"{answer.status} {_REASONS.get(answer.status, '')}".strip()
     }
@@ -253,7 +251,7 @@ def _entry(answer: Response, base_url: str) -> bytes:
     if answer.last_updated:
         said["lastModified"] = instant(answer.last_updated)
     is_outcome = answer.body.startswith(b'{"resourceType":"OperationOutcome"')
-    if answer.body and is_outcome and (answer.status >= 400 or answer.location):
+    if is_outcome and (answer.status >= 400 or method not in ("GET", "HEAD")):
         response = encode(said)[:-1] + b',"outcome":' + answer.body + b"}"
         return b'{"response":' + response + b"}"
     place = answer.location.partition("/_history/")[0]

@@ -7,7 +7,7 @@ nothing is dropped in silence.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
@@ -129,9 +129,10 @@ def parse(
     for name, value in parameters:
         try:
             _read(builder, name, value)
-        except FhirError as error:
+        except FhirError as found:
+            error = _named(name, found)
             if not lenient or error.issues[0].code not in ("not-supported", "value"):
-                raise
+                raise error from found
             ignored += [
                 Issue(issue.code, f"Ignored: {issue.diagnostics}", severity="warning")
                 for issue in error.issues
@@ -152,10 +153,21 @@ def parse(
     )
 
 
-def _too_much(what: str, limit: int) -> FhirError:
-    return FhirError(
-        Issue("too-costly", f"A search has at most {limit:,} {what}; split it into several.")
+def _named(name: str, error: FhirError) -> FhirError:
+    """Return ``error`` with the parameter's name in each sentence that does not have it yet."""
+    named = (
+        issue
+        if name in issue.diagnostics
+        else replace(issue, diagnostics=f"{shown(name)}: {issue.diagnostics}")
+        for issue in error.issues
     )
+    # http.html#search: a search that cannot be processed is 400, also one that asks for too much.
+    return FhirError(*named, status=400)
+
+
+def _too_much(what: str, limit: int) -> FhirError:
+    text = f"A search has at most {limit:,} {what}; split it into several."
+    return FhirError(Issue("too-costly", text), status=400)
 
 
 def _read(builder: _Builder, name: str, value: str) -> None:

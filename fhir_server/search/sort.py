@@ -38,7 +38,10 @@ def sort_keys(names: Sequence[str], parameters: Mapping[str, Parameter]) -> tupl
     """
     if len(names) > KEYS_MAX:
         raise invalid_value("_sort", ",".join(names), f"at most {KEYS_MAX} parameters")
-    return tuple(_sort_key(name, parameters) for name in names)
+    keys = [_sort_key(name, parameters) for name in names]
+    # Ids are unique: nothing behind one can matter.
+    last = next((place for place, key in enumerate(keys) if key.code == ID), len(keys))
+    return tuple(keys[: last + 1])
 
 
 def _sort_key(name: str, parameters: Mapping[str, Parameter]) -> SortKey:

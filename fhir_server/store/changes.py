@@ -105,7 +105,9 @@ def _check_versions(change: Change, before: Mapping[str, Any] | None) -> None:
     there = before is not None and not before.get("deleted", False)
     version = before["version"] if before is not None else 0
     allowed, forbidden = change.if_match, change.if_none_match
-    if allowed is not None and not (there and {ANY_VERSION, str(version)} & allowed):
+    # A deletion has a version, and whoever names it knows that it is one; ``*`` wants something.
+    known = before is not None and str(version) in (allowed or ())
+    if allowed is not None and not known and not (there and ANY_VERSION in allowed):
         wanted = next(iter(sorted(allowed)), "")
         raise version_conflict(
             change.type,

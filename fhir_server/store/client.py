@@ -15,7 +15,13 @@ from bson import Decimal128
 from bson.codec_options import CodecOptions, TypeEncoder, TypeRegistry
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    DocumentTooLarge,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+)
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -29,6 +35,7 @@ Database = AsyncDatabase[Document]
 MAJORITY = WriteConcern(w="majority", j=True)
 SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the settings of compose.yaml
 _NO_REPLICATION = 76  # error code NoReplicationEnabled
+_TOO_LARGE = {10334, 17419, 17420}  # BSONObjectTooLarge, and how updates say it
 _NOT_INITIALISED = 94  # error code NotYetInitialized
 
 
@@ -95,7 +102,7 @@ async def check_replica_set(client: Client) -> None:
         hello = await client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             await client.admin.command("replSetGetStatus")
-    except pymongo.errors.OperationFailure as error:
+    except OperationFailure as error:
         raise UnfitDatabaseError(_remedy(error.code)) from error
     except PyMongoError as error:
         raise UnfitDatabaseError(
@@ -128,13 +135,6 @@ def _remedy(code: int | None) -> str:
     )
 
 
-def _outage() -> FhirError:
-    return FhirError(
-        Issue("transient", "The database cannot be reached at the moment; try again shortly."),
-        headers=(("Retry-After", "2"),),
-    )
-
-
 @asynccontextmanager
 async def deadline(seconds: float, advice: str) -> AsyncIterator[None]:
     """Bound what is done inside by ``seconds``, and turn the driver's failures into refusals.
@@ -144,18 +144,29 @@ async def deadline(seconds: float, advice: str) -> AsyncIterator[None]:
     try:
         with pymongo.timeout(seconds):
             yield
-    except ExecutionTimeout as error:
-        raise _timeout(seconds, advice) from error
     except PyMongoError as error:
-        if error.timeout:
-            raise _timeout(seconds, advice) from error
-        if isinstance(error, pymongo.errors.ConnectionFailure):
-            raise _outage() from error
-        raise
+        refusal = _refusal(error, seconds, advice)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
-def _timeout(seconds: float, advice: str) -> FhirError:
-    return FhirError(
-        Issue("timeout", f"This took more than the {seconds:g} s allowed. {advice}"),
-        headers=(("Retry-After", "2"),),
-    )
+def _refusal(error: PyMongoError, seconds: float, advice: str) -> FhirError | None:
+    """Return what the client is told of ``error``; ``None`` for what should not have happened."""
+    if isinstance(error, ExecutionTimeout) or error.timeout:
+        text = f"This took more than the {seconds:g} s allowed. {advice}"
+        return FhirError(Issue("timeout", text), headers=(("Retry-After", "2"),))
+    if isinstance(error, DocumentTooLarge) or bool(codes_of(error) & _TOO_LARGE):
+        text = "The resource, with what is searched in it, is over MongoDB's limit of 16 MiB."
+        return FhirError(Issue("too-long", text))
+    if isinstance(error, ConnectionFailure):
+        text = "The database cannot be reached at the moment; try again shortly."
+        return FhirError(Issue("transient", text), headers=(("Retry-After", "2"),))
+    return None
+
+
+def codes_of(error: PyMongoError) -> set[int]:
+    """Return the codes of ``error``, also those of the single writes of a bulk."""
+    details = getattr(error, "details", None) or {}
+    failed = {one.get("code") for one in details.get("writeErrors", ())}
+    return {code for code in (getattr(error, "code", None), *failed) if code is not None}

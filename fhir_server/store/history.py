@@ -17,6 +17,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX, SERVED, Document, Stored, stored
+from fhir_server.store.rows import rows_within
 
 Key = tuple[datetime, str, str, int]
 """``(last_updated, type, id, version)``: the place of a version in the order."""
@@ -52,10 +53,19 @@ class Page:
 
 
 async def page(
-    database: Database, session: AsyncClientSession | None, types: Sequence[str], wanted: Wanted
+    database: Database,
+    session: AsyncClientSession | None,
+    types: Sequence[str],
+    wanted: Wanted,
+    *,
+    bytes_max: int,
 ) -> Page:
-    """Return the page that ``wanted`` describes, over ``types``."""
+    """Return the page that ``wanted`` describes, over ``types``.
+
+    It ends early rather than hold more than ``bytes_max`` of JSON, but has one version at least.
+    """
     found: dict[Key, Stored] = {}
+    known_to: list[Key] = []  # of what was cut for its size: what comes behind is not known
     for suffix in ("", HISTORY_SUFFIX):
         for type in types:
             order = _NEWEST_HISTORICAL if suffix else _NEWEST_CURRENT
@@ -65,13 +75,29 @@ async def page(
                 .sort([("_id", -1)] if wanted.id else order)
                 .limit(wanted.count + 1)
             )
-            for document in await cursor.to_list():
-                version = stored(type, document)
-                found[_key(version)] = version
+            rows, cut = await rows_within(cursor, bytes_max)
+            versions = [stored(type, document) for document in rows]
+            found |= {_key(version): version for version in versions}
+            if cut:
+                known_to.append(_key(versions[-1]))
     ordered = [found[key] for key in sorted(found, key=_order)]
-    return Page(
-        tuple(ordered[: wanted.count]), len(ordered) > wanted.count, _total(ordered, wanted)
-    )
+    shown = _shown(ordered, wanted.count, bytes_max, min(known_to, key=_order, default=None))
+    return Page(shown, len(ordered) > len(shown) or bool(known_to), _total(ordered, wanted))
+
+
+def _shown(
+    ordered: Sequence[Stored], count: int, bytes_max: int, known_to: Key | None
+) -> tuple[Stored, ...]:
+    """Return the first of ``ordered`` that make a page."""
+    shown: list[Stored] = []
+    size = 0
+    for version in ordered[:count]:
+        size += len(version.json)
+        beyond = known_to is not None and _order(_key(version)) > _order(known_to)
+        if shown and (size > bytes_max or beyond):
+            break
+        shown.append(version)
+    return tuple(shown)
 
 
 def _key(version: Stored) -> Key:

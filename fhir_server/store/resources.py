@@ -53,6 +53,7 @@ class ResourceStore:
     indexes: Indexes
     judge: Judge
     timeouts: Timeouts
+    page_bytes_max: int
     session: AsyncClientSession | None = None
 
     async def read(self, type: str, id: str) -> Stored | None:
@@ -78,12 +79,16 @@ class ResourceStore:
         """Return one page of versions, newest first."""
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
             types = await self.indexes.existing() if not wanted.type else (wanted.type,)
-            return await history.page(self.database, self.session, types, wanted)
+            return await history.page(
+                self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
+            )
 
     async def search(self, plan: Plan) -> search.Page:
         """Return one page of what ``plan`` finds."""
         async with deadline(self.timeouts.search_s, "Narrow the search by another parameter."):
-            return await search.run(self.database, self.session, plan)
+            return await search.run(
+                self.database, self.session, plan, bytes_max=self.page_bytes_max
+            )
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/search.html
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bson import Decimal128
@@ -14,6 +14,7 @@ from fhir_server.search.plan import Plan
 from fhir_server.search.sort import SortKey
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.rows import rows_within
 
 _PRESENT = {"deleted": {"$exists": False}}
 
@@ -27,96 +28,102 @@ class Page:
     total: int | None
 
 
-async def run(database: Database, session: AsyncClientSession | None, plan: Plan) -> Page:
-    """Return the page of ``plan``; its total where asked for, or where this page shows it."""
-    collection = database[plan.type]
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a plan is run: the collection, the session, and how much a page may hold."""
+
+    collection: Any
+    session: AsyncClientSession | None
+    bytes_max: int
+
+
+async def run(
+    database: Database, session: AsyncClientSession | None, plan: Plan, *, bytes_max: int
+) -> Page:
+    """Return the page of ``plan``; its total where asked for, or where this page shows it.
+
+    The page ends early rather than hold more than ``bytes_max`` of JSON, but has one row at least.
+    """
+    source = _Source(database[plan.type], session, bytes_max)
     filter = {"$and": [plan.filter, _PRESENT]} if plan.filter else _PRESENT
-    total = None
-    if plan.total == "accurate":
-        total = await collection.count_documents(filter, session=session)
-    elif plan.total == "estimate":
-        total = await collection.estimated_document_count() if not plan.filter else None
-        if total is None:
-            total = await collection.count_documents(filter, session=session)
+    total = await _total(source, plan, filter)
     if plan.count == 0:
         return Page((), None, total)
-    rows = await _rows(collection, session, plan, filter)
-    shown, more = rows[: plan.count], len(rows) > plan.count
+    rows, cut = await _rows(source, plan, filter)
+    shown, more = rows[: plan.count], cut or len(rows) > plan.count
     if total is None and not more and plan.after is None:
         total = len(shown)
     after = _row_key(plan.sort, shown[-1]) if more else None
     return Page(tuple(stored(plan.type, row) for row in shown), after, total)
 
 
-async def _rows(
-    collection: Any, session: AsyncClientSession | None, plan: Plan, filter: Document
-) -> list[Document]:
-    """Return the rows of the page and one more, so that it is known whether there is one."""
+async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
+    if plan.total == "none":
+        return None
+    if plan.total == "estimate" and not plan.filter and source.session is None:
+        return int(await source.collection.estimated_document_count())
+    return int(await source.collection.count_documents(filter, session=source.session))
+
+
+async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
+    """Return the rows of the page and one more, so that it is known whether there is one; and
+    whether some were left out for their size."""
     limit = plan.count + 1
     if all(key.present for key in plan.sort):
-        return await _found(collection, session, plan.sort, [filter, *_behind(plan)], limit)
+        return await _found(source, plan.sort, [filter, *_behind(plan)], limit)
     if len(plan.sort) == 1 and plan.sort[0].single:
-        return await _by_one_key(collection, session, plan, filter)
-    cursor = await collection.aggregate(_pipeline(plan, filter, limit), session=session)
-    found: list[Document] = await cursor.to_list()
-    return found
+        return await _by_one_key(source, plan, filter)
+    pipeline = _pipeline(plan, filter, limit)
+    cursor = await source.collection.aggregate(pipeline, session=source.session)
+    return await rows_within(cursor, source.bytes_max)
 
 
-async def _by_one_key(
-    collection: Any, session: AsyncClientSession | None, plan: Plan, filter: Document
-) -> list[Document]:
+async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
     """Order by a key that may be missing: first those that have it, in an index's order if there
     is one, then those that lack it, which MongoDB itself would put at the wrong end."""
     [key] = plan.sort
     limit = plan.count + 1
     rows: list[Document] = []
     if plan.after is None or plan.after[0] is not None:
-        present = {key.field: {"$ne": None}}
-        conditions = [filter, present, *_behind(plan)]
-        rows = await _found(collection, session, plan.sort, conditions, limit)
-    if len(rows) < limit:
-        conditions = [filter, {key.field: None}]
-        if plan.after is not None and plan.after[0] is None:
-            conditions.append({"_id": {"$gt": plan.after[-1]}})
-        rows += await _found(collection, session, (), conditions, limit - len(rows))
-    return rows
+        conditions = [filter, {key.field: {"$ne": None}}, *_behind(plan)]
+        rows, cut = await _found(source, plan.sort, conditions, limit)
+        if cut or len(rows) == limit:
+            return rows, cut
+    conditions = [filter, {key.field: None}]
+    if plan.after is not None and plan.after[0] is None:
+        conditions.append({"_id": {"$gt": plan.after[-1]}})
+    room = max(1, source.bytes_max - sum(len(row["json"]) for row in rows))
+    lacking, cut = await _found(replace(source, bytes_max=room), (), conditions, limit - len(rows))
+    return rows + lacking, cut
 
 
 async def _found(
-    collection: Any,
-    session: AsyncClientSession | None,
-    sort: Sequence[SortKey],
-    conditions: list[Document],
-    limit: int,
-) -> list[Document]:
-    cursor = collection.find(
+    source: _Source, sort: Sequence[SortKey], conditions: list[Document], limit: int
+) -> tuple[list[Document], bool]:
+    cursor = source.collection.find(
         {"$and": conditions} if len(conditions) > 1 else conditions[0],
         projection=SERVED | {key.field: 1 for key in sort},
-        session=session,
+        session=source.session,
     )
-    order = [(key.field, -1 if key.descending else 1) for key in sort]
-    rows: list[Document] = (
-        await cursor.sort([*order, ("_id", _id_order(sort))]).limit(limit).to_list()
-    )
-    return rows
+    order = [(field, -1 if descending else 1) for field, descending in _order(sort)]
+    return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
 
 
-def _id_order(sort: Sequence[SortKey]) -> int:
-    """Return the direction of the id behind ``sort``: against the last key's.
+def _order(sort: Sequence[SortKey]) -> list[tuple[str, bool]]:
+    """Return the fields of the order and whether each goes down; the last is always the id.
 
-    An index (date descending, _id ascending) is then read forward for ``-date``, backward for
-    ``date``.
+    Where the id is not asked for, it goes against the key before it: an index (date descending,
+    _id ascending) is then read forward for ``-date``, backward for ``date``.
     """
-    return -1 if sort and not sort[-1].descending else 1
+    fields = [(key.field, key.descending) for key in sort]
+    if fields and fields[-1][0] == "_id":
+        return fields
+    return [*fields, ("_id", bool(fields) and not fields[-1][1])]
 
 
 def _behind(plan: Plan) -> list[Document]:
     """Return the condition for rows after ``plan.after``, if it is given."""
-    if plan.after is None:
-        return []
-    *values, id = plan.after
-    fields = [(key.field, key.descending) for key in plan.sort]
-    return [_after([*fields, ("_id", _id_order(plan.sort) < 0)], [*values, id])]
+    return [_after(_order(plan.sort), plan.after)] if plan.after is not None else []
 
 
 def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Document:
@@ -135,27 +142,29 @@ def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
     A missing value is told by a flag before each key, so that it is last in both directions.
     """
     computed: Document = {}
-    order: dict[str, int] = {}
     fields: list[tuple[str, bool]] = []
-    for place, key in enumerate(plan.sort):
+    keys = [key for key in plan.sort if key.field != "_id"]
+    for place, key in enumerate(keys):
         pick = "$max" if key.descending else "$min"
         value: Any = f"${key.field}" if key.single else {pick: f"${key.field}"}
         computed[f"_k{place}"] = {"$ifNull": [value, None]}
-        order |= {f"_m{place}": 1, f"_k{place}": -1 if key.descending else 1}
         fields += [(f"_m{place}", False), (f"_k{place}", key.descending)]
-    flags = {f"_m{place}": {"$eq": [f"$_k{place}", None]} for place in range(len(plan.sort))}
+    fields.append(_order(plan.sort)[-1])
+    flags = {f"_m{place}": {"$eq": [f"$_k{place}", None]} for place in range(len(keys))}
     stages: list[Document] = [{"$match": filter}, {"$set": computed}, {"$set": flags}]
     if plan.after is not None:
         *values, id = plan.after
         flagged = [part for value in values for part in (value is None, value)]
-        stages.append({"$match": _after([*fields, ("_id", False)], [*flagged, id])})
+        stages.append({"$match": _after(fields, [*flagged, id])})
+    order = {field: -1 if descending else 1 for field, descending in fields}
     kept = dict.fromkeys(computed, 1)
-    return [*stages, {"$sort": {**order, "_id": 1}}, {"$limit": limit}, {"$project": SERVED | kept}]
+    return [*stages, {"$sort": order}, {"$limit": limit}, {"$project": SERVED | kept}]
 
 
 def _row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:
     """Return the values by which ``row`` was ordered, its id last."""
-    return (*(_value(row, place, key) for place, key in enumerate(sort)), row["_id"])
+    keys = [key for key in sort if key.field != "_id"]
+    return (*(_value(row, place, key) for place, key in enumerate(keys)), row["_id"])
 
 
 def _value(row: Document, place: int, key: SortKey) -> Any:

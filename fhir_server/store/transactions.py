@@ -10,18 +10,18 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.store.client import MAJORITY, Client
+from fhir_server.store.client import MAJORITY, Client, codes_of
 
 T = TypeVar("T")
 
 _BACKOFF_FIRST_S = 0.002
 _BACKOFF_FACTOR = 1.6
 _BACKOFF_MAX_S = 0.25
-_BULK_DUPLICATE_KEY = 11000
+_DUPLICATE_KEY = 11000
 
 
 class StaleRead(Exception):
@@ -73,12 +73,9 @@ async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
 
 def _to_be_repeated(error: PyMongoError) -> bool:
     """Whether MongoDB says that nothing was written and that a further try may succeed."""
-    if isinstance(error, DuplicateKeyError) or error.has_error_label("TransientTransactionError"):
+    if error.has_error_label("TransientTransactionError"):
         return True
-    details = getattr(error, "details", None) or {}
-    return any(
-        failed.get("code") == _BULK_DUPLICATE_KEY for failed in details.get("writeErrors", ())
-    )
+    return _DUPLICATE_KEY in codes_of(error)
 
 
 async def _commit(session: AsyncClientSession, end: float) -> None:

@@ -57,7 +57,7 @@ ENTRIES = {
     "nowhere": (entry("GET", "a/b/c/d/e"), 404),
     "wrong method": (entry("DELETE", "Patient/p/_history"), 405),
     "another server": (entry("GET", "http://elsewhere.example/fhir/Patient/p"), 400),
-    "bundle in bundle": (entry("POST", "", bundle()), 400),
+    "bundle in bundle": (entry("POST", "/", bundle()), 400),
 }
 
 
@@ -140,6 +140,7 @@ async def test_the_client_chooses_what_comes_back(
     assert ("resource" in answer.json()["entry"][0]) is whole
 
 
+# Fault 13: that of a deletion is in entry.resource.
 async def test_prefer_outcome_gives_an_outcome_per_entry(http: httpx.AsyncClient) -> None:
     """return=OperationOutcome: what happened, in response.outcome."""
     body = bundle(entry("POST", "Patient", PATIENT), entry("DELETE", "Patient/p"))

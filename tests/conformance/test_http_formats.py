@@ -239,9 +239,7 @@ async def test_a_summary_is_the_part_asked_for(
     assert codes == (["kept"] if summary == "false" else ["kept", SUBSETTED])
 
 
-async def test_a_summary_keeps_what_is_mandatory(
-    http: httpx.AsyncClient, server: Server
-) -> None:
+async def test_a_summary_keeps_what_is_mandatory(http: httpx.AsyncClient, server: Server) -> None:
     """Text, id, meta and mandatory elements (search.html#summary): still a valid resource."""
     await http.put("Observation/o", json=OBSERVATION)
     for query in ("_summary=text", "_summary=true", "_elements=note"):

@@ -94,8 +94,9 @@ async def test_a_history_stays_in_its_scope(http: httpx.AsyncClient) -> None:
     """An instance's history has that instance, a type's that type, the system's everything."""
     await http.put("Patient/p", json=patient("p", 1))
     await http.put("Patient/p.x", json=patient("p.x", 1))
-    await http.put("Group/p", json={"resourceType": "Group", "id": "p", "type": "person",
-                                    "actual": True})
+    await http.put(
+        "Group/p", json={"resourceType": "Group", "id": "p", "type": "person", "actual": True}
+    )
     found = [versions((await http.get(path)).json()["entry"]) for path in SCOPES]
 
     assert [len(one) for one in found] == [1, 2, 3]
@@ -150,9 +151,12 @@ async def test_pages_hold_where_many_versions_have_one_time(
     for _ in range(2):
         entries = [
             {
-                "resource": {"resourceType": place.partition("/")[0], "id": place[-1],
-                             **({"code": {"text": "x"}} if place[0] == "B" else {}),
-                             "language": "en" if _ else "bn"},
+                "resource": {
+                    "resourceType": place.partition("/")[0],
+                    "id": place[-1],
+                    **({"code": {"text": "x"}} if place[0] == "B" else {}),
+                    "language": "en" if _ else "bn",
+                },
                 "request": {"method": "PUT", "url": place},
             }
             for place in places

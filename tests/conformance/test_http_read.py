@@ -108,9 +108,11 @@ async def test_a_version_that_is_a_deletion_is_gone(http: httpx.AsyncClient) -> 
     await http.delete("Patient/p")
     await http.put("Patient/p", json=OTHER)
 
-    assert [
-        (await http.get(f"Patient/p/_history/{vid}")).status_code for vid in (1, 2, 3)
-    ] == [200, 410, 200]
+    assert [(await http.get(f"Patient/p/_history/{vid}")).status_code for vid in (1, 2, 3)] == [
+        200,
+        410,
+        200,
+    ]
 
 
 # Fault 1: "01" reads version 1.

@@ -75,8 +75,10 @@ POSTS = {
     "in both": ("Patient/_search?gender=female", "family=Das,Eva"),
     "in both, the same twice": ("Patient/_search?gender=female&family=Eva", "family=Das,Eva"),
     "percent-encoded": ("Patient/_search", "gender=%66emale&family=Das%2CEva"),
-    "with _format and _pretty": ("Patient/_search", "gender=female&family=Eva&_format=json"
-                                 "&_pretty=true"),
+    "with _format and _pretty": (
+        "Patient/_search",
+        "gender=female&family=Eva&_format=json&_pretty=true",
+    ),
 }
 
 
@@ -160,12 +162,20 @@ async def test_the_self_link_says_what_was_understood(http: httpx.AsyncClient) -
 
     assert link.startswith(f"{BASE}/Patient?")
     assert parse_qsl(urlsplit(link).query) == [
-        ("gender", "female"), ("name", "A &b"), ("_count", "2"),
+        ("gender", "female"),
+        ("name", "A &b"),
+        ("_count", "2"),
     ]
 
 
 # Fault 8: a wrong date is refused without its parameter being named.
-UNKNOWN = ["nonsense=1", "Gender=male", "gender:nonsense=male", "_nonsense=1", "birthdate=yesterday"]
+UNKNOWN = [
+    "nonsense=1",
+    "Gender=male",
+    "gender:nonsense=male",
+    "_nonsense=1",
+    "birthdate=yesterday",
+]
 
 
 @pytest.mark.parametrize("query", UNKNOWN)

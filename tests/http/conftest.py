@@ -28,7 +28,9 @@ Exact = Callable[..., Awaitable[httpx.Response]]
 def application(server: Server) -> Site:
     """Return the application that ``fhir_server.app.application`` returns, over ``server``."""
     settings = server.context.settings
-    facade = Facade(FHIR_PATH, server.perform, settings, server.context.new_id)
+    facade = Facade(
+        FHIR_PATH, server.perform, settings, server.context.new_id, server.registry.interactions
+    )
 
     async def ready() -> bool:
         return await is_ready(server.database)
