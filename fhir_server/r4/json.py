@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
+import re2 as re
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, too_large
 
@@ -43,8 +44,10 @@ def _decimal(text: str) -> Decimal:
         raise invalid_value(
             "A number", text, f"at most {DECIMAL_DIGITS_MAX} digits and an exponent within 6111"
         )
-    if str(value) == text:
-        return value
+    return value if str(value) == text else _written(value, text)
+
+
+def _written(value: Decimal, text: str) -> WrittenDecimal:
     written = WrittenDecimal(value)
     written.text = text
     return written
@@ -54,6 +57,14 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, WrittenDecimal):
         return msgspec.Raw(value.text.encode())
     raise TypeError(f"{type(value)} is no JSON value")
+
+
+# ``-0`` is a decimal in FHIR, and an integer to JSON readers, which know no minus zero.
+_MINUS_ZERO = re.compile(rb"[:\[,]\s*-0\s*[,\]}]")
+
+
+def _integer(text: str) -> int | Decimal:
+    return _written(Decimal(text), text) if text == "-0" else int(text)
 
 
 _decoder = msgspec.json.Decoder(float_hook=_decimal)
@@ -74,6 +85,8 @@ def decode(text: bytes, *, depth_max: int = 100) -> Json:
     """
     try:
         resource = _decoder.decode(text)
+        if _MINUS_ZERO.search(text):
+            resource = json.loads(text, parse_float=_decimal, parse_int=_integer)
     except RecursionError as error:
         raise _too_deep(depth_max) from error
     except UnicodeDecodeError as error:

@@ -53,7 +53,7 @@ def _cases(path: Path) -> list[tuple[str, bytes]]:
 @pytest.fixture(scope="module")
 async def server(mongodb_uri: str) -> AsyncIterator[Server]:
     """One server for the cases of a module, with limits that a test can reach."""
-    settings = Settings(_env_file=None, mongodb_database=f"test-{uuid4().hex[:12]}")
+    settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
     async with opened(settings, mongodb_uri) as server:
         yield server
         await server.database.client.drop_database(server.database.name)

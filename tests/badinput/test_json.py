@@ -19,8 +19,7 @@ def read(text: bytes) -> str:
     try:
         decode(text)
     except FhirError as error:
-        assert error.status == 400
-        return error.issues[0].code
+        return error.issues[0].code if error.status == 400 else f"status {error.status}"
     return "read"
 
 

@@ -4,6 +4,7 @@ Values from a client are values, and its member names are data: no operator is e
 """
 
 import json
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from tests.badinput.conftest import JSON, Cases, Watch
@@ -54,11 +55,12 @@ async def test_members_stay_members(watch: Watch, cases: Cases) -> None:
     names = [(name, case.decode("utf-8", "replace")) for name, case in cases(*FILES)]
     names += [(one, one) for one in (*OPERATORS, "_id", "a.b", "__proto__", "a\0", "", "$")]
     for name, member in names:
-        for body in (
+        bodies: tuple[dict[str, Any], ...] = (
             {"resourceType": "Patient", "id": "n", member: {"$ne": 1}},
             {"resourceType": "Patient", "id": "n", "name": [{member: "x"}]},
             {"resourceType": "Patient", "id": "n", "active": {member: True}},
-        ):
+        )
+        for body in bodies:
             answer = await watch(name, "PUT", "Patient/n", JSON, json.dumps(body).encode())
             right = answer.status_code in (400, 422)
             watch.check(name, right, f"status {answer.status_code} {body}")
@@ -71,8 +73,8 @@ async def test_urls_of_entries_stay_urls(watch: Watch, cases: Cases) -> None:
     for name, case in cases(*FILES):
         text = case.decode("utf-8", "replace")
         for url in (f"Patient?family={text}", f"Patient/{text}", text):
-            entry = {"request": {"method": "GET", "url": url}}
-            bundle = {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
+            asked = {"request": {"method": "GET", "url": url}}
+            bundle = {"resourceType": "Bundle", "type": "batch", "entry": [asked]}
             answer = await watch(name, "POST", "", JSON, json.dumps(bundle).encode())
             watch.check(name, rows(answer.content) == 0, f"rows for {url}")
         basic = {

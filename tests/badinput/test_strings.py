@@ -7,7 +7,8 @@ from urllib.parse import quote_from_bytes
 import httpx
 
 from fhir_server.http.site import Site
-from tests.badinput.conftest import JSON, Cases, Watch, exchange
+from tests.badinput.conftest import JSON, Cases, Watch
+from tests.http.conftest import exchange
 
 STRINGS = (
     "strings/naughty.b64",

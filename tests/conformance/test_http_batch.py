@@ -73,7 +73,7 @@ async def _patients(http: httpx.AsyncClient) -> None:
 async def test_each_entry_is_answered_like_a_request(
     http: httpx.AsyncClient, server: Server, one: dict[str, Any], status: int
 ) -> None:
-    """200 for the batch, with the status that the entry would have alone, and an outcome if not 2xx."""
+    """200 for the batch, and the status that the entry would have alone; an outcome if not 2xx."""
     answer = await http.post("", json=bundle(one))
 
     assert answer.status_code == 200, answer.text
@@ -238,7 +238,7 @@ async def test_references_follow_the_new_ids(http: httpx.AsyncClient) -> None:
 async def test_a_failed_conditional_reference_fails_the_transaction(
     http: httpx.AsyncClient,
 ) -> None:
-    """If there are no matches, or multiple matches, the transaction fails; one match is replaced."""
+    """If there are no matches, or multiple matches, the transaction fails."""
     for id in "ab":
         resource = {**PATIENT, "id": id, "identifier": [{"value": "two"}]}
         await http.put(f"Patient/{id}", json=resource)

@@ -82,7 +82,7 @@ async def test_the_statement_has_an_etag(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("mode", ["full", "normative"])
 async def test_a_mode_is_answered(http: httpx.AsyncClient, mode: str) -> None:
-    """Both modes give a CapabilityStatement; what is not normative may be left out of the second."""
+    """Both modes give a CapabilityStatement."""
     answer = await http.get(f"metadata?mode={mode}")
 
     assert (answer.status_code, answer.json()["resourceType"]) == (200, "CapabilityStatement")

@@ -22,7 +22,7 @@ async def written(http: httpx.AsyncClient, *versions: dict[str, object]) -> http
 
 
 async def test_a_read_returns_the_resource_with_its_id(http: httpx.AsyncClient) -> None:
-    """The specification: "The returned resource SHALL have an id element with a value that is the [id]"."""
+    """The returned resource SHALL have an id element with a value that is the [id]."""
     await written(http, PATIENT)
     read = await http.get("Patient/p")
 
@@ -33,7 +33,7 @@ async def test_a_read_returns_the_resource_with_its_id(http: httpx.AsyncClient) 
 
 
 async def test_a_read_has_etag_and_last_modified(http: httpx.AsyncClient) -> None:
-    """The ETag is weak and is meta.versionId; Last-Modified is meta.lastUpdated in whole seconds."""
+    """The ETag is weak and is meta.versionId; Last-Modified is meta.lastUpdated in seconds."""
     await written(http, PATIENT, OTHER)
     read = await http.get("Patient/p")
     meta = read.json()["meta"]
@@ -45,7 +45,7 @@ async def test_a_read_has_etag_and_last_modified(http: httpx.AsyncClient) -> Non
 
 
 async def test_unknown_and_deleted_are_told_apart(http: httpx.AsyncClient) -> None:
-    """The specification: "A GET for a deleted resource returns a 410, whereas for an unknown resource returns 404"."""
+    """A GET for a deleted resource returns a 410, whereas for an unknown resource 404."""
     await written(http, PATIENT)
     await http.delete("Patient/p")
     gone, unknown = await http.get("Patient/p"), await http.get("Patient/nobody")
@@ -57,7 +57,7 @@ async def test_unknown_and_deleted_are_told_apart(http: httpx.AsyncClient) -> No
 
 
 async def test_ids_and_types_are_case_sensitive(http: httpx.AsyncClient) -> None:
-    """The specification: "All URLs (and ids that form part of the URL) are case sensitive"."""
+    """All URLs (and ids that form part of the URL) are case sensitive."""
     await written(http, PATIENT)
 
     assert (await http.get("Patient/P")).status_code == 404
@@ -78,7 +78,7 @@ async def test_all_forms_of_an_id_can_be_read(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_vread_returns_that_version(http: httpx.AsyncClient) -> None:
-    """The specification: "...and a meta.versionId element with a value of [vid]"; ETag and Last-Modified with it."""
+    """...and a meta.versionId element with a value of [vid]; ETag and Last-Modified with it."""
     await written(http, PATIENT, OTHER)
     first, second = [await http.get(f"Patient/p/_history/{vid}") for vid in (1, 2)]
 
@@ -103,7 +103,7 @@ async def test_a_version_stays_as_it_was(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_version_that_is_a_deletion_is_gone(http: httpx.AsyncClient) -> None:
-    """The specification: "If the version referred to is one where the resource was deleted, return a 410"."""
+    """If the version referred to is one where the resource was deleted, return a 410."""
     await written(http, PATIENT)
     await http.delete("Patient/p")
     await http.put("Patient/p", json=OTHER)
@@ -115,7 +115,7 @@ async def test_a_version_that_is_a_deletion_is_gone(http: httpx.AsyncClient) -> 
     ]
 
 
-# Fault 1: "01" reads version 1.
+# "01" reads version 1.
 @pytest.mark.parametrize("vid", ["3", "0", "-1", "01", "1.0", "x", "9" * 19, "9" * 64])
 async def test_a_version_that_never_was_is_not_found(http: httpx.AsyncClient, vid: str) -> None:
     """A version id is opaque: only what was handed out names a version."""
@@ -150,10 +150,10 @@ MODIFIED = {
     "impossible date": {"If-Modified-Since": "Sat, 99 Foo 2000 00:00:00 GMT"},
     "huge offset": {"If-Modified-Since": "Sun, 06 Nov 1994 08:49:37 +99999999999999"},
     "empty date": {"If-Modified-Since": ""},
-    # Fault 2: RFC 9110, 13.1.3: an invalid date makes the header void, of whatever form.
+    # RFC 9110, 13.1.3: an invalid date makes the header void, of whatever form.
     "impossible instant": {"If-Modified-Since": "2024-99-99"},
     "four digits": {"If-Modified-Since": "9999 is no date"},
-    # Fault 3: RFC 9110, 8.8.3: a tag that somebody else made is a tag; it matches nothing.
+    # RFC 9110, 8.8.3: a tag that somebody else made is a tag; it matches nothing.
     "tag of another": {"If-None-Match": '"a/b_c:d"'},
     "empty tag": {"If-None-Match": '""'},
 }
@@ -219,7 +219,7 @@ GETS = {
 async def test_head_is_get_without_the_body(
     http: httpx.AsyncClient, exact: Exact, path: str, status: int
 ) -> None:
-    """The specification: "Anywhere that a GET can be used, HEAD is also allowed: same response, but no body"."""
+    """Anywhere that a GET can be used, HEAD is also allowed: same response, but no body."""
     await written(http, PATIENT)
     await http.put("Patient/gone", json={**PATIENT, "id": "gone"})
     await http.delete("Patient/gone")

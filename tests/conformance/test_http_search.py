@@ -49,7 +49,7 @@ async def test_a_search_returns_a_searchset(http: httpx.AsyncClient, server: Ser
     assert bundle["type"] == "searchset"
     assert ids(bundle) == ["p0", "p2", "p4", "p6"]
     assert bundle["total"] == 4
-    assert [one["fullUrl"] for one in bundle["entry"]][0] == f"{BASE}/Patient/p0"
+    assert bundle["entry"][0]["fullUrl"] == f"{BASE}/Patient/p0"
     assert server.context.validate(decode(answer.content)) == ()
 
 

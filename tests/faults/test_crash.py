@@ -212,7 +212,7 @@ KILLS: dict[str, Callable[[Serving], None]] = {
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
     """A server on data of its own; nothing of it outlives the test."""
-    one = Serving(tmp_path, write_timeout_s=3, request_timeout_s=3)
+    one = Serving(tmp_path, write_timeout_s=1, request_timeout_s=1)
     yield one
     one.clean_up()
 

@@ -121,7 +121,7 @@ def links_of(bundle: Resource) -> dict[str, str]:
 
 async def pages(http: httpx.AsyncClient, url: str, *, most: int = 100) -> list[Resource]:
     """Return the Bundles at ``url`` and behind its ``next`` links, to the end."""
-    found = []
+    found: list[Resource] = []
     while url:
         assert len(found) < most, "the pages do not end"
         assert urlsplit(url).netloc in ("", HOST)

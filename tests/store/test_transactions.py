@@ -1,0 +1,264 @@
+"""Reliability, sections 1 and 3: what is tried again, until when, and what is then said."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure, PyMongoError
+
+from fhir_server.app import Server, opened
+from fhir_server.outcome import FhirError
+from fhir_server.settings import Settings
+from fhir_server.store import embedded
+from fhir_server.store.changes import Change
+from fhir_server.store.resources import ResourceStore
+from fhir_server.store.transactions import StaleRead, repeated, transacted
+
+NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+
+
+def change(id: str = "p", **members: Any) -> Change:
+    """Return an update of a Patient."""
+    return Change("update", "Patient", id, {"resourceType": "Patient", **members})
+
+
+def transient() -> PyMongoError:
+    """Return the error of a transaction that met another."""
+    return OperationFailure("x", 112, {"errorLabels": ["TransientTransactionError"]})
+
+
+# Error -> whether it is tried again.
+ERRORS: dict[str, tuple[Callable[[], Exception], bool]] = {
+    "a stale read": (StaleRead, True),
+    "a conflict": (transient, True),
+    "an id that is taken": (lambda: DuplicateKeyError("x", 11000), True),
+    "a duplicate in a bulk": (
+        lambda: OperationFailure("x", 65, {"writeErrors": [{"code": 11000}]}),
+        True,
+    ),
+    "another fault in a bulk": (
+        lambda: OperationFailure("x", 65, {"writeErrors": [{"code": 121}]}),
+        False,
+    ),
+    "another failure": (lambda: OperationFailure("x", 2), False),
+    "a lost connection": (lambda: AutoReconnect("x"), False),
+    "a refusal": (lambda: FhirError.__new__(FhirError), False),
+    "a mistake of ours": (lambda: KeyError("x"), False),
+}
+
+
+@pytest.mark.parametrize(("error", "again"), ERRORS.values(), ids=ERRORS)
+async def test_what_is_tried_again(error: Callable[[], Exception], again: bool) -> None:
+    """Only what MongoDB says was not written, and may succeed, is tried again."""
+    tries = 0
+
+    async def attempt() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise error()
+        return "done"
+
+    if again:
+        assert await repeated(attempt, time.monotonic() + 5) == "done"
+        assert tries == 4
+    else:
+        with pytest.raises(type(error())):
+            await repeated(attempt, time.monotonic() + 5)
+        assert tries == 1
+
+
+async def test_trying_ends_with_a_word() -> None:
+    """At the deadline the answer is 503 with Retry-After, not much later, and says what happened."""
+    began = time.monotonic()
+
+    async def attempt() -> None:
+        raise StaleRead
+
+    with pytest.raises(FhirError) as refused:
+        await repeated(attempt, began + 0.3)
+
+    assert refused.value.status == 503
+    assert refused.value.issues[0].code == "transient"
+    assert "nothing was written" in str(refused.value)
+    assert "Retry-After" in dict(refused.value.headers)
+    assert time.monotonic() - began < 1
+
+
+async def test_a_transaction_that_fails_leaves_nothing(server: Server) -> None:
+    """What the work raises is raised; what it wrote is not there."""
+    marks = server.database["Marks"]
+
+    async def work(session: Any) -> None:
+        await marks.insert_one({"_id": 1}, session=session)
+        raise KeyError("half way")
+
+    with pytest.raises(KeyError, match="half way"):
+        await transacted(server.database.client, work, time.monotonic() + 5)
+
+    assert await marks.count_documents({}) == 0
+
+
+async def test_a_transaction_that_is_cancelled_leaves_nothing(server: Server) -> None:
+    """A task that is cancelled half way aborts, and the document is free for others at once."""
+    store = server.context.store
+    await store.write([change()], NOW)
+    inside = asyncio.Event()
+
+    async def work(bound: ResourceStore) -> None:
+        await bound.write([change(active=True)], NOW)
+        inside.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(store.in_transaction(work))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    began = time.monotonic()
+    [stored] = await store.write([change(active=False)], NOW)
+
+    assert stored.version == 2
+    assert time.monotonic() - began < 2
+
+
+async def test_work_that_meets_another_write_is_done_again(server: Server) -> None:
+    """A transaction whose document was replaced meanwhile runs again, on the new version."""
+    store = server.context.store
+    await store.write([change()], NOW)
+    runs = 0
+
+    async def work(bound: ResourceStore) -> int:
+        nonlocal runs
+        runs += 1
+        before = await bound.read("Patient", "p")
+        if runs == 1:
+            await store.write([change(gender="male")], NOW)
+        await bound.write([change(gender="female")], NOW)
+        assert before is not None
+        return before.version
+
+    assert await store.in_transaction(work) == 2
+    assert runs == 2
+    after = await store.read("Patient", "p")
+    assert after is not None
+    assert after.version == 3
+
+
+async def test_a_transaction_joins_the_one_around_it(server: Server) -> None:
+    """Inside a transaction ``in_transaction`` opens no other: all of it happens or nothing."""
+    store = server.context.store
+
+    async def inner(bound: ResourceStore) -> None:
+        await bound.write([change("inner")], NOW)
+
+    async def outer(bound: ResourceStore) -> None:
+        await bound.write([change("outer")], NOW)
+        await bound.in_transaction(inner)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await store.in_transaction(outer)
+
+    assert await store.read("Patient", "inner") is None
+    assert await store.read("Patient", "outer") is None
+
+
+async def test_a_first_write_of_a_type_inside_a_transaction(server: Server) -> None:
+    """A type that was never written gets its collections, and 16 first writers meet in peace."""
+    store = server.context.store
+
+    async def one(number: int) -> None:
+        async def work(bound: ResourceStore) -> None:
+            await bound.write([Change("update", "Basic", f"b{number}", {"resourceType": "Basic"})], NOW)
+
+        await store.in_transaction(work)
+
+    await asyncio.gather(*map(one, range(16)))
+
+    assert await server.database["Basic"].count_documents({}) == 16
+    assert await store.indexes.missing() == ()
+
+
+async def test_a_document_that_is_held_gives_503_at_the_deadline(server: Server) -> None:
+    """While another transaction holds the document a write waits, and says at its end what it did."""
+    store = server.context.store
+    await store.write([change()], NOW)
+    hasty = replace(store, timeouts=replace(store.timeouts, write_s=0.5, request_s=0.5))
+    async with server.database.client.start_session() as session, await session.start_transaction():
+        await server.database["Patient"].update_one(
+            {"_id": "p"}, {"$set": {"held": True}}, session=session
+        )
+        began = time.monotonic()
+        with pytest.raises(FhirError) as refused:
+            await hasty.write([change(active=True)], NOW)
+        seconds = time.monotonic() - began
+        await session.abort_transaction()
+    after = await store.read("Patient", "p")
+
+    assert refused.value.status == 503
+    assert "nothing was written" in str(refused.value).lower()
+    assert 0.2 < seconds < 3
+    assert after is not None
+    assert after.version == 1
+
+
+@pytest.fixture
+async def stoppable(tmp_path: Path) -> AsyncIterator[tuple[Server, int]]:
+    """A server on a mongod of the test's own, and that mongod's process id."""
+    own = await embedded.start(tmp_path, cache_mb=256)
+    hasty = Settings(_env_file=None, write_timeout_s=0.6, request_timeout_s=0.6)
+    try:
+        async with opened(hasty, own.uri) as server:
+            await server.context.store.indexes.ensure(["Patient"])
+            yield server, own.pid
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+        await own.stop()
+
+
+WORK: dict[str, Callable[[ResourceStore], Awaitable[Any]]] = {
+    "a creation": lambda store: store.write([change("new")], NOW),
+    "two creations": lambda store: store.write([change("new"), change("other")], NOW),
+    "a replacement": lambda store: store.write([change("there", active=True)], NOW),
+    "a transaction": lambda store: store.in_transaction(
+        lambda bound: bound.write([change("there", active=True)], NOW)
+    ),
+}
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+async def test_a_write_of_unknown_outcome_does_not_promise_that_nothing_was_written(
+    stoppable: tuple[Server, int], work: Callable[[ResourceStore], Awaitable[Any]]
+) -> None:
+    """Section 1: a database that stops answering while it has the write may still make it.
+
+    mongod is stopped (SIGSTOP), not killed: what was sent to it lies in its socket, and is done when
+    it goes on. An answer that says "nothing was written" is then a lie.
+    """
+    server, pid = stoppable
+    store = server.context.store
+    await store.write([change("there")], NOW)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(FhirError) as refused:
+            await work(store)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    patient = replace(store, timeouts=replace(store.timeouts, request_s=10.0, write_s=10.0))
+    # A marker behind what lies in the socket: when it is written, that has been decided.
+    await patient.write([change("marker")], NOW)
+    found = [await patient.read("Patient", id) for id in ("new", "other", "there")]
+    written = any(one is not None and (one.id != "there" or one.version > 1) for one in found)
+
+    assert refused.value.status == 503
+    assert "Retry-After" in dict(refused.value.headers)
+    if written:
+        assert "nothing was written" not in str(refused.value).lower()
