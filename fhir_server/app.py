@@ -35,7 +35,15 @@ from fhir_server.search.index import index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Judge
-from fhir_server.store.client import Database, check_replica_set, connect, database_of, is_ready
+from fhir_server.store.client import (
+    Database,
+    check_replica_set,
+    connect,
+    database_of,
+    deadline,
+    is_ready,
+)
+from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
@@ -163,6 +171,7 @@ def _store(settings: Settings, database: Database, indexes: Indexes) -> Resource
         Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max),
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
+        Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
     )
 
 

@@ -27,6 +27,7 @@ from fhir_server.store.documents import (
     historical,
     stored,
 )
+from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.transactions import StaleRead, repeated, transacted
 
@@ -54,11 +55,14 @@ class ResourceStore:
     judge: Judge
     timeouts: Timeouts
     page_bytes_max: int
+    fetch: Fetch
     session: AsyncClientSession | None = None
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
-        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+        if self.session is None:
+            found = await self.fetch.one(type, id)
+        else:
             found = await self.database[type].find_one(
                 {"_id": id}, projection=SERVED, session=self.session
             )

@@ -171,7 +171,11 @@ RESOURCES: dict[str, Row] = {
         }), INVALID, "script",
     ),
     "base64 that is none": (patient(photo=[{"data": "####"}]), INVALID, "data"),
-    "contained without id": (patient(contained=[{"resourceType": "Patient"}]), INVALID, "contained"),
+    "contained without id": (
+        patient(contained=[{"resourceType": "Patient"}]), INVALID, "contained",
+    ),
     "meta is a string": (patient(meta="x"), INVALID, "meta"),
-    "missing element": ('{"resourceType":"Observation","id":"o","status":"final"}', INVALID, "code"),
+    "missing element": (
+        '{"resourceType":"Observation","id":"o","status":"final"}', INVALID, "code",
+    ),
 }  # fmt: skip

@@ -119,7 +119,6 @@ HEADERS: dict[str, Row] = {
     "malformed If-None-Match": get("Patient/p", 400, "If-None-Match", **{"if-none-match": '"'}),
 }  # fmt: skip
 
-# Faults 8 and 14: the parameter is not always named; what is too much is 403.
 PARAMETERS: dict[str, Row] = {
     "unknown parameter": get("Patient?nonsense=1", 400, "nonsense"),
     "misspelt parameter": get("Patient?gendr=male", 400, "gender"),
@@ -150,6 +149,10 @@ PARAMETERS: dict[str, Row] = {
     "raw bytes in a query": get("Patient?name=\xff", 400, "UTF-8"),
     "form not in UTF-8": ("POST", "Patient/_search", FORM, b"name=\xff", BAD, "UTF-8"),
     "parameter on a read": get("Patient/p?name=x", 400, "name"),
+    # Fault 17: written, as if nothing had been asked.
+    "parameter on an update": ("PUT", "Patient/p?nonsense=1", JSON, PATIENT, BAD, "nonsense"),
+    "parameter on a create": ("POST", "Patient?identifier=1", JSON, PATIENT, BAD, "identifier"),
+    "parameter on a delete": ("DELETE", "Patient/none?_cascade=delete", {}, b"", BAD, "_cascade"),
     "parameter on metadata": get("metadata?nonsense=1", 400, "nonsense"),
     "bad mode": get("metadata?mode=nonsense", 400, "mode"),
     "too many parameters": get("Patient?" + "name=x&" * 100, 400, "parameters"),

@@ -52,6 +52,10 @@ ENTRIES = {
     "invalid resource": (entry("POST", "Patient", {**PATIENT, "nonsense": 1}), 400),
     "wrong type": (entry("POST", "Patient", {"resourceType": "Person"}), 400),
     "unknown type": (entry("GET", "Patiens/1"), 404),
+    # Fault 16: read as Patient/p; searched for another text; refused.
+    "escaped slash": (entry("GET", "Patient%2Fp"), 404),
+    "value not in UTF-8": (entry("GET", "Patient?name=%ff"), 400),
+    "with a format": (entry("GET", "Patient/p?_format=json"), 200),
     "path traversal": (entry("GET", "Patient/../metadata"), 404),
     "delete": (entry("DELETE", "Patient/nobody"), 204),
     "nowhere": (entry("GET", "a/b/c/d/e"), 404),
@@ -140,7 +144,6 @@ async def test_the_client_chooses_what_comes_back(
     assert ("resource" in answer.json()["entry"][0]) is whole
 
 
-# Fault 13: that of a deletion is in entry.resource.
 async def test_prefer_outcome_gives_an_outcome_per_entry(http: httpx.AsyncClient) -> None:
     """return=OperationOutcome: what happened, in response.outcome."""
     body = bundle(entry("POST", "Patient", PATIENT), entry("DELETE", "Patient/p"))

@@ -71,7 +71,6 @@ async def test_every_type_is_listed_once(http: httpx.AsyncClient, server: Server
     assert len(set(types)) == len(types) == 146
 
 
-# Fault 9: no ETag.
 async def test_the_statement_has_an_etag(http: httpx.AsyncClient) -> None:
     """An ETag header SHOULD be returned; it is the same for the same content."""
     first, second = await http.get("metadata"), await http.get("metadata")
@@ -88,7 +87,6 @@ async def test_a_mode_is_answered(http: httpx.AsyncClient, mode: str) -> None:
     assert (answer.status_code, answer.json()["resourceType"]) == (200, "CapabilityStatement")
 
 
-# Fault 10: 400 instead.
 async def test_the_terminology_mode_is_answered(http: httpx.AsyncClient) -> None:
     """A TerminologyCapabilities; servers MAY ignore the mode and return a CapabilityStatement."""
     answer = await http.get("metadata?mode=terminology")

@@ -44,7 +44,7 @@ async def test_a_method_that_a_place_does_not_have_is_405(
     for method in METHODS:
         if method not in PLACES[path].split():
             answer = await exact(method, path, {"content-type": "application/json"}, b"{}")
-            # Conditional update, patch and delete: 400 where they are not supported (fault 12).
+            # Conditional update, patch and delete: 400 where they are not supported.
             assert answer.status_code in (400, 405), (method, answer.status_code)
             if answer.status_code == 405:
                 assert "allow" in answer.headers, method
@@ -52,7 +52,6 @@ async def test_a_method_that_a_place_does_not_have_is_405(
                 assert method in diagnostics_of(answer) or "not supported" in diagnostics_of(answer)
 
 
-# Fault 11: PATCH and the conditional interactions are offered though they answer 405.
 @pytest.mark.parametrize("path", PLACES)
 async def test_what_allow_offers_is_possible(
     http: httpx.AsyncClient, exact: Exact, path: str
@@ -71,7 +70,16 @@ async def test_what_allow_offers_is_possible(
     assert sorted(set(offered)) == sorted(offered)
 
 
-# Fault 12: 405.
+# Fault 18: the sentence offers PATCH and the conditional interactions.
+@pytest.mark.parametrize("path", PLACES)
+async def test_the_refusal_of_a_method_says_what_allow_says(exact: Exact, path: str) -> None:
+    """The remedy in diagnostics is the list of the header."""
+    answer = await exact("TRACE", path)
+    _, _, named = diagnostics_of(answer).partition("possible is ")
+
+    assert set(named.rstrip(".").split(", ")) == set(answer.headers["allow"].split(", "))
+
+
 @pytest.mark.parametrize(
     ("method", "headers"),
     [("PUT", {}), ("DELETE", {}), ("POST", {"If-None-Exist": "identifier=1"})],
@@ -253,7 +261,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
 async def test_answers_are_not_for_caches_or_guessing(
     http: httpx.AsyncClient, method: str, path: str
 ) -> None:
-    """https://hl7.org/fhir/R4/security.html: patient data stays out of caches and is not sniffed."""
+    """Patient data stays out of caches and is not sniffed (security.html)."""
     headers: Any = (await http.request(method, path)).headers
 
     assert headers["cache-control"] == "no-store"

@@ -253,7 +253,6 @@ BAD = {
 }
 
 
-# Fault 6: a wrong _since and _at are refused without being named.
 @pytest.mark.parametrize("name", BAD)
 async def test_a_parameter_that_cannot_be_obeyed_is_refused(
     http: httpx.AsyncClient, name: str
@@ -267,7 +266,6 @@ async def test_a_parameter_that_cannot_be_obeyed_is_refused(
         assert word in diagnostics_of(answer), (value, diagnostics_of(answer))
 
 
-# Fault 5: refused with "The body is not JSON" because of the deletion on the page.
 async def test_a_history_takes_a_subset_of_each_version(http: httpx.AsyncClient) -> None:
     """_summary and _elements are general parameters; each resource says that it is a part."""
     await lived(http)

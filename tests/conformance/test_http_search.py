@@ -135,7 +135,6 @@ async def test_a_follow_up_may_be_made_by_post(http: httpx.AsyncClient) -> None:
     assert sorted(ids(first, rest.json())) == [f"p{n}" for n in range(7)]
 
 
-# Fault 7: pages by _id do not end.
 SORTS = ["", "_id", "-_id", "family", "-family", "birthdate,-family", "_lastUpdated", "gender,-_id"]
 
 
@@ -168,7 +167,6 @@ async def test_the_self_link_says_what_was_understood(http: httpx.AsyncClient) -
     ]
 
 
-# Fault 8: a wrong date is refused without its parameter being named.
 UNKNOWN = [
     "nonsense=1",
     "Gender=male",

@@ -162,7 +162,7 @@ CONDITIONS = {
     "newer": ({"If-Match": 'W/"3"'}, 412),
     "leading zero": ({"If-Match": 'W/"02"'}, 412),
     "not a number": ({"If-Match": 'W/"abc"'}, 412),
-    # Fault 3: RFC 9110, 8.8.3: any etagc may stand in a tag.
+    # RFC 9110, 8.8.3: any etagc may stand in a tag.
     "tag of another": ({"If-Match": '"a/b_c"'}, 412),
     "none there": ({"If-None-Match": "*"}, 412),
     "not this": ({"If-None-Match": 'W/"2"'}, 412),
@@ -267,7 +267,7 @@ PREFERENCES = {
     "return=minimal": "",
     "return=OperationOutcome": "OperationOutcome",
     'return="minimal"': "",
-    "RETURN=minimal": "",  # RFC 7240, 2: names of preferences are case-insensitive (fault 4)
+    "RETURN=minimal": "",  # RFC 7240, 2: names of preferences are case-insensitive
     "return = minimal": "",
     "respond-async, return=minimal": "",
     "handling=strict; x=y, return=OperationOutcome": "OperationOutcome",
