@@ -43,10 +43,12 @@ from fhir_server.store.client import (
     deadline,
     is_ready,
 )
+from fhir_server.store.commit import Commit
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
+from fhir_server.store.writer import Writer
 from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
@@ -165,13 +167,14 @@ def _calm_garbage_collector() -> None:
 
 
 def _store(settings: Settings, database: Database, indexes: Indexes) -> ResourceStore:
+    judge = Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max)
     return ResourceStore(
         database,
         indexes,
-        Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max),
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
+        Commit(Writer(database, judge)),
     )
 
 

@@ -144,14 +144,9 @@ def version_conflict(type: str, id: str, *, wanted: int, current: int) -> FhirEr
     )
 
 
-def method_not_allowed(method: str, path: str, allowed: Sequence[str]) -> FhirError:
-    return FhirError(
-        Issue(
-            "not-supported",
-            f"{shown(method)} is not possible on /{path}; possible is {', '.join(allowed)}.",
-        ),
-        status=405,
-    )
+def method_not_allowed(method: str, path: str) -> FhirError:
+    text = f"{shown(method)} is not possible on {shown('/' + path)}."
+    return FhirError(Issue("not-supported", text), status=405)
 
 
 def too_large(what: str, limit: int, unit: str = "bytes") -> FhirError:

@@ -4,11 +4,12 @@ https://hl7.org/fhir/R4/http.html
 """
 
 from collections.abc import Container
+from urllib.parse import parse_qsl, unquote
 
 import re2 as re
 
-from fhir_server.messages import Request
-from fhir_server.outcome import FhirError, Issue, method_not_allowed, shown
+from fhir_server.messages import Parameters, Request
+from fhir_server.outcome import FhirError, Issue, invalid_value, method_not_allowed, shown
 
 _ID = re.compile(r"[A-Za-z0-9\-\.]{1,64}")
 _TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")
@@ -34,6 +35,28 @@ _TABLE = {
     "T/I/_history/V": {"GET": "vread"},
 }
 _COMPARTMENT_DEPTH = 3  # Patient/1/Observation and Patient/1/*
+
+
+# About the form of the answer; http takes them out, and in a bundle they mean nothing.
+FORM_PARAMETERS = ("_format", "_pretty")
+
+
+def decoded(path: str) -> str:
+    """Return ``path`` percent-decoded. An escaped slash would be part of a name, and none has one
+    (RFC 3986, 2.2); what filters paths in front of us would not see it either.
+    """
+    if "%2f" in path.lower():
+        text = f"{shown(path)} has an escaped slash, which no name here has; send it as /."
+        raise FhirError(Issue("not-found", text))
+    return unquote(path)
+
+
+def query_parameters(text: str) -> Parameters:
+    """Return names and values of a query string or form. Raises ``value`` for what is not UTF-8."""
+    try:
+        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError as error:
+        raise invalid_value("The query", text, "percent-encoded UTF-8") from error
 
 
 def route(method: str, path: str) -> Request:
@@ -118,8 +141,7 @@ def _id(id: str) -> str:
 
 def _require(method: str, path: str, allowed: tuple[str, ...]) -> None:
     if method not in allowed:
-        also = ("HEAD",) if "GET" in allowed else ()
-        raise method_not_allowed(method, path.strip("/"), (*allowed, *also))
+        raise method_not_allowed(method, path.strip("/"))
 
 
 def _nowhere(path: str) -> FhirError:

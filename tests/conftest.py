@@ -1,4 +1,4 @@
-"""What tests from the store up have in common: a real MongoDB, and a server on a database of its own.
+"""What tests from the store up share: a real MongoDB, and a server on a database of its own.
 
 ``FHIR_TEST_MONGODB`` names a replica set to use instead of the embedded mongod.
 """

@@ -44,18 +44,19 @@ async def counts(server: Server) -> dict[str, int]:
 async def version_count(server: Server) -> int:
     """Return how many versions were written, of anything."""
     names = await server.database.list_collection_names()
-    return sum(
-        [await server.database[n].count_documents({}) for n in names if n[0].isupper()]
-    )
+    return sum([await server.database[n].count_documents({}) for n in names if n[0].isupper()])
 
 
 def counted(files: Sequence[Path]) -> dict[str, int]:
-    """Return the resources of each type in bundles, counted without any of our code."""
-    found: Counter[str] = Counter()
-    for file in files:
-        entries = json.loads(gzip.decompress(file.read_bytes()))["entry"]
-        found.update(one["resource"]["resourceType"] for one in entries)
-    return dict(found)
+    """Return the resources of each type in bundles, counted without any of our code.
+
+    Organizations and practitioners are in several bundles, under the same id.
+    """
+    entries = [
+        one for file in files for one in json.loads(gzip.decompress(file.read_bytes()))["entry"]
+    ]
+    different = {(one["resource"]["resourceType"], one["fullUrl"]) for one in entries}
+    return dict(Counter(type for type, _ in different))
 
 
 async def loaded_twice(server: Server, loading: Load, files: list[Path]) -> None:
@@ -66,7 +67,7 @@ async def loaded_twice(server: Server, loading: Load, files: list[Path]) -> None
     expected = counted(files)
 
     assert (first.errors, second.errors) == ([], [])
-    assert first.resources == second.resources == first.written == sum(expected.values())
+    assert first.resources == second.resources >= first.written == sum(expected.values())
     assert second.written == 0
     assert await counts(server) == expected
     assert await version_count(server) == versions_first == sum(expected.values())
@@ -138,11 +139,19 @@ FORMS = {
     "lines": ("a.ndjson", lines(3), {"Patient": 3}),
     "packed lines": ("a.ndjson.gz", lines(3), {"Patient": 3}),
     "more lines than a group": ("a.ndjson", lines(450), {"Patient": 450}),
-    "blank lines and Windows ends": ("a.ndjson", b"\r\n" + lines(2).replace(b"\n", b"\r\n\r\n") + b"\r\n", {"Patient": 2}),
+    "blank lines and Windows ends": (
+        "a.ndjson",
+        b"\r\n" + lines(2).replace(b"\n", b"\r\n\r\n") + b"\r\n",
+        {"Patient": 2},
+    ),
     "a collection": ("a.json", collection({"resource": A}, {"resource": B}), {"Patient": 2}),
     "a searchset": ("a.json", collection({"resource": A}, type="searchset"), {"Patient": 1}),
     "a batch": ("a.json", collection(entry("PUT", "Patient/a", A), type="batch"), {"Patient": 1}),
-    "a transaction": ("a.json", collection(entry("POST", "Patient", A), type="transaction"), {"Patient": 1}),
+    "a transaction": (
+        "a.json",
+        collection(entry("POST", "Patient", A), type="transaction"),
+        {"Patient": 1},
+    ),
     "a document stays a bundle": (
         "a.json",
         json.dumps({"resourceType": "Bundle", "id": "d", "type": "history"}).encode(),
@@ -221,7 +230,11 @@ BROKEN = {
         collection({"resource": A, "request": {"method": "PUT", "url": 5}}, type="batch"),
         "",
     ),
-    "a fullUrl that is a number": ("bad.json", collection({"resource": {"resourceType": "Patient"}, "fullUrl": 5}), ""),
+    "a fullUrl that is a number": (
+        "bad.json",
+        collection({"resource": {"resourceType": "Patient"}, "fullUrl": 5}),
+        "",
+    ),
     "entries that are an object": (
         "bad.json",
         b'{"resourceType":"Bundle","type":"collection","entry":{"a":1}}',
@@ -236,7 +249,11 @@ BROKEN = {
     "deep": ("bad.json", b'{"a":' * 200 + b"1" + b"}" * 200, "levels"),
     "a line that is broken": ("bad.ndjson", b"{broken", "Line 1"),
     "a line that is too large": ("bad.ndjson", b"x" * 5001, "Line 1"),
-    "too large": ("bad.json", json.dumps(patient("x", name=[{"text": "x" * 5000}])).encode(), "limit"),
+    "too large": (
+        "bad.json",
+        json.dumps(patient("x", name=[{"text": "x" * 5000}])).encode(),
+        "limit",
+    ),
 }
 
 
@@ -285,9 +302,7 @@ async def test_one_refused_resource_among_good_ones(
     assert tags(await versions(fhir, "Patient/n3")) == [1]
 
 
-async def test_a_broken_line_among_good_ones(
-    server: Server, loading: Load, tmp_path: Path
-) -> None:
+async def test_a_broken_line_among_good_ones(server: Server, loading: Load, tmp_path: Path) -> None:
     """A line that is no JSON is an error with its number; the lines around it are loaded."""
     packed(tmp_path / "a.ndjson", lines(250) + b"\n{broken\n" + lines(250, "m"))
     report = await loading(tmp_path)
@@ -317,9 +332,7 @@ async def test_deletions_in_a_bundle_are_obeyed(
 ) -> None:
     """What a transaction deletes is deleted; loading it again changes nothing."""
     await loading(packed(tmp_path / "a.json", json.dumps(A).encode()))
-    file = packed(
-        tmp_path / "b.json", collection(entry("DELETE", "Patient/a"), type="transaction")
-    )
+    file = packed(tmp_path / "b.json", collection(entry("DELETE", "Patient/a"), type="transaction"))
     reports = [await loading(file), await loading(file)]
 
     assert [report.errors for report in reports] == [[], []]

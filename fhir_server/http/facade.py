@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl
 
 import re2 as re
 
@@ -23,10 +22,10 @@ from fhir_server.http.negotiate import (
 )
 from fhir_server.http.render import Rendering, render
 from fhir_server.messages import Parameters, Request, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome, shown
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
 from fhir_server.r4.json import decode, encode
-from fhir_server.route import allowed, route
+from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
 from fhir_server.settings import Settings
 
 Send = Callable[[Any], Awaitable[None]]
@@ -96,11 +95,14 @@ class Facade:
             return interaction, self._refused(error, scope), wish
 
     def _refused(self, error: FhirError, scope: Any) -> Response:
-        headers = error.headers
+        issues, headers = error.issues, error.headers
         if error.status == 405:
-            methods = allowed(scope["path"][len(self.path) :], self.served)
-            headers = (*headers, ("Allow", ", ".join(methods)))
-        return Response(error.status, encode(operation_outcome(error.issues)), headers=headers)
+            methods = ", ".join(allowed(scope["path"][len(self.path) :], self.served))
+            headers = (*headers, ("Allow", methods))
+            [first, *rest] = issues
+            text = f"{first.diagnostics} Here possible is {methods or 'nothing'}."
+            issues = (replace(first, diagnostics=text), *rest)
+        return Response(error.status, encode(operation_outcome(issues)), headers=headers)
 
     def _base_url(self, scope: Any, headers: Headers) -> str:
         if self.settings.base_url:
@@ -166,22 +168,18 @@ class Facade:
 
 
 def _path(scope: Any) -> str:
-    """Return the path, percent-decoded. An escaped slash would be part of a name, and none has one
-    (RFC 3986, 2.2); what filters paths in front of us would not see it either."""
+    """Return the path, which the server has decoded; it would not show an escaped slash."""
     path: str = scope["path"]
     if b"%2f" in scope.get("raw_path", b"").lower():
-        text = f"{shown(path)} has an escaped slash, which no name here has; send it as /."
-        raise FhirError(Issue("not-found", text))
+        decoded(scope["raw_path"].decode("latin-1"))
     return path
 
 
 def form_of(text: bytes) -> Parameters:
     """Return names and values of a query string or form. Raises ``value`` for what is not UTF-8."""
-    try:
-        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError as error:
-        raise invalid_value("The query", text[:80], "percent-encoded UTF-8") from error
-    return tuple(pairs)
+    if not text.isascii():
+        raise invalid_value("The query", text[:80], "percent-encoded UTF-8")
+    return query_parameters(text.decode("ascii"))
 
 
 def _taken(
@@ -193,7 +191,7 @@ def _taken(
     if any(value not in ("true", "false") for value in prettiness):
         raise invalid_value("_pretty", prettiness[0], "true or false")
     accept = headers.get(b"accept", b"").decode("latin-1")
-    rest = tuple(one for one in parameters if one[0] not in ("_format", "_pretty"))
+    rest = tuple(one for one in parameters if one[0] not in FORM_PARAMETERS)
     return rest, replace(
         wish,
         content_type=accepted(accept, formats[-1] if formats else None),

@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/http.html#ops
 """
 
 from fhir_server.context import Context
+from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.r4.json import encode
@@ -24,6 +25,7 @@ def valid_body(request: Request, context: Context) -> Resource:
     Raises ``structure`` without a body, ``value`` for another type, and every issue that the
     validator finds.
     """
+    known_only(request, ())
     resource = request.body
     if resource is None:
         raise FhirError(Issue("structure", f"The {request.interaction} needs a resource as body."))

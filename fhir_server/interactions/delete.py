@@ -2,12 +2,14 @@
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import written
+from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Response
 from fhir_server.store.changes import Change
 
 
 def change(request: Request, _context: Context) -> Change:
     """Return the change that ``request`` asks for."""
+    known_only(request, ())
     return Change("delete", request.type, request.id, if_match=request.if_match)
 
 

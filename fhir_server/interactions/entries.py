@@ -5,12 +5,11 @@ https://hl7.org/fhir/R4/http.html#transaction
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, unquote
 
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.r4.headers import entity_tags, http_date_or_instant
-from fhir_server.route import route
+from fhir_server.route import FORM_PARAMETERS, decoded, query_parameters, route
 
 # The order of processing; what stands together has the same rank.
 RANKS = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
@@ -95,7 +94,9 @@ def _entry(index: int, entry: Resource, request: Request) -> Entry:
         replace(
             routed,
             body=entry.get("resource"),
-            parameters=tuple(parse_qsl(query, keep_blank_values=True)),
+            parameters=tuple(
+                one for one in query_parameters(query) if one[0] not in FORM_PARAMETERS
+            ),
             if_match=entity_tags(asked.get("ifMatch"), "ifMatch"),
             if_none_match=entity_tags(asked.get("ifNoneMatch"), "ifNoneMatch"),
             if_modified_since=http_date_or_instant(asked.get("ifModifiedSince")),
@@ -112,7 +113,7 @@ def _below_base(path: str, base_url: str) -> str:
         path = path.removeprefix(base_url)
     elif "://" in path:
         raise invalid_value("request.url", path, f"a URL relative to {base_url}")
-    return unquote(path)
+    return decoded(path)
 
 
 def check_unique(entries: Sequence[Entry]) -> None:

@@ -76,7 +76,12 @@ async def transaction(request: Request, context: Context) -> Response:
         plain = {index: change for index, change in changes.items() if index not in conditional}
         stored = await written_changes(plain, inside)
         stored |= await resolved_and_written(changes, conditional, inside)
-        answers = {index: answer(one, _quiet(request)) for index, one in stored.items()}
+        prefer = _quiet(request).prefer
+        answers = {
+            one.index: answer(stored[one.index], replace(one.request, prefer=prefer))
+            for one in entries
+            if one.index in stored
+        }
         for one in reads:
             answers[one.index] = await _located(one.index, _read(one, inside))
         return answers

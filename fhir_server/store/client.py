@@ -35,6 +35,8 @@ Database = AsyncDatabase[Document]
 MAJORITY = WriteConcern(w="majority", j=True)
 SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the settings of compose.yaml
 _NO_REPLICATION = 76  # error code NoReplicationEnabled
+# What ends the sentence when a write that is part of a transaction runs out of time.
+NOTHING_WRITTEN = "Nothing was written; try again."
 _TOO_LARGE = {10334, 17419, 17420}  # BSONObjectTooLarge, and how updates say it
 _NOT_INITIALISED = 94  # error code NotYetInitialized
 
@@ -160,9 +162,22 @@ def _refusal(error: PyMongoError, seconds: float, advice: str) -> FhirError | No
         text = "The resource, with what is searched in it, is over MongoDB's limit of 16 MiB."
         return FhirError(Issue("too-long", text))
     if isinstance(error, ConnectionFailure):
-        text = "The database cannot be reached at the moment; try again shortly."
+        text = f"The database cannot be reached at the moment. {advice}"
         return FhirError(Issue("transient", text), headers=(("Retry-After", "2"),))
     return None
+
+
+class OutcomeUnknownError(FhirError):
+    """The answer to a write whose own answer was lost: the database may have made it."""
+
+    def __init__(self) -> None:
+        text = "It is unknown whether this was written: it may be. Read before you repeat it."
+        super().__init__(Issue("transient", text), headers=(("Retry-After", "2"),))
+
+
+def is_lost(error: PyMongoError) -> bool:
+    """Whether ``error`` leaves it open whether the command was carried out."""
+    return error.timeout or isinstance(error, ConnectionFailure)
 
 
 def codes_of(error: PyMongoError) -> set[int]:

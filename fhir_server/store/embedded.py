@@ -104,14 +104,15 @@ async def start(data: Path, *, cache_mb: int, guest: bool = False) -> Embedded:
     process = None
     try:
         running = _running(data)
-        if running is None:
+        # One that was killed a moment ago may still hold its files, and is never ready.
+        if running is None or not await _ready(running[1], None, data):
             if lock is None:
                 raise UnfitDatabaseError(
                     f"The server that uses {data} is just starting or stopping."
                 )
             process, running = _launch(data, cache_mb)
+            await _ready(running[1], process, data)
         pid, port = running
-        await _ready(port, process, data)
     except BaseException:
         if process is not None:
             _end(process)
@@ -224,8 +225,11 @@ def _port(data: Path) -> int:
     raise UnfitDatabaseError("No port is free on 127.0.0.1.")
 
 
-async def _ready(port: int, process: subprocess.Popen[bytes] | None, data: Path) -> None:
-    """Wait until mongod is the primary of its set; make the set the first time."""
+async def _ready(port: int, process: subprocess.Popen[bytes] | None, data: Path) -> bool:
+    """Wait until mongod is the primary of its set; make the set the first time.
+
+    Return whether it is: an adopted one, which has no ``process``, may end meanwhile.
+    """
     client: Client = AsyncMongoClient(
         f"mongodb://127.0.0.1:{port}/?directConnection=true", serverSelectionTimeoutMS=1000
     )
@@ -234,9 +238,11 @@ async def _ready(port: int, process: subprocess.Popen[bytes] | None, data: Path)
         while time.monotonic() < end:
             if process is not None and process.poll() is not None:
                 raise _cannot_run(_last_words(data))
+            if process is None and not _in_use(data):
+                return False
             try:
                 if await _is_primary(client, port):
-                    return
+                    return True
             except PyMongoError:
                 pass  # it does not answer yet
             await asyncio.sleep(_POLL_S)

@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.store.client import MAJORITY, Client, codes_of
+from fhir_server.store.client import MAJORITY, Client, OutcomeUnknownError, codes_of, is_lost
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
     """Await ``attempt`` until it is not in the way of another write, at most until ``end``.
 
     ``end`` is on the monotonic clock. Between tries it waits a little longer each time, at random,
-    so that contenders do not meet again.
+    so that contenders do not meet again. A try whose outcome is unknown is not repeated.
     """
     wait = _BACKOFF_FIRST_S
     while True:
@@ -85,15 +85,8 @@ async def _commit(session: AsyncClientSession, end: float) -> None:
             await session.commit_transaction()
             return
         except PyMongoError as error:
-            if not error.has_error_label("UnknownTransactionCommitResult"):
+            if not (is_lost(error) or error.has_error_label("UnknownTransactionCommitResult")):
                 raise
-            if time.monotonic() > end:
-                raise FhirError(
-                    Issue(
-                        "transient",
-                        "The outcome of this write is unknown: it may or may not have happened. "
-                        "Read before you repeat it.",
-                    ),
-                    headers=(("Retry-After", "2"),),
-                ) from error
+            if time.monotonic() > end or error.timeout:
+                raise OutcomeUnknownError() from error
         await asyncio.sleep(_BACKOFF_MAX_S)

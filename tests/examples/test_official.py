@@ -47,7 +47,7 @@ class _Number(str):
 
 
 async def kept(fhir: Fhir, texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
-    """Put and get each of ``texts``; return those that were refused and those that came back other."""
+    """Put and get each of ``texts``; return those refused and those that came back other."""
     refused: set[str] = set()
     changed: set[str] = set()
     turn = asyncio.Semaphore(AT_ONCE)
@@ -77,7 +77,7 @@ def examples(shared: Path) -> list[bytes]:
 
 
 async def test_every_valid_example_comes_back_as_it_was_sent(fhir: Fhir, shared: Path) -> None:
-    """Of 702 examples those of the table are refused, each other one is the same after PUT and GET."""
+    """Of 702 examples those of the table are refused; each other one is the same after a PUT."""
     texts = examples(shared)
     refused, changed = await kept(fhir, texts)
 
@@ -109,7 +109,8 @@ async def test_a_transaction_keeps_them_as_well(fhir: Fhir, shared: Path) -> Non
     valid = [
         one
         for one in resources
-        if name_of(one) not in REFUSED and one["resourceType"] in ("Patient", "Observation", "Bundle")
+        if name_of(one) not in REFUSED
+        and one["resourceType"] in ("Patient", "Observation", "Bundle")
     ]
     for _ in range(2):
         for start in range(0, len(valid), 100):

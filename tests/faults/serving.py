@@ -15,6 +15,7 @@ from tests.store.mongods import free_port, kill, runs
 
 START_S = 60.0
 STOP_S = 40.0
+COMMAND_S = 60.0
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -23,9 +24,7 @@ def environment(**settings: object) -> dict[str, str]:
     return kept | {f"FHIR_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def command(
-    *arguments: str, folder: Path, seconds: float = 60.0, **settings: object
-) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run ``fhir-server`` with ``arguments`` in ``folder`` and wait for its end."""
     return subprocess.run(
         [sys.executable, "-m", "fhir_server", *arguments],
@@ -33,7 +32,7 @@ def command(
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=COMMAND_S,
         check=False,
     )
 

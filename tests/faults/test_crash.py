@@ -89,7 +89,10 @@ class Load:
         person = {"resourceType": "Person", "id": f"pair{pair}", "name": [{"text": mark}]}
         basic = {"resourceType": "Basic", "id": f"pair{pair}", "code": {"text": mark}}
         entries = [
-            {"resource": one, "request": {"method": "PUT", "url": f"{one['resourceType']}/pair{pair}"}}
+            {
+                "resource": one,
+                "request": {"method": "PUT", "url": f"{one['resourceType']}/pair{pair}"},
+            }
             for one in (person, basic)
         ]
         bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
@@ -99,7 +102,11 @@ class Load:
             for one in decode(answer.content)["entry"]:
                 resource = one["resource"]
                 version = int(resource["meta"]["versionId"])
-                text = answer.content[answer.content.index(b'{"resourceType":"%s"' % resource["resourceType"].encode()) :]
+                text = answer.content[
+                    answer.content.index(
+                        b'{"resourceType":"%s"' % resource["resourceType"].encode()
+                    ) :
+                ]
                 self.notes.append(
                     Note(resource["resourceType"], resource["id"], version, _hash_of_first(text))
                 )
@@ -160,7 +167,8 @@ async def lost(found: Database, notes: list[Note]) -> list[Note]:
         note
         for note in notes
         if (document := versions.get((note.type, note.id), {}).get(note.version)) is None
-        or (hashlib.sha256(document["json"]).hexdigest() if "json" in document else "") != note.sha256
+        or (hashlib.sha256(document["json"]).hexdigest() if "json" in document else "")
+        != note.sha256
     ]
 
 
@@ -182,7 +190,10 @@ async def damaged(found: Database) -> list[str]:
         if as_text(current["resource"]) != as_text(decode(current["json"])):
             faults.append(f"{type}/{id}: native form and text differ")
         keys = index(decode(current["json"]), table).keys
-        if bson.decode(bson.encode({"k": keys}, codec_options=options), options)["k"] != current["keys"]:
+        if (
+            bson.decode(bson.encode({"k": keys}, codec_options=options), options)["k"]
+            != current["keys"]
+        ):
             faults.append(f"{type}/{id}: keys are not those of the resource")
     for type, id in list(versions):
         if type == "Person":
@@ -201,11 +212,21 @@ def marks_of(document: dict[str, Any]) -> str:
     return str(resource["name"][0]["text"] if "name" in resource else resource["code"]["text"])
 
 
+def _mongod_first(serving: Serving) -> None:
+    serving.kill_mongod()
+    serving.kill()
+
+
+def _server_first(serving: Serving) -> None:
+    serving.kill()
+    serving.kill_mongod()
+
+
 KILLS: dict[str, Callable[[Serving], None]] = {
     "server": lambda serving: serving.kill(),
     "mongod": lambda serving: serving.kill_mongod(),
-    "both, mongod first": lambda serving: (serving.kill_mongod(), serving.kill()) and None,
-    "both, server first": lambda serving: (serving.kill(), serving.kill_mongod()) and None,
+    "both, mongod first": _mongod_first,
+    "both, server first": _server_first,
 }
 
 

@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from fhir_server.messages import Request
 from tests.conftest import Fhir
 from tests.interactions.asking import (
+    BASE,
     bundle,
     entry,
+    issues_of,
     json_of,
     patient,
     put,
@@ -89,3 +93,25 @@ async def test_an_entry_that_asks_for_the_head_gets_no_body(fhir: Fhir) -> None:
     assert only["response"]["status"].startswith("200")
     assert only["response"]["etag"] == 'W/"1"'
     assert "resource" not in only
+
+
+BODIES: dict[str, Any] = {
+    "nothing": None,
+    "another resource": patient(),
+    "a searchset": {"resourceType": "Bundle", "type": "searchset"},
+    "no type": {"resourceType": "Bundle"},
+    "entries that are an object": {"resourceType": "Bundle", "type": "transaction", "entry": {}},
+    "entries that are a text": {"resourceType": "Bundle", "type": "transaction", "entry": "x"},
+    "no entries in a list": {"resourceType": "Bundle", "type": "transaction", "entry": []},
+    "entries that are null": {"resourceType": "Bundle", "type": "batch", "entry": None},
+    "entries that are a number": {"resourceType": "Bundle", "type": "batch", "entry": 5},
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_what_is_no_batch_and_no_transaction(fhir: Fhir, body: Any) -> None:
+    """Another body at the base is refused with 400."""
+    response = await fhir(Request("transaction", body=body, base_url=BASE))
+
+    assert response.status == 400
+    assert issues_of(response)

@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from fhir_server.app import Server
+from fhir_server.app import opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request
+from fhir_server.settings import Settings
 from tests.conftest import Fhir
 from tests.interactions.asking import issues_of, json_of, patient, read, versions
 
 
 async def test_a_created_resource_gets_an_id_of_ours(fhir: Fhir) -> None:
     """The answer is 201 with version 1 and its location; id, version and time sent are ignored."""
-    sent = patient("mine", active=True, meta={"versionId": "9", "lastUpdated": "2001-01-01T00:00:00Z"})
+    sent = patient(
+        "mine", active=True, meta={"versionId": "9", "lastUpdated": "2001-01-01T00:00:00Z"}
+    )
     response = await fhir(Request("create", "Patient", body=sent))
     id = json_of(response)["id"]
 
@@ -30,7 +33,11 @@ async def test_concurrent_creates_are_all_there(fhir: Fhir) -> None:
     """64 creates make 64 resources, each with a history of one version that says POST."""
     answers = await asyncio.gather(
         *(
-            fhir(Request("create", "Patient", body={"resourceType": "Patient", "multipleBirthInteger": n}))
+            fhir(
+                Request(
+                    "create", "Patient", body={"resourceType": "Patient", "multipleBirthInteger": n}
+                )
+            )
             for n in range(64)
         )
     )
@@ -43,19 +50,17 @@ async def test_concurrent_creates_are_all_there(fhir: Fhir) -> None:
     assert only["request"] == {"method": "POST", "url": "Patient"}
 
 
-async def test_an_id_that_is_taken_does_not_overwrite(server: Server, fhir: Fhir) -> None:
+async def test_an_id_that_is_taken_does_not_overwrite(
+    fhir: Fhir, settings: Settings, mongodb_uri: str
+) -> None:
     """Should a new id be there already, the resource there stays what it is."""
     await fhir(Request("update", "Patient", "taken", body=patient("taken", active=True)))
     ids = iter(["taken", "free"])
-    context = replace(server.context, new_id=lambda: next(ids))
-    context = replace(
-        context,
-        store=replace(context.store, timeouts=replace(context.store.timeouts, write_s=0.5)),
-    )
-
-    await answer(
-        server.registry, Request("create", "Patient", body={"resourceType": "Patient"}), context
-    )
+    hasty = settings.model_copy(update={"write_timeout_s": 0.5})
+    async with opened(hasty, mongodb_uri) as other:
+        context = replace(other.context, new_id=lambda: next(ids))
+        created = Request("create", "Patient", body={"resourceType": "Patient"})
+        await answer(other.registry, created, context)
 
     assert (await read(fhir, "Patient/taken"))["active"] is True
 

@@ -34,7 +34,7 @@ def pointing(value: str) -> Resource:
 
 
 async def written(fhir: Fhir, resource: Resource, target: str, own: str = "") -> tuple[Any, str]:
-    """Post ``resource`` with a Patient of fullUrl ``target``; return it as stored, and the Patient."""
+    """Post ``resource`` and a Patient of fullUrl ``target``; return what is stored, and where."""
     response = await fhir(
         bundle(
             entry("POST", resource["resourceType"], resource, own),
@@ -96,11 +96,20 @@ REPLACED: dict[str, Resource] = {
     ),
     "a reference in an extension of a primitive": patient_with(
         birthDate="1970-01-01",
-        _birthDate={"extension": [{"url": "http://a.org/x", "valueReference": {"reference": "{}"}}]},
+        _birthDate={
+            "extension": [{"url": "http://a.org/x", "valueReference": {"reference": "{}"}}]
+        },
     ),
     "a reference in a contained resource": patient_with(
-        contained=[{"resourceType": "Observation", "id": "c", "status": "final",
-                    "code": {"text": "x"}, "subject": {"reference": "{}"}}],
+        contained=[
+            {
+                "resourceType": "Observation",
+                "id": "c",
+                "status": "final",
+                "code": {"text": "x"},
+                "subject": {"reference": "{}"},
+            }
+        ],
         extension=[{"url": "http://a.org/x", "valueReference": {"reference": "#c"}}],
     ),
     "a uri in an extension": patient_with(extension=[{"url": "http://a.org/x", "valueUri": "{}"}]),
@@ -132,9 +141,13 @@ REPLACED: dict[str, Resource] = {
 }
 
 KEPT: dict[str, Resource] = {
-    "the value of an identifier": patient_with(identifier=[{"system": "urn:ietf:rfc:3986", "value": "{}"}]),
+    "the value of an identifier": patient_with(
+        identifier=[{"system": "urn:ietf:rfc:3986", "value": "{}"}]
+    ),
     "a plain string": patient_with(name=[{"family": "{}"}]),
-    "a string in an extension": patient_with(extension=[{"url": "http://a.org/x", "valueString": "{}"}]),
+    "a string in an extension": patient_with(
+        extension=[{"url": "http://a.org/x", "valueString": "{}"}]
+    ),
     "the display of a reference": patient_with(generalPractitioner=[{"display": "{}"}]),
     "the text of the narrative": patient_with(
         text={"status": "generated", "div": f'<div xmlns="{XHTML}">see {{}}</div>'}
@@ -192,7 +205,9 @@ async def test_a_fragment_stays_behind_the_link(fhir: Fhir, resource: str, targe
     def with_link(link: str) -> Resource:
         if resource == "valueUri":
             return patient_with(extension=[{**extension, "valueUri": f"{link}#part"}])
-        return patient_with(extension=[{**extension, "valueReference": {"reference": f"{link}#part"}}])
+        return patient_with(
+            extension=[{**extension, "valueReference": {"reference": f"{link}#part"}}]
+        )
 
     stored, place = await written(fhir, with_link(target), target)
 
@@ -200,7 +215,7 @@ async def test_a_fragment_stays_behind_the_link(fhir: Fhir, resource: str, targe
 
 
 async def test_a_reference_to_a_version_stays_one(fhir: Fhir) -> None:
-    """http.html#trules: "Version-specific references should remain as version-specific references"."""
+    """ibid.: "Version-specific references should remain as version-specific references"."""
     stored, place = await written(fhir, pointing(f"{FULL}/_history/4"), FULL)
 
     assert stored["subject"]["reference"] == f"{place}/_history/1"

@@ -107,7 +107,9 @@ async def test_an_entry_says_how_its_version_came_about(written: Fhir) -> None:
     """Request and response of each entry are those of the write; a deletion has no resource."""
     await written(bundle(entry("POST", "Flag", FLAG)))
     [[*entries]] = await pages(written, history("", ("_count", "50")))
-    shown = [(e["request"]["method"], e["response"]["status"][:3], "resource" in e) for e in entries]
+    shown = [
+        (e["request"]["method"], e["response"]["status"][:3], "resource" in e) for e in entries
+    ]
 
     assert shown == [
         ("POST", "201", True),
@@ -153,7 +155,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize("count", ["1", "50"])
-@pytest.mark.parametrize(("parameter", "expected"), TIMES.items(), ids=lambda v: "=".join(v))
+@pytest.mark.parametrize(("parameter", "expected"), TIMES.items(), ids="=".join)
 async def test_a_history_of_some_time(
     written: Fhir, parameter: tuple[str, str], expected: list[str], count: str
 ) -> None:

@@ -183,7 +183,10 @@ async def test_a_counter_under_contention_counts_right(fhir: Fhir) -> None:
 UNCHANGED = {
     "the same": lambda r: r,
     "members in another order": lambda r: dict(reversed(list(r.items()))),
-    "inner members in another order": lambda r: {**r, "name": [dict(reversed(r["name"][0].items()))]},
+    "inner members in another order": lambda r: {
+        **r,
+        "name": [dict(reversed(r["name"][0].items()))],
+    },
     "an old version and time": lambda r: {
         **r,
         "meta": {**r["meta"], "versionId": "77", "lastUpdated": "2001-01-01T00:00:00Z"},
@@ -209,7 +212,10 @@ async def test_an_update_that_changes_nothing_makes_no_version(fhir: Fhir, edit)
 
 CHANGED = {
     "a list in another order": lambda r: {**r, "name": [{"family": "R", "given": ["K", "A"]}]},
-    "a digit more": lambda r: {**r, "extension": [{**r["extension"][0], "valueDecimal": Decimal("1.00")}]},
+    "a digit more": lambda r: {
+        **r,
+        "extension": [{**r["extension"][0], "valueDecimal": Decimal("1.00")}],
+    },
     "a tag": lambda r: {**r, "meta": {"tag": [{"code": "a"}]}},
     "an element less": lambda r: {k: v for k, v in r.items() if k != "extension"},
 }
@@ -231,9 +237,7 @@ CLOCKS = {
     "stands still": [NOON] * 6,
     "goes back": [NOON - timedelta(hours=n) for n in range(6)],
     "goes back and forth": [NOON + timedelta(seconds=n) for n in (0, -5, 1, -1, 1, 1)],
-    "is in another zone": [
-        (NOON + timedelta(seconds=n)).astimezone(tz=None) for n in range(6)
-    ],
+    "is in another zone": [(NOON + timedelta(seconds=n)).astimezone(tz=None) for n in range(6)],
     "goes by microseconds": [NOON + timedelta(microseconds=n) for n in range(6)],
 }
 

@@ -79,7 +79,7 @@ def test_an_expansion(definitions: Definitions) -> None:
     genders = definitions.codes("http://hl7.org/fhir/ValueSet/administrative-gender")
     statuses = definitions.codes("http://hl7.org/fhir/ValueSet/issue-type")
 
-    assert genders == {(system, code) for code in ("male", "female", "other", "unknown")}
+    assert genders == frozenset((system, code) for code in ("male", "female", "other", "unknown"))
     assert statuses is not None
     assert ("http://hl7.org/fhir/issue-type", "not-found") in statuses  # below "processing"
     assert definitions.codes("http://example.org/nothing") is None
@@ -99,4 +99,4 @@ def test_both_forms_of_a_package_are_read(tmp_path: Path, suffix: str) -> None:
         '{"resourceType":"ValueSet","url":"http://b","compose":{"include":[{"system":"http://a"}]}}'
     )
 
-    assert load_definitions(tmp_path).codes("http://b") == {("http://a", "x")}
+    assert load_definitions(tmp_path).codes("http://b") == frozenset([("http://a", "x")])

@@ -1,8 +1,13 @@
 """What the tests of the store share: a server for properties, and a listener on the wire."""
 
+import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +16,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from fhir_server.app import Server, opened
 from fhir_server.settings import Settings
-from fhir_server.store import client
+from fhir_server.store import client, embedded
 
 
 @pytest.fixture
@@ -66,3 +71,58 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Stoppable:
+    """Two servers on a mongod that can be made to stand still: one is hasty, one is patient."""
+
+    def __init__(self, pid: int, hasty: Server, patient: Server) -> None:
+        """Hold them; nothing is stopped yet."""
+        self.hasty, self.patient = hasty, patient
+        self._pid = pid
+        self._at, self._nth = "", 0
+        self.stopped = asyncio.Event()
+
+    def stop_at(self, command: str, nth: int = 1) -> None:
+        """Stop mongod when the driver is about to send ``command`` for the ``nth`` time, once."""
+        self._at, self._nth = command, nth
+
+    def sending(self, command: str) -> None:
+        """Stop it if this is the command."""
+        self._nth -= command == self._at
+        if command == self._at and self._nth == 0:
+            os.kill(self._pid, signal.SIGSTOP)
+            self.stopped.set()
+
+    def go_on(self) -> None:
+        """Let mongod do what lies in its socket."""
+        os.kill(self._pid, signal.SIGCONT)
+
+
+@pytest.fixture
+async def stoppable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stoppable]:
+    """Two servers on a mongod of the test's own, which the test may stop (SIGSTOP)."""
+    own = await embedded.start(tmp_path, cache_mb=256)
+    found: list[Stoppable] = []
+
+    class Watch(Commands):
+        def started(self, event: CommandStartedEvent) -> None:
+            for one in found:
+                one.sending(event.command_name)
+
+    patient = Settings.model_validate({})
+    hasty = patient.model_copy(update={"write_timeout_s": 0.6, "request_timeout_s": 0.6})
+    try:
+        async with opened(patient, own.uri) as second:
+            await second.context.store.indexes.ensure(["Patient"])
+            listening = partial(AsyncMongoClient, event_listeners=[Watch()])
+            monkeypatch.setattr(client, "AsyncMongoClient", listening)
+            async with opened(hasty, own.uri) as first:
+                await first.context.store.indexes.ensure(["Patient"])
+                found.append(Stoppable(own.pid, first, second))
+                yield found[0]
+                found[0].go_on()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(own.pid, signal.SIGCONT)
+        await own.stop()

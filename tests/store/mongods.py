@@ -68,9 +68,11 @@ def bare_mongod(data: Path, *options: str) -> Iterator[str]:
     )
     uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     try:
-        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=20_000) as client:
-            with suppress(PyMongoError):
-                client.admin.command("ping")
+        with (
+            MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=20_000) as client,
+            suppress(PyMongoError),
+        ):
+            client.admin.command("ping")
         yield uri
     finally:
         process.kill()

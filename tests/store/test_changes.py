@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from fhir_server.outcome import FhirError
 from fhir_server.search.index import Indexed
 from fhir_server.store.changes import Change, Judge, Judged
-from fhir_server.store.documents import Document, stamped
+from fhir_server.store.documents import Document, document, stamped
 
 NOW = datetime(2024, 2, 29, 12, 0, 0, 500000, tzinfo=UTC)
 PATIENT: dict[str, Any] = {"resourceType": "Patient", "id": "p", "active": True}
 OTHER: dict[str, Any] = {"resourceType": "Patient", "id": "p", "active": False}
-JUDGE = Judge(lambda _: Indexed({"k": 1}, ("Patient/p",), ("s|c",)), resource_bytes_max=10_000)
+NOTHING = Indexed({}, (), ())
+JUDGE = Judge(lambda _: NOTHING, resource_bytes_max=10_000)
 
 
 def change(resource: dict[str, Any] | None = PATIENT, **members: Any) -> Change:
@@ -40,7 +41,8 @@ def at(version: int, resource: dict[str, Any] | None = PATIENT) -> Document:
 
 def judged_at(version: int, resource: dict[str, Any], moment: datetime) -> Document:
     """Return the document of ``resource`` as ``version``."""
-    return JUDGE.document(change(resource), resource, version, moment)
+    whole = stamped(resource, "p", version, moment)
+    return document(whole, NOTHING, interaction="update", bytes_max=10_000)
 
 
 def tags(text: str | None) -> frozenset[str] | None:
@@ -85,8 +87,8 @@ IF_NONE_MATCH = {
 def test_if_match(text: str | None, state: str, kind: dict[str, Any] | None) -> None:
     """A change is made only over a version that the client names.
 
-    A tag of the tombstone itself (``2`` over a deletion in version 2) is left open: RFC 9110 says no,
-    but clients that know of the deletion mean it.
+    A tag of the tombstone itself (``2`` over a deletion in version 2) is left open: RFC 9110 says
+    no, but clients that know of the deletion mean it.
     """
     asked = change(kind, if_match=tags(text))
     if state == "deleted at 2" and text in ("2", "1 2", "* 9"):
@@ -149,11 +151,16 @@ def shuffled(value: Any) -> Any:
 
 
 LEAVES = (
-    st.text(max_size=5) | st.booleans() | st.integers(-5, 5) | st.sampled_from([Decimal("1.0"), Decimal("1.00"), Decimal("0.1")])
+    st.text(max_size=5)
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from([Decimal("1.0"), Decimal("1.00"), Decimal("0.1")])
 )
 TREES = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -62,7 +62,9 @@ async def test_every_write_is_acknowledged_by_a_majority_and_journaled(
 ) -> None:
     """Each writing command outside of a transaction, and each commit, says w: majority, j: true."""
     assert all(status < 300 for status in await everything(listened))
-    alone = [one for one in commands.named(*WRITES) if "txnNumber" not in one or "autocommit" not in one]
+    alone = [
+        one for one in commands.named(*WRITES) if "txnNumber" not in one or "autocommit" not in one
+    ]
     commits = commands.named("commitTransaction", "abortTransaction")
 
     assert len(alone) >= 5
@@ -94,16 +96,21 @@ async def test_every_read_sees_what_a_majority_has(listened: Server, commands: C
     levels = {
         (next(iter(one)), one.get("readConcern", {}).get("level"))
         for one in outside
-        if not one[next(iter(one))] == 1 and next(iter(one)) != "count"
+        if one[next(iter(one))] != 1 and next(iter(one)) != "count"
     }
 
     assert {level for _, level in levels} == {"majority"}
-    assert all("$readPreference" not in one or one["$readPreference"]["mode"] == "primary" for one in outside)
+    assert all(
+        "$readPreference" not in one or one["$readPreference"]["mode"] == "primary"
+        for one in outside
+    )
 
 
 async def test_the_control_sees_a_weaker_concern(listened: Server, commands: Commands) -> None:
     """The control: a write that asks for less is seen on the wire, so the tests above can fail."""
-    weak = listened.database.with_options(write_concern=listened.database.write_concern.__class__(w=1))
+    weak = listened.database.with_options(
+        write_concern=listened.database.write_concern.__class__(w=1)
+    )
     await weak["Control"].insert_one({"_id": 1})
 
     assert concern(commands.named("insert")[-1]) == (1, None)
@@ -147,9 +154,7 @@ async def test_a_replica_set_passes(mongodb_uri: str) -> None:
         await connected.close()
 
 
-async def test_nobody_there_is_named(
-    unused_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nobody_there_is_named(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing listens the message names the setting; readiness is no, not an error."""
     monkeypatch.setattr(client, "SERVER_SELECTION_TIMEOUT_MS", 300)
     connected = connect(f"mongodb://127.0.0.1:{unused_port}/", connections_max=2)

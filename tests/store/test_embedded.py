@@ -1,6 +1,7 @@
 """ARCHITECTURE.md, section 16.5: the embedded mongod."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -69,11 +70,16 @@ async def marks(own: Embedded) -> list[int]:
         return [one["_id"] for one in await client["test"]["marks"].find().sort("_id").to_list()]
 
 
+def _python(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a Python with ``program``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True
+    )
+
+
 async def owner(data: Path) -> tuple[subprocess.Popen[str], int]:
     """Start a process that owns the mongod of ``data``; return it and the mongod's id."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(data)], stdout=subprocess.PIPE, text=True
-    )
+    process = _python(OWNER, str(data))
     assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
     process.stdout.close()
@@ -162,7 +168,7 @@ async def test_a_foreign_process_of_the_same_id_is_left_alone(
     """After a power cut the old process id may belong to anybody: it is no mongod of ours."""
     own = await start(tmp_path)
     await own.stop()
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    stranger = _python("import time; time.sleep(600)")
     try:
         state = json.loads((tmp_path / "mongod.json").read_text())
         (tmp_path / "mongod.json").write_text(json.dumps({**state, "pid": stranger.pid}))
@@ -176,7 +182,7 @@ async def test_a_foreign_process_of_the_same_id_is_left_alone(
         assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.communicate()
 
 
 async def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path, pids: set[int]) -> None:
@@ -263,7 +269,7 @@ async def test_a_broken_state_file_is_no_obstacle(
 # What stands in the place of mongod -> what the message must say.
 BINARIES = {
     "a library is missing": (
-        "#!/bin/sh\necho 'mongod: error while loading shared libraries: libcrypto.so.3' >&2\nexit 127\n",
+        "#!/bin/sh\necho 'mongod: cannot open shared object libcrypto.so.3' >&2\nexit 127\n",
         "libcrypto.so.3",
     ),
     "it ends without a word": ("#!/bin/sh\nexit 1\n", "cannot run on this machine"),
@@ -305,7 +311,7 @@ async def test_a_binary_that_may_not_be_run_is_explained(
 
 async def test_no_binary_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the message names both ways out."""
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(UnfitDatabaseError, match=r"FHIR_MONGODB_URI .*fhir-server\[embedded\]"):
         embedded.binary()
@@ -350,7 +356,9 @@ async def test_a_mongodb_without_transactions_is_refused(
     tmp_path: Path, settings: Settings, options: tuple[str, ...], words: str
 ) -> None:
     """The message has the command that mends it."""
-    with bare_mongod(tmp_path / "db", *options) as uri:
-        with pytest.raises(UnfitDatabaseError, match=words):
-            async with opened(settings, uri):
-                pass
+    with (
+        bare_mongod(tmp_path / "db", *options) as uri,
+        pytest.raises(UnfitDatabaseError, match=words),
+    ):
+        async with opened(settings, uri):
+            pass

@@ -1,0 +1,163 @@
+"""Reliability, section 4: writes that arrive together are committed together, each judged alone."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from fhir_server.app import Server
+from fhir_server.outcome import FhirError
+from fhir_server.store.changes import Change
+from fhir_server.store.documents import Stored
+from tests.store.conftest import Commands, Stoppable
+from tests.store.mongods import until
+
+NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+WRITERS = 12
+
+
+def update(id: str, **members: Any) -> Change:
+    """Return an update of a Patient, of one version if ``if_match`` names it."""
+    matching = members.pop("if_match", None)
+    resource = {"resourceType": "Patient", **members}
+    return Change("update", "Patient", id, resource, if_match=matching)
+
+
+async def together(server: Server, changes: list[Change]) -> list[Stored | BaseException]:
+    """Make all of ``changes`` at once, each for itself."""
+    store = server.context.store
+    answers = await asyncio.gather(
+        *(store.write([change], NOW) for change in changes), return_exceptions=True
+    )
+    return [one[0] if isinstance(one, list) else one for one in answers]
+
+
+async def test_writes_that_arrive_together_share_transactions(
+    listened: Server, commands: Commands
+) -> None:
+    """64 replacements at once take far fewer commits than 64, and are all there."""
+    changes = [update(f"p{number}") for number in range(64)]
+    await listened.context.store.write(changes, NOW)
+    commands.sent.clear()
+    answers = await together(listened, [update(f"p{n}", active=True) for n in range(64)])
+
+    assert {one.version for one in answers if isinstance(one, Stored)} == {2}
+    assert len(answers) == 64
+    assert len(commands.named("commitTransaction")) <= 32
+
+
+async def test_a_refused_write_delays_and_fails_nobody_else(server: Server) -> None:
+    """Of writes that travel together each has its own answer: its version, or its refusal."""
+    await server.context.store.write([update(f"p{n}") for n in range(30)], NOW)
+    large = "x" * (server.context.settings.resource_bytes_max + 1)
+    changes = [
+        update(f"p{n}", active=True)
+        if n % 3 == 0
+        else update(f"p{n}", active=True, if_match=frozenset({"9"}))
+        if n % 3 == 1
+        else update(f"p{n}", language=large)
+        for n in range(30)
+    ]
+    answers = await together(server, changes)
+    statuses = [one.status if isinstance(one, FhirError) else 200 for one in answers]
+
+    assert statuses == [200, 412, 413] * 10
+    for number in range(30):
+        found = await server.context.store.read("Patient", f"p{number}")
+        assert found is not None
+        assert found.version == (2 if number % 3 == 0 else 1)
+
+
+async def test_writers_of_one_resource_never_share_a_batch(server: Server) -> None:
+    """48 writers of three resources: every version is written, none twice."""
+    changes = [update(f"p{n % 3}", language=f"x-{n}") for n in range(48)]
+    answers = await together(server, changes)
+    versions = sorted((one.id, one.version) for one in answers if isinstance(one, Stored))
+
+    assert versions == [(f"p{k}", version) for k in range(3) for version in range(1, 17)]
+
+
+async def test_a_client_that_leaves_takes_nobody_along(server: Server) -> None:
+    """Of 40 writers every other one is cancelled at once; the others are all answered."""
+    store = server.context.store
+    await store.write([update("first")], NOW)
+    tasks = [asyncio.create_task(store.write([update(f"p{n}")], NOW)) for n in range(40)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert all(isinstance(one, list) for one in answers[1::2])
+    for number in range(1, 40, 2):
+        assert await store.read("Patient", f"p{number}") is not None
+    [after] = await store.write([update("after")], NOW)
+    assert after.version == 1
+
+
+# Kind -> whether the resource is there before, and the change.
+KINDS: dict[str, tuple[bool, Any]] = {
+    "update with If-Match": (
+        True,
+        lambda id: update(id, language=f"x-{id}", if_match=frozenset({"1"})),
+    ),
+    "update": (True, lambda id: update(id, language=f"x-{id}")),
+    "creation with If-None-Match": (
+        False,
+        lambda id: Change(
+            "update",
+            "Patient",
+            id,
+            {"resourceType": "Patient", "language": f"x-{id}"},
+            if_none_match=frozenset({"*"}),
+        ),
+    ),
+    "create": (
+        False,
+        lambda id: Change(
+            "create", "Patient", id, {"resourceType": "Patient", "language": f"x-{id}"}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("there", "change"), KINDS.values(), ids=KINDS)
+async def test_a_commit_whose_answer_is_lost_is_never_answered_as_a_refusal(
+    stoppable: Stoppable, there: bool, change: Any
+) -> None:
+    """Section 1: a 4xx says that nothing was written, also when a batch is judged again.
+
+    The database stands still when a batch is to be committed, until the deadline is over; then it
+    commits. Each writer must be told its version, or 503; 412 over its own write would be a lie.
+    """
+    patient = stoppable.patient.context.store
+    ids = [f"p{number}" for number in range(WRITERS)]
+    if there:
+        await patient.write([update(id) for id in ids], NOW)
+    # Two writers keep the line busy; the others gather behind them and go as one batch, whose
+    # commit is the third where the two need one as well.
+    stoppable.stop_at("commitTransaction", nth=3 if there else 1)
+
+    async def release() -> None:
+        await stoppable.stopped.wait()
+        end = time.monotonic() + 0.9  # longer than the deadline of the hasty server
+        await until(lambda: time.monotonic() > end, "the deadline")
+        stoppable.go_on()
+
+    releasing = asyncio.create_task(release())
+    answers = await together(stoppable.hasty, [change(id) for id in ids])
+    await releasing
+    await patient.write([update("marker")], NOW)
+
+    for id, answer in zip(ids, answers, strict=True):
+        found = await patient.read("Patient", id)
+        own = found is not None and f'"x-{id}"'.encode() in found.json
+        if isinstance(answer, Stored):
+            assert own
+            assert found is not None
+            assert found.version == answer.version == (2 if there else 1)
+            assert answer.created is not there
+        else:
+            assert isinstance(answer, FhirError)
+            assert answer.status == 503, (id, str(answer), own)

@@ -1,0 +1,218 @@
+"""https://hl7.org/fhir/R4/search.html#sort and https://hl7.org/fhir/R4/http.html#paging
+
+Walking a search by pages of any size, in any order, gives each match once; missing values are last.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import groupby, pairwise
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from fhir_server.app import Server
+from fhir_server.messages import Request
+from fhir_server.search.plan import Plan
+from fhir_server.search.sort import sort_keys
+from fhir_server.store.changes import Change
+from tests.conftest import Fhir
+from tests.interactions.asking import BASE, json_of
+
+NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+COUNT = 41
+CHANCE = random.Random(7)
+
+
+def _patient(number: int) -> dict[str, Any]:
+    resource: dict[str, Any] = {"resourceType": "Patient", "id": f"p{number:02}"}
+    families = CHANCE.sample(["Ahmed", "begum", "Çelik", "Das", "Ērglis"], CHANCE.randint(0, 3))
+    if families:
+        resource["name"] = [{"family": family} for family in families]
+    if CHANCE.random() < 0.7:
+        resource["birthDate"] = CHANCE.choice(["1970", "1970-01", "1970-01-01", "1999-12-31"])
+    if CHANCE.random() < 0.5:
+        resource["gender"] = CHANCE.choice(["male", "female", "other"])
+    if CHANCE.random() < 0.5:
+        resource["generalPractitioner"] = [{"reference": f"Practitioner/{CHANCE.randint(1, 3)}"}]
+    return resource
+
+
+def _observation(number: int) -> dict[str, Any]:
+    resource: dict[str, Any] = {
+        "resourceType": "Observation",
+        "id": f"o{number:02}",
+        "status": "final",
+        "code": {"text": "x"},
+    }
+    if CHANCE.random() < 0.7:
+        value = CHANCE.choice(["1.0", "1.00", "-3", "1e2", "0.1", "99999999999999999999.5"])
+        resource["valueQuantity"] = {"value": Decimal(value), "code": "mg"}
+    if CHANCE.random() < 0.7:
+        resource["effectiveDateTime"] = CHANCE.choice(
+            ["2020", "2020-05-05T05:05:05.123Z", "2019-01"]
+        )
+    return resource
+
+
+RESOURCES = [make(number) for number in range(COUNT) for make in (_patient, _observation)]
+# Type, _sort -> the value of a resource that it is ordered by, where that is easily said.
+SORTS: dict[str, tuple[str, ...]] = {
+    "Patient": (
+        *("_id", "-_id", "_lastUpdated", "-_lastUpdated", "birthdate", "-birthdate"),
+        *("family", "-family", "gender", "-gender", "general-practitioner", "-active"),
+        *("birthdate,-family", "-gender,birthdate,_id", "family,-_lastUpdated", "name"),
+        *("deceased", "-death-date", "gender,-birthdate,family,general-practitioner"),
+    ),
+    "Observation": (
+        "value-quantity",
+        "-value-quantity",
+        "date",
+        "-date",
+        "code,-date",
+        "-combo-value-quantity",
+    ),
+}
+CASES = [(type, sort) for type, sorts in SORTS.items() for sort in sorts]
+
+
+def plan(server: Server, type: str, sort: str, count: int) -> Plan:
+    """Return the search for everything of ``type`` in the order of ``sort``."""
+    keys = sort_keys(sort.split(",") if sort else [], server.context.parameters.of(type))
+    return Plan(type, {}, keys, count, "none", "", (), None, "")
+
+
+async def walked(server: Server, first: Plan) -> list[str]:
+    """Return the ids of all pages, in their order."""
+    ids: list[str] = []
+    wanted = first
+    for _ in range(200):
+        page = await server.context.store.search(wanted)
+        assert len(page.entries) <= wanted.count
+        ids += [one.id for one in page.entries]
+        if page.after is None:
+            return ids
+        assert page.entries
+        wanted = replace(wanted, after=page.after)
+    raise AssertionError("the pages do not end")
+
+
+@pytest.fixture
+async def filled(server: Server) -> Server:
+    """The server with the resources, written in three different milliseconds."""
+    for start in range(0, len(RESOURCES), 30):
+        changes = [
+            Change("update", one["resourceType"], one["id"], one)
+            for one in RESOURCES[start : start + 30]
+        ]
+        await server.context.store.write(changes, NOW.replace(microsecond=start * 1000))
+    await server.context.store.write(
+        [Change("update", "Patient", "gone", {"resourceType": "Patient"})], NOW
+    )
+    await server.context.store.write([Change("delete", "Patient", "gone")], NOW)
+    return server
+
+
+async def test_any_order_and_any_page_size_give_each_match_once(filled: Server) -> None:
+    """Every _sort gives the same ids in the same order on pages of 1, 3, 7 and all."""
+    for type, sort in CASES:
+        whole = await walked(filled, plan(filled, type, sort, 1000))
+        assert sorted(whole) == sorted(r["id"] for r in RESOURCES if r["resourceType"] == type), (
+            sort
+        )
+        for count in (1, 3, 7):
+            assert await walked(filled, plan(filled, type, sort, count)) == whole, (sort, count)
+
+
+def _families(resource: dict[str, Any]) -> list[str]:
+    plain = str.maketrans("çē", "ce")
+    return [n["family"].lower().translate(plain) for n in resource.get("name", ())]
+
+
+def _birth(resource: dict[str, Any]) -> list[str]:
+    return [(resource["birthDate"] + "-01-01")[:10]] if "birthDate" in resource else []
+
+
+def _value(resource: dict[str, Any]) -> list[Decimal]:
+    return [resource["valueQuantity"]["value"]] if "valueQuantity" in resource else []
+
+
+ORDERED: dict[str, tuple[str, Callable[[dict[str, Any]], list[Any]], bool]] = {
+    "family": ("Patient", _families, False),
+    "-family": ("Patient", _families, True),
+    "birthdate": ("Patient", _birth, False),
+    "-birthdate": ("Patient", _birth, True),
+    "value-quantity": ("Observation", _value, False),
+    "-value-quantity": ("Observation", _value, True),
+}
+
+
+async def test_values_rise_or_fall_and_missing_ones_are_last(filled: Server) -> None:
+    """The least value of several counts on the way up, the greatest on the way down."""
+    by_id = {one["id"]: one for one in RESOURCES}
+    for sort, (type, values_of, descending) in ORDERED.items():
+        ids = await walked(filled, plan(filled, type, sort, 5))
+        pick = max if descending else min
+        values = [pick(values_of(by_id[id])) if values_of(by_id[id]) else None for id in ids]
+        there = [value for value in values if value is not None]
+        # Quantities are ordered by the lower bound of what their digits leave open: 1.0 is 0.95 on.
+        slack = Decimal("0.5") if type == "Observation" else None
+
+        assert None not in values[: len(there)], sort
+        for one, other in pairwise(reversed(there) if descending else there):
+            assert one <= (other if slack is None else other + slack), (sort, there)
+
+
+async def test_ties_are_ordered_by_id(filled: Server) -> None:
+    """Among equal values the id decides, up or down, so that pages are the same each time."""
+    by_id = {one["id"]: one for one in RESOURCES}
+    for sort in ("gender", "-gender"):
+        ids = await walked(filled, plan(filled, "Patient", sort, 4))
+        groups = [list(group) for _, group in groupby(ids, lambda id: by_id[id].get("gender"))]
+
+        assert len(groups) == 4
+        assert all(group in (sorted(group), sorted(group)[::-1]) for group in groups)
+
+
+async def test_a_deletion_between_pages_moves_nothing(filled: Server) -> None:
+    """A page begins behind the last key, whether or not that resource is still there."""
+    first = plan(filled, "Patient", "birthdate", 10)
+    page = await filled.context.store.search(first)
+    shown = [one.id for one in page.entries]
+    await filled.context.store.write([Change("delete", "Patient", shown[-1])], NOW)
+    rest = await walked(filled, replace(first, after=page.after))
+
+    assert sorted(shown + rest) == sorted(
+        r["id"] for r in RESOURCES if r["resourceType"] == "Patient"
+    )
+
+
+async def test_links_lead_through_all_pages(filled: Server, fhir: Fhir) -> None:
+    """The next links of a sorted search give each match once, over the front door."""
+    parameters: tuple[tuple[str, str], ...] = (("_sort", "-family,birthdate"), ("_count", "6"))
+    ids: list[str] = []
+    for _ in range(20):
+        request = Request("search-type", "Patient", parameters=parameters, base_url=BASE)
+        page = json_of(await fhir(request))
+        ids += [one["resource"]["id"] for one in page.get("entry", ())]
+        links = {link["relation"]: link["url"] for link in page["link"]}
+        if "next" not in links:
+            break
+        parameters = tuple(parse_qsl(urlsplit(links["next"]).query))
+
+    assert len(ids) == len(set(ids)) == COUNT
+
+
+async def test_totals(filled: Server) -> None:
+    """An accurate total counts what is there, without deletions; a last page alone knows it too."""
+    store = filled.context.store
+    first = plan(filled, "Patient", "", 5)
+
+    assert (await store.search(replace(first, total="accurate"))).total == COUNT
+    assert (await store.search(first)).total is None
+    assert (await store.search(replace(first, count=100))).total == COUNT
+    nothing = await store.search(replace(first, count=0, total="accurate"))
+    assert (nothing.entries, nothing.total) == ((), COUNT)
