@@ -62,6 +62,8 @@ def serve(
 ) -> None:
     """Start the server, with an embedded MongoDB unless FHIR_MONGODB_URI is set."""
     settings = _settings(host=host, port=port, data=data, workers=workers)
+    if settings.mode == "production":
+        _stop("FHIR_MODE=production needs access control, which is not there yet; see SECURITY.md.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     own = asyncio.run(_mongod(settings, guest=False))
     try:

@@ -6,7 +6,6 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -14,51 +13,13 @@ from fastapi.responses import HTMLResponse
 
 from fhir_server import __version__
 from fhir_server.http.facade import Facade
+from fhir_server.http.pages import docs_page, start_page
 from fhir_server.settings import Settings
 
 FHIR_PATH = "/fhir"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FHIR Server</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 1.05rem/1.6 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto;
-  padding: 0 1.2rem; }}
-h1 {{ font-size: 1.7rem; margin-bottom: .2rem; }}
-code {{ font-size: .95em; padding: .1em .3em; border-radius: .3em; background: #8882; }}
-li {{ margin: .5rem 0; }}
-.state {{ color: #26824a; font-weight: 600; }}
-footer {{ margin-top: 2.5rem; font-size: .85rem; opacity: .75; }}
-</style>
-</head>
-<body>
-<main>
-<h1>FHIR Server</h1>
-<p><span class="state">Running.</span> FHIR R4 (4.0.1) on MongoDB, version {version}, in
-{mode} mode. The FHIR base is <code>{base}</code>.</p>
-<ul>
-<li><a href="fhir/metadata?_pretty=true">What it can do</a>: the CapabilityStatement</li>
-<li><a href="fhir/Patient?_pretty=true&amp;_count=10">A first search</a>:
-<code>GET /fhir/Patient</code></li>
-<li><a href="fhir/Patient?name=rahima&amp;_pretty=true">Patients named Rahima</a>,
-if the sample clinic is loaded</li>
-<li><a href="fhir/_history?_pretty=true&amp;_count=10">What was written last</a></li>
-<li><a href="docs">The endpoints beside FHIR</a> (OpenAPI)</li>
-</ul>
-<p>From a shell: <code>curl {base}/Patient?name=rahima</code></p>
-<footer>There is no access control yet: keep this server on loopback, without real patients.
-FHIR&reg; is the registered trademark of HL7.</footer>
-</main>
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +50,20 @@ def site(
         lifespan=lifespan,
         description="The endpoints beside the FHIR base, which describes itself at "
         "[/fhir/metadata](/fhir/metadata).",
+        # FastAPI's own pages load scripts from elsewhere, which a clinic may not reach.
+        docs_url=None,
         redoc_url=None,
     )
 
+    base_url = settings.base_url or f"http://{settings.host}:{settings.port}{FHIR_PATH}"
+
     @pages.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def start_page() -> str:
-        base = settings.base_url or f"http://{settings.host}:{settings.port}{FHIR_PATH}"
-        return _PAGE.format(version=__version__, mode=escape(settings.mode), base=escape(base))
+    async def start() -> str:
+        return start_page(settings, base_url)
+
+    @pages.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        return docs_page(base_url)
 
     @pages.get("/live", summary="Whether the process answers")
     async def live() -> dict[str, str]:

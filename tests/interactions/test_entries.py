@@ -180,12 +180,12 @@ def filled(resource: Resource, link: str) -> Any:
 
 
 @pytest.mark.parametrize("resource", REPLACED.values(), ids=REPLACED)
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-async def test_links_are_replaced(fhir: Fhir, resource: Resource, target: str) -> None:
+async def test_links_are_replaced(fhir: Fhir, resource: Resource) -> None:
     """References, uris, urls and links of the narrative follow the resource they mean."""
-    stored, place = await written(fhir, filled(resource, target), target)
+    for target in TARGETS.values():
+        stored, place = await written(fhir, filled(resource, target), target)
 
-    assert stored == filled(resource, place)
+        assert stored == filled(resource, place), target
 
 
 @pytest.mark.parametrize("resource", KEPT.values(), ids=KEPT)
