@@ -183,7 +183,7 @@ async def _prepare(settings: Settings, *, sample: bool) -> None:
 def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
     base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
     site = base.removesuffix("/fhir")
-    console.print(f"FHIR R4 at [bold]{base}[/bold]; a page to start from at {site}/")
+    console.print(f"FHIR R4 at [bold]{base}[/bold]; start from {site}/", soft_wrap=True)
     if own is not None:
         console.print(
             f"MongoDB is embedded, its files are in {settings.data.resolve()}. That is for trying "

@@ -71,6 +71,7 @@ def test_settings_come_from_a_file_too(tmp_path: Path) -> None:
     assert "FHIR_PORT" in command("serve", folder=tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_a_mongodb_that_is_not_there_is_explained(tmp_path: Path) -> None:
     """Exit code 2 and one sentence that names the setting; no stack trace."""
     done = command("check", folder=tmp_path, mongodb_uri="mongodb://127.0.0.1:1/")
@@ -143,6 +144,7 @@ def test_a_port_that_is_taken_is_explained(serving: Serving, tmp_path: Path) -> 
     assert (serving.data / "mongodb" / "mongod.lock").read_text() == ""
 
 
+@pytest.mark.slow
 def test_interrupting_it_is_a_clean_end(serving: Serving) -> None:
     """Ctrl-C ends it as SIGTERM does, without a stack trace."""
     serving.start()
@@ -154,6 +156,7 @@ def test_interrupting_it_is_a_clean_end(serving: Serving) -> None:
     assert "Traceback" not in serving.said
 
 
+@pytest.mark.slow
 def test_load_and_check(tmp_path: Path) -> None:
     """A folder is loaded once and again; errors are listed at the end with exit code 1."""
     data = str(tmp_path / "data")

@@ -6,14 +6,13 @@ The only module that turns text into resources or resources into text.
 """
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 import re2 as re
 
-from fhir_server.outcome import FhirError, Issue, invalid_value, too_large
+from fhir_server.outcome import FhirError, Issue, invalid_value
 
 Json = dict[str, Any]
 
@@ -189,12 +188,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> Json:
             Issue("structure", f"The member {twice[:80]!r} stands twice in one object of the body.")
         )
     return members
-
-
-def lines(text: bytes, *, line_bytes_max: int) -> Iterator[bytes]:
-    """Yield the lines of NDJSON that are not blank. Raises ``too-long`` for an overlong one."""
-    for line in text.split(b"\n"):
-        if len(line) > line_bytes_max:
-            raise too_large("A line", line_bytes_max)
-        if line.strip():
-            yield line

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
-from fhir_server.r4.json import canonical, decode, decode_stored, encode, lines, pretty
+from fhir_server.r4.json import canonical, decode, decode_stored, encode, pretty
 
 DECIMALS = [
     *(
@@ -120,10 +120,3 @@ def test_the_order_of_members_does_not_count_for_equality(value: dict[str, int])
     """The canonical text is the same for the same members in another order."""
     assert canonical(value) == canonical(dict(reversed(value.items())))
     assert json.loads(canonical(value)) == value
-
-
-def test_lines_are_bounded() -> None:
-    """Blank lines are passed over, an overlong one is refused."""
-    assert list(lines(b'{"a":1}\n\n {"b":2}\r\n', line_bytes_max=9)) == [b'{"a":1}', b' {"b":2}\r']
-    with pytest.raises(FhirError, match="limit of 3"):
-        list(lines(b"12345", line_bytes_max=3))

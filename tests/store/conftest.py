@@ -94,6 +94,10 @@ class Stoppable:
             os.kill(self._pid, signal.SIGSTOP)
             self.stopped.set()
 
+    def kill(self) -> None:
+        """Kill mongod."""
+        os.kill(self._pid, signal.SIGKILL)
+
     def go_on(self) -> None:
         """Let mongod do what lies in its socket."""
         os.kill(self._pid, signal.SIGCONT)
@@ -121,7 +125,6 @@ async def stoppable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
                 await first.context.store.indexes.ensure(["Patient"])
                 found.append(Stoppable(own.pid, first, second))
                 yield found[0]
-                found[0].go_on()
     finally:
         with suppress(ProcessLookupError):
             os.kill(own.pid, signal.SIGCONT)

@@ -109,6 +109,7 @@ async def test_it_starts_stops_and_starts_again(tmp_path: Path, pids: set[int]) 
     assert seconds < 15
 
 
+@pytest.mark.slow
 async def test_it_listens_on_loopback_only(tmp_path: Path, pids: set[int]) -> None:
     """No other machine can reach it, and its files are the owner's."""
     own = await start(tmp_path)
@@ -199,6 +200,7 @@ async def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path, pids:
     assert (guest.pid, runs(own.pid)) == (own.pid, False)
 
 
+@pytest.mark.slow
 async def test_a_guest_without_an_owner_starts_and_stops_it(tmp_path: Path, pids: set[int]) -> None:
     """``fhir-server load`` without a server has a mongod for itself."""
     guest = await start(tmp_path, guest=True)
@@ -227,6 +229,7 @@ async def test_the_port_of_last_time_is_taken(tmp_path: Path, pids: set[int]) ->
     assert f":{port}/" not in again.uri
 
 
+@pytest.mark.slow
 async def test_the_port_stays_the_same_if_it_can(tmp_path: Path, pids: set[int]) -> None:
     """Whoever noted the port for mongosh finds the database there after a restart."""
     own = await start(tmp_path)

@@ -13,6 +13,7 @@ from fhir_server.app import Server, opened
 from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
+from fhir_server.store.history import Wanted
 from fhir_server.store.resources import ResourceStore
 from fhir_server.store.transactions import StaleRead, repeated, transacted
 from tests.store.conftest import Stoppable
@@ -261,3 +262,28 @@ async def test_a_write_of_unknown_outcome_does_not_promise_that_nothing_was_writ
     assert "Retry-After" in dict(refused.value.headers)
     if written:
         assert "nothing was written" not in str(refused.value).lower()
+
+
+LOST: dict[str, Callable[[Server], Awaitable[Any]]] = {
+    "a creation": lambda server: server.context.store.write([NEW], NOW),
+    "two creations": lambda server: server.context.store.write([NEW, change("other")], NOW),
+    "a type that was never written": lambda server: server.context.store.write(
+        [Change("create", "Basic", "b", {"resourceType": "Basic"})], NOW
+    ),
+    "a read": lambda server: server.context.store.read("Patient", "p"),
+    "an earlier version": lambda server: server.context.store.vread("Patient", "p", 1),
+    "a history": lambda server: server.context.store.history(Wanted("", "", 5)),
+}
+
+
+async def test_a_database_that_is_gone_is_a_503(stoppable: Stoppable) -> None:
+    """Whatever is asked for, the answer comes by the deadline and says when to come again."""
+    stoppable.kill()
+    for name, work in LOST.items():
+        began = time.monotonic()
+        with pytest.raises(FhirError) as refused:
+            await work(stoppable.hasty)
+
+        assert refused.value.status == 503, name
+        assert "Retry-After" in dict(refused.value.headers), name
+        assert time.monotonic() - began < 3, name
