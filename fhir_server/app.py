@@ -38,6 +38,7 @@ from fhir_server.store.changes import Judge
 from fhir_server.store.client import (
     Database,
     check_replica_set,
+    close,
     connect,
     database_of,
     deadline,
@@ -156,7 +157,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
             database,
         )
     finally:
-        await client.close()
+        await close(client)
 
 
 def _calm_garbage_collector() -> None:

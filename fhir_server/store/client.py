@@ -88,6 +88,12 @@ def connect(uri: str, *, connections_max: int) -> Client:
     )
 
 
+async def close(client: Client) -> None:
+    """Close ``client``. A database that is gone is not waited for, to be told of it."""
+    with pymongo.timeout(1.0):
+        await client.close()
+
+
 def database_of(client: Client, name: str) -> Database:
     """Return the database ``name`` with our codec and our concerns."""
     return client.get_database(

@@ -96,7 +96,8 @@ class ResourceStore:
 
         Raises ``conflict`` where a precondition forbids one, ``transient`` under contention.
         """
-        await self.indexes.ensure({change.type for change in changes})
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
             return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
         writer = replace(self.commit.writer, session=self.session)
