@@ -60,8 +60,9 @@ def _wanted(request: Request, context: Context, place: str) -> Wanted:
         type=request.type,
         id=request.id,
         count=count_of(request, settings.page_entries, settings.page_entries_max),
-        since=date_range(since, "_since")[0] if since else None,
-        at=date_range(at, "_at") if at else None,
+        # A plus sign that was not percent-encoded arrives as a space.
+        since=date_range(since.replace(" ", "+"), "_since")[0] if since else None,
+        at=date_range(at.replace(" ", "+"), "_at") if at else None,
         after=(key[0], key[1], key[2], key[3]) if key else None,
     )
 

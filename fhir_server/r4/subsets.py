@@ -18,6 +18,7 @@ SUBSETTED = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
     "code": "SUBSETTED",
 }
+_TEXT = frozenset({"text"})
 _ALWAYS = ("resourceType", "id", "meta")
 
 
@@ -31,7 +32,8 @@ def subset(
     """Return the part of ``resource`` that ``summary`` (one of SUMMARIES) or ``elements`` ask for.
 
     ``elements`` are names of top-level elements (``name``, ``value`` for ``value[x]``); what is
-    mandatory is kept beside them. Unchanged, and not tagged, where everything is asked for.
+    mandatory is kept beside them, and what changes the meaning of the rest (``doNotPerform``,
+    ``modifierExtension``). Unchanged, and not tagged, where everything is asked for.
     """
     type = resource["resourceType"]
     if elements:
@@ -39,7 +41,7 @@ def subset(
     if summary == "true":
         return _tagged(_summary(resource, definitions, type, type))
     if summary == "text":
-        return _tagged(_named(resource, definitions, frozenset({"text"})))
+        return _tagged(_named(resource, definitions, _TEXT))
     if summary == "data":
         return _tagged({name: value for name, value in resource.items() if name != "text"})
     return resource
@@ -55,7 +57,10 @@ def _named(resource: Resource, definitions: Definitions, wanted: frozenset[str])
     type = resource["resourceType"]
     kept = set(_ALWAYS)
     for element in definitions.types[type].elements[type]:
-        if element.name in wanted or element.min > 0:
+        # For the text of a resource the specification lists exactly what is kept; of elements
+        # more may be, and what changes the meaning of the others has to be.
+        is_needed = element.is_modifier and (wanted != _TEXT or element.name == "modifierExtension")
+        if element.name in wanted or element.min > 0 or is_needed:
             kept.update(_members(element))
     return {name: value for name, value in resource.items() if name in kept}
 
@@ -77,14 +82,19 @@ def _summary(value: Resource, definitions: Definitions, type: str, path: str) ->
             kept[name] = member
             continue
         element, member_type = known.get(name.removeprefix("_"), (None, ""))
-        if element is not None and element.is_summary:
-            kept[name] = _each(member, definitions, element, member_type)
+        if element is None or not (element.is_summary or element.is_modifier):
+            continue
+        part = _each(member, definitions, element, member_type)
+        if part not in ({}, []):
+            kept[name] = part
     return kept
 
 
 def _each(value: Any, definitions: Definitions, element: Element, type: str) -> Any:
     if isinstance(value, list):
         return [_each(one, definitions, element, type) for one in value]
+    if type == "Extension":
+        return value  # a modifier extension says all it has to say, or nothing
     if element.content_reference is not None and isinstance(value, Mapping):
         inside = element.content_reference
         return _summary(dict(value), definitions, inside.partition(".")[0], inside)

@@ -113,9 +113,7 @@ class Criteria:
 
     def _reference(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
         if modifier == "identifier":
-            return lambda field, value: compile_token(
-                field + IDENTIFIER, value, single=parameter.single
-            )
+            return lambda field, value: compile_token(field + IDENTIFIER, value)
         return partial(
             compile_reference,
             type=modifier,

@@ -127,11 +127,13 @@ def parse(
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
+        if not value:
+            continue  # "Empty parameters are not an error - they are just ignored by the server"
         try:
             _read(builder, name, value)
         except FhirError as found:
             error = _named(name, found)
-            if not lenient or error.issues[0].code not in ("not-supported", "value"):
+            if not (lenient and _may_be_ignored(builder, name, error)):
                 raise error from found
             ignored += [
                 Issue(issue.code, f"Ignored: {issue.diagnostics}", severity="warning")
@@ -151,6 +153,16 @@ def parse(
         understood=tuple(pair for pair in understood if pair[0] != CURSOR),
         ignored=tuple(ignored),
     )
+
+
+def _may_be_ignored(builder: _Builder, name: str, error: FhirError) -> bool:
+    """Whether lenient handling may ignore ``name``: a parameter or an order that is not served.
+
+    A modifier or a value that is not understood is refused all the same (search.html#modifiers,
+    #errors): without it the search would find more than was asked for.
+    """
+    is_served = name.partition(":")[0] in builder.table.of(builder.type) and "." not in name
+    return error.issues[0].code == "not-supported" and not is_served
 
 
 def _named(name: str, error: FhirError) -> FhirError:

@@ -56,11 +56,14 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
 
 
 def _all(filters: tuple[Filter, ...]) -> Filter:
-    """Return the filter that meets all of ``filters``, as one level where their keys differ."""
+    """Return the filter that meets all of ``filters``, as one level where their keys differ.
+
+    A filter that begins with an operator, ``$and`` or ``$or``, is never laid into another.
+    """
     together: Filter = {}
     repeated: list[Filter] = []
     for one in filters:
-        if together.keys().isdisjoint(one):
+        if together.keys().isdisjoint(one) and not any(key.startswith("$") for key in one):
             together |= one
         elif one not in repeated:
             repeated.append(one)

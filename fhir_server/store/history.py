@@ -8,7 +8,7 @@ ones: a version replaced in between is then seen twice, and dropped once, but ne
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +17,13 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX, SERVED, Document, Stored, stored
-from fhir_server.store.rows import rows_within
 
 Key = tuple[datetime, str, str, int]
 """``(last_updated, type, id, version)``: the place of a version in the order."""
+
+# Enough to order the versions; the JSON of those shown is read afterwards.
+_LIGHT = {name: 1 for name in SERVED if name != "json"}
+_FILLED_AT_ONCE = 50
 
 _NEWEST_CURRENT = [("last_updated", -1), ("_id", 1)]
 _NEWEST_HISTORICAL = [("last_updated", -1), ("_id.id", 1), ("_id.version", -1)]
@@ -65,39 +68,66 @@ async def page(
     It ends early rather than hold more than ``bytes_max`` of JSON, but has one version at least.
     """
     found: dict[Key, Stored] = {}
-    known_to: list[Key] = []  # of what was cut for its size: what comes behind is not known
     for suffix in ("", HISTORY_SUFFIX):
         for type in types:
             order = _NEWEST_HISTORICAL if suffix else _NEWEST_CURRENT
             cursor = (
                 database[type + suffix]
-                .find(_filter(type, suffix, wanted), projection=SERVED, session=session)
+                .find(_filter(type, suffix, wanted), projection=_LIGHT, session=session)
                 .sort([("_id", -1)] if wanted.id else order)
                 .limit(wanted.count + 1)
             )
-            rows, cut = await rows_within(cursor, bytes_max)
-            versions = [stored(type, document) for document in rows]
-            found |= {_key(version): version for version in versions}
-            if cut:
-                known_to.append(_key(versions[-1]))
+            for document in await cursor.to_list():
+                version = stored(type, document)
+                found[_key(version)] = version
     ordered = [found[key] for key in sorted(found, key=_order)]
-    shown = _shown(ordered, wanted.count, bytes_max, min(known_to, key=_order, default=None))
-    return Page(shown, len(ordered) > len(shown) or bool(known_to), _total(ordered, wanted))
+    shown = await _filled(database, session, ordered[: wanted.count], bytes_max)
+    return Page(shown, len(ordered) > len(shown), _total(ordered, wanted))
 
 
-def _shown(
-    ordered: Sequence[Stored], count: int, bytes_max: int, known_to: Key | None
+async def _filled(
+    database: Database,
+    session: AsyncClientSession | None,
+    versions: Sequence[Stored],
+    bytes_max: int,
 ) -> tuple[Stored, ...]:
-    """Return the first of ``ordered`` that make a page."""
+    """Return ``versions`` with their JSON, as many of the first as ``bytes_max`` allows.
+
+    Only what is shown is read whole: a page over all types would otherwise hold one of each.
+    """
     shown: list[Stored] = []
     size = 0
-    for version in ordered[:count]:
-        size += len(version.json)
-        beyond = known_to is not None and _order(_key(version)) > _order(known_to)
-        if shown and (size > bytes_max or beyond):
-            break
-        shown.append(version)
+    for start in range(0, len(versions), _FILLED_AT_ONCE):
+        some = versions[start : start + _FILLED_AT_ONCE]
+        texts = await _texts(database, session, some)
+        for version in some:
+            size += len(texts[_key(version)])
+            if shown and size > bytes_max:
+                return tuple(shown)
+            shown.append(replace(version, json=texts[_key(version)]))
     return tuple(shown)
+
+
+async def _texts(
+    database: Database, session: AsyncClientSession | None, versions: Sequence[Stored]
+) -> dict[Key, bytes]:
+    """Return the JSON of ``versions``: current where they still are, else from history."""
+    texts = {_key(version): b"" for version in versions if version.deleted}
+    for suffix in ("", HISTORY_SUFFIX):
+        missing = [version for version in versions if _key(version) not in texts]
+        for type in dict.fromkeys(version.type for version in missing):
+            ids: list[Any] = [
+                {"id": version.id, "version": version.version} if suffix else version.id
+                for version in missing
+                if version.type == type
+            ]
+            cursor = database[type + suffix].find(
+                {"_id": {"$in": ids}}, projection=SERVED, session=session
+            )
+            for document in await cursor.to_list():
+                version = stored(type, document)
+                texts[_key(version)] = version.json
+    return texts
 
 
 def _key(version: Stored) -> Key:

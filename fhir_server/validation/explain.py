@@ -199,7 +199,7 @@ def container_of(resource: dict[str, Any]) -> Container:
 
 def _primitive(shape: Shape, name: str) -> Member | None:
     member = shape.members.get(name)
-    return member if member is not None and member.is_primitive else None
+    return member if member is not None and member.has_sibling else None
 
 
 def _rules(value: dict[str, Any], shape: Shape, place: _Place) -> Iterator[Issue]:

@@ -6,8 +6,13 @@ https://hl7.org/fhir/R4/references.html#Reference
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import re2 as re
+
 from fhir_server.outcome import nearest, shown
 
+_ID = r"[A-Za-z0-9\-.]{1,64}"
+_RELATIVE = re.compile(rf"([A-Za-z]+)/{_ID}(?:/_history/{_ID})?(?:#.*)?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _DEFINITION = "http://hl7.org/fhir/StructureDefinition/"
 
 
@@ -58,9 +63,9 @@ def reference_fault(
             )
         found = container.contained[id] if id else container.type
     else:
+        if fault := _relative_fault(reference, resource_types):
+            return fault
         found = pointed_type(reference, resource_types)
-        if not found:
-            return _unknown_type(reference, resource_types)
     if targets and found and found not in targets:
         return (
             f"The reference {shown(reference)} is to a {found}; expected is a reference to "
@@ -89,13 +94,24 @@ def type_fault(
     return ""
 
 
-def _unknown_type(reference: str, resource_types: Collection[str]) -> str:
-    """Return a fault for a relative reference such as ``Patent/1``, which nobody can resolve."""
-    steps = reference.split("/")
-    if len(steps) == 2 and steps[0].isalpha() and steps[0][0].isupper() and steps[1]:
+def _relative_fault(reference: str, resource_types: Collection[str]) -> str:
+    """Return what is wrong with a relative reference, which nobody could resolve, or ``""``.
+
+    https://hl7.org/fhir/R4/references.html#literal: ``[type]/[id]``, perhaps with a version.
+    """
+    if _SCHEME.match(reference) or "?" in reference:
+        return ""
+    found = _RELATIVE.fullmatch(reference)
+    if found is None:
         return (
-            f"The reference {shown(reference)} is relative, and {shown(steps[0])} is not a "
-            f"resource type of R4.{nearest(steps[0], resource_types)}"
+            f"The reference {shown(reference)} is neither relative, as Patient/1 is, nor a URL, "
+            "a URN or # and the id of a contained resource."
+        )
+    type = found.group(1)
+    if type not in resource_types:
+        return (
+            f"The reference {shown(reference)} is relative, and {shown(type)} is not a "
+            f"resource type of R4.{nearest(type, resource_types)}"
         )
     return ""
 

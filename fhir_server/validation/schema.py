@@ -26,7 +26,7 @@ from fhir_server.validation.shapes import NARRATIVE_DIV, RESOURCE, Member, Shape
 Schema = dict[str, Any]
 
 REFERENCE_FORMAT = "reference "  # followed by the targets, separated by commas
-_ID = r"[A-Za-z0-9\-.]+"
+_ID = r"[A-Za-z0-9\-.]{1,64}"
 _BASE = r"(?:https?://[^\x00-\x20?#]+/)?"
 _UUID = "urn:uuid:[0-9a-f-]+"
 # The types of an extension's value that are in every schema. The rest of the fifty would double
@@ -90,7 +90,7 @@ class _Writer:
         if member.is_list:
             value = {"type": "array", "items": value, "minItems": 1}
         yield member.name, value
-        if member.is_primitive and not member.is_list and member.name != "id":
+        if member.has_sibling and not member.is_list:
             yield f"_{member.name}", self.object("Element", "sibling", required=["extension"])
 
     def _value(self, member: Member) -> Schema:

@@ -26,7 +26,9 @@ class Member:
 
     ``element`` is the FHIR name, ``value`` for ``valueQuantity``. ``type`` is a primitive's name,
     ``Resource``, or the key of the :class:`Shape` of its value: ``Quantity``, ``Patient.contact``.
-    ``codes`` are those of a required binding, ``None`` where any will do.
+    ``codes`` are those of a required binding, ``None`` where any will do. ``has_sibling`` says that
+    extensions may stand under the name with an underscore: not for ids, for the url of an extension
+    and for XHTML, which are attributes or have no place for them.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Member:
     is_list: bool
     codes: frozenset[Code] | None
     targets: tuple[str, ...]
+    has_sibling: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ class Shapes:
             is_list=element.is_list,
             codes=self._definitions.codes(value_set) if strength == "required" else None,
             targets=type.targets if type is not None else (),
+            has_sibling=is_primitive
+            and key not in (RESOURCE_ID, ELEMENT_ID, NARRATIVE_DIV, "xhtml")
+            and element.path != "Extension.url",
         )
 
     def _type(self, element: Element, type: ElementType | None) -> tuple[str, bool]:

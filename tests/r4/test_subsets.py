@@ -26,8 +26,9 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "text": ({"summary": "text"}, {"text"}),
     "data": ({"summary": "data"}, set(PATIENT) - {"text"}),
     "true": ({"summary": "true"}, {"active", "name", "birthDate", "_birthDate", "link"}),
-    "elements": ({"elements": {"birthDate"}}, {"birthDate", "_birthDate"}),
-    "an unknown element": ({"elements": {"nothing"}}, set()),
+    # active and link are modifiers: without them the rest could be taken for something else.
+    "elements": ({"elements": {"birthDate"}}, {"birthDate", "_birthDate", "active", "link"}),
+    "an unknown element": ({"elements": {"nothing"}}, {"active", "link"}),
 }
 
 
@@ -46,6 +47,23 @@ def test_everything_is_the_resource_itself(definitions: Definitions) -> None:
     """``false`` and nothing asked for leave the resource as it is, without a tag."""
     assert subset(PATIENT, definitions, summary="false") is PATIENT
     assert subset(PATIENT, definitions) is PATIENT
+
+
+def test_what_changes_the_meaning_is_kept_whole(definitions: Definitions) -> None:
+    """A modifier extension is never emptied, and no part becomes an empty object."""
+    extension = [{"url": "http://x", "valueBoolean": True}]
+    consent = {
+        "resourceType": "Consent",
+        "id": "c",
+        "status": "active",
+        "modifierExtension": extension,
+        "provision": {"actor": [{"reference": {"reference": "Patient/p"}}]},
+    }
+
+    for summary in ("true", "text"):
+        part = subset(consent, definitions, summary=summary)
+        assert part["modifierExtension"] == extension
+        assert "provision" not in part
 
 
 def test_mandatory_elements_are_kept(definitions: Definitions) -> None:

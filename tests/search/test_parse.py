@@ -34,7 +34,6 @@ REFUSED = {
     ("general-practitioner:Practitioner.name", "x"): ("not-supported", "chained"),
     ("_has:Observation:patient:code", "x"): ("not-supported", "reverse chaining"),
     ("_include", "Patient:link"): ("not-supported", "inclusion"),
-    ("family", ""): ("value", "a value to look for"),
     ("family", "a,,b"): ("value", "at least one character"),
     ("_id", ","): ("value", "a logical id"),
     ("_count", "-1"): ("value", "whole number"),
@@ -79,6 +78,21 @@ def test_lenient_reports_what_it_leaves_out(table: ParameterTable) -> None:
     assert query.understood == (("gender", "male"),)
     assert [issue.severity for issue in query.ignored] == ["warning", "warning"]
     assert query.filters == ({"keys.gender": {"$gte": "male\x1f", "$lt": "male "}},)
+
+
+@pytest.mark.parametrize("parameter", [("birthdate", "x"), ("gender:foo", "male"), ("_count", "x")])
+def test_lenient_never_widens_a_search(table: ParameterTable, parameter: tuple[str, str]) -> None:
+    """A modifier or a value that is not understood is refused, however lenient the client asks."""
+    with pytest.raises(FhirError):
+        parsed(table, ("gender", "male"), parameter, lenient=True)
+
+
+def test_empty_parameters_are_left_out(table: ParameterTable) -> None:
+    """What has no value is ignored, and is not in the self link."""
+    query = parsed(table, ("family", ""), ("gender", "male"))
+
+    assert query.understood == (("gender", "male"),)
+    assert query.ignored == ()
 
 
 def test_lenient_has_limits_too(table: ParameterTable) -> None:

@@ -56,3 +56,15 @@ def test_a_page_link_continues_its_own_search(table: ParameterTable) -> None:
     assert second.after == (None, "p1")
     with pytest.raises(FhirError, match="does not belong"):
         planned(table, ("family", "ray"), ("_sort", "-birthdate"), ("_cursor", text))
+
+
+def test_no_filter_is_lost(table: ParameterTable) -> None:
+    """Filters that begin with an operator of their own are all met, beside repeated ones."""
+    canonical = [("url", "http://x/a|1"), ("url", "http://x/b|2")]
+    ranges = [("date", "ge2000"), ("date", "le2030")]
+    query = parse("ActivityDefinition", canonical + ranges, table, count_default=10)
+
+    met = str(plan(query, table).filter)
+
+    for text in ("http://x/a", "http://x/b", "datetime.datetime(2000", "datetime.datetime(203"):
+        assert text in met

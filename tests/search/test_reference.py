@@ -90,7 +90,7 @@ def test_a_nested_resource_is_a_reference(table: ParameterTable) -> None:
     assert not found_by(table, bundle, ("composition", "x"))
 
 
-@pytest.mark.parametrize(("name", "value"), [("subject", ""), ("subject:Patient", "Group/1")])
+@pytest.mark.parametrize(("name", "value"), [("subject", ","), ("subject:Patient", "Group/1")])
 def test_what_is_no_reference_is_refused(table: ParameterTable, name: str, value: str) -> None:
     """An empty value, or a type against the modifier, is refused with value."""
     with pytest.raises(FhirError) as caught:
