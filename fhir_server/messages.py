@@ -25,7 +25,8 @@ class Request:
     (``$validate``). ``version`` is the ``[vid]`` of a vread, as text. ``if_match`` and
     ``if_none_match`` hold version ids, or ``*``; ``None`` is a header that was not sent.
     ``prefer`` has the parts of the Prefer header: ``{"return": "minimal"}``. ``base_url`` is what
-    the client calls ``[base]``, without a slash at the end.
+    the client calls ``[base]``, without a slash at the end. ``format`` are the parameters about the
+    form of the answer, which only links repeat.
     """
 
     interaction: str
@@ -40,6 +41,7 @@ class Request:
     if_none_exist: str | None = None
     prefer: Mapping[str, str] = field(default_factory=dict)
     base_url: str = ""
+    format: Parameters = ()
 
 
 @dataclass(frozen=True, slots=True)

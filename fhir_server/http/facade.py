@@ -154,6 +154,7 @@ class Facade:
             if_none_exist=_text(headers, b"if-none-exist"),
             prefer=preferences(_text(headers, b"prefer")),
             base_url=wish.base_url,
+            format=wish.format,
         )
         return request, wish
 
@@ -195,6 +196,7 @@ def _taken(
     return rest, replace(
         wish,
         content_type=accepted(accept, formats[-1] if formats else None),
+        format=tuple(one for one in parameters if one[0] in FORM_PARAMETERS),
         pretty="true" in prettiness,
         gzip=accepts_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")),
         compress_bytes_min=compress_bytes_min,

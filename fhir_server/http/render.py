@@ -29,6 +29,7 @@ class Rendering:
 
     content_type: str
     base_url: str
+    format: tuple[tuple[str, str], ...] = ()
     pretty: bool = False
     gzip: bool = False
     compress_bytes_min: int = 8192

@@ -48,7 +48,7 @@ async def history(request: Request, context: Context) -> Response:
         for version in page.entries
     ]
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
-    links = page_links(request.base_url, place, understood, after)
+    links = page_links(request.base_url, place, (*understood, *request.format), after)
     return Response(200, bundle("history", entries, links=links, total=page.total))
 
 

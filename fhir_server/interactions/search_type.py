@@ -33,7 +33,7 @@ async def search_type(request: Request, context: Context) -> Response:
     if query.ignored:
         outcome = encode(operation_outcome(query.ignored))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
-    links = page_links(request.base_url, request.type, understood, after)
+    links = page_links(request.base_url, request.type, (*understood, *request.format), after)
     return Response(200, bundle("searchset", entries, links=links, total=page.total))
 
 

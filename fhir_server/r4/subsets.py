@@ -18,7 +18,9 @@ SUBSETTED = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
     "code": "SUBSETTED",
 }
-_TEXT = frozenset({"text"})
+# Elements that can turn a resource into its opposite: an order not to give a medicine, a refuted
+# diagnosis. A part of a resource without them could harm somebody.
+_NEGATING = frozenset({"modifierExtension", "doNotPerform", "verificationStatus"})
 _ALWAYS = ("resourceType", "id", "meta")
 
 
@@ -32,8 +34,8 @@ def subset(
     """Return the part of ``resource`` that ``summary`` (one of SUMMARIES) or ``elements`` ask for.
 
     ``elements`` are names of top-level elements (``name``, ``value`` for ``value[x]``); what is
-    mandatory is kept beside them, and what changes the meaning of the rest (``doNotPerform``,
-    ``modifierExtension``). Unchanged, and not tagged, where everything is asked for.
+    mandatory is kept beside them, and what turns the rest into its opposite. Unchanged, and not
+    tagged, where everything is asked for.
     """
     type = resource["resourceType"]
     if elements:
@@ -41,7 +43,7 @@ def subset(
     if summary == "true":
         return _tagged(_summary(resource, definitions, type, type))
     if summary == "text":
-        return _tagged(_named(resource, definitions, _TEXT))
+        return _tagged(_named(resource, definitions, frozenset({"text"})))
     if summary == "data":
         return _tagged({name: value for name, value in resource.items() if name != "text"})
     return resource
@@ -57,10 +59,7 @@ def _named(resource: Resource, definitions: Definitions, wanted: frozenset[str])
     type = resource["resourceType"]
     kept = set(_ALWAYS)
     for element in definitions.types[type].elements[type]:
-        # For the text of a resource the specification lists exactly what is kept; of elements
-        # more may be, and what changes the meaning of the others has to be.
-        is_needed = element.is_modifier and (wanted != _TEXT or element.name == "modifierExtension")
-        if element.name in wanted or element.min > 0 or is_needed:
+        if element.name in wanted or element.min > 0 or element.name in _NEGATING:
             kept.update(_members(element))
     return {name: value for name, value in resource.items() if name in kept}
 

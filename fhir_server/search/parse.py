@@ -127,7 +127,7 @@ def parse(
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
-        if not value:
+        if not value and _is_served(builder, name):
             continue  # "Empty parameters are not an error - they are just ignored by the server"
         try:
             _read(builder, name, value)
@@ -161,8 +161,14 @@ def _may_be_ignored(builder: _Builder, name: str, error: FhirError) -> bool:
     A modifier or a value that is not understood is refused all the same (search.html#modifiers,
     #errors): without it the search would find more than was asked for.
     """
-    is_served = name.partition(":")[0] in builder.table.of(builder.type) and "." not in name
-    return error.issues[0].code == "not-supported" and not is_served
+    is_filter = _is_served(builder, name) and name not in _RESULT_PARAMETERS
+    return error.issues[0].code == "not-supported" and not is_filter
+
+
+def _is_served(builder: _Builder, name: str) -> bool:
+    code = name.partition(":")[0]
+    is_filter = code in builder.table.of(builder.type) and "." not in name
+    return is_filter or name in _RESULT_PARAMETERS
 
 
 def _named(name: str, error: FhirError) -> FhirError:

@@ -130,7 +130,7 @@ PARAMETERS: dict[str, Row] = {
     "bad prefix": get("Patient?birthdate=xx2024", 400, "birthdate"),
     "bad number": get("RiskAssessment?probability=x", 400, "probability"),
     "bad quantity": get("Observation?value-quantity=x", 400, "value-quantity"),
-    "empty value": get("Patient?gender=", 400, "gender"),
+    "empty alternative": get("Patient?name=a,,b", 400, "name"),
     "bad _count": get("Patient?_count=-1", 400, "_count"),
     "huge _count": get("Patient?_count=99999999999999999999", 400, "_count"),
     "_count twice": get("Patient?_count=1&_count=2", 400, "_count"),

@@ -26,9 +26,8 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "text": ({"summary": "text"}, {"text"}),
     "data": ({"summary": "data"}, set(PATIENT) - {"text"}),
     "true": ({"summary": "true"}, {"active", "name", "birthDate", "_birthDate", "link"}),
-    # active and link are modifiers: without them the rest could be taken for something else.
-    "elements": ({"elements": {"birthDate"}}, {"birthDate", "_birthDate", "active", "link"}),
-    "an unknown element": ({"elements": {"nothing"}}, {"active", "link"}),
+    "elements": ({"elements": {"birthDate"}}, {"birthDate", "_birthDate"}),
+    "an unknown element": ({"elements": {"nothing"}}, set()),
 }
 
 
@@ -64,6 +63,25 @@ def test_what_changes_the_meaning_is_kept_whole(definitions: Definitions) -> Non
         part = subset(consent, definitions, summary=summary)
         assert part["modifierExtension"] == extension
         assert "provision" not in part
+
+
+def test_a_negation_is_kept(definitions: Definitions) -> None:
+    """Without ``doNotPerform`` an order not to give a medicine would be one to give it."""
+    order = {
+        "resourceType": "MedicationRequest",
+        "id": "m",
+        "status": "active",
+        "intent": "order",
+        "doNotPerform": True,
+        "medicationCodeableConcept": {"text": "x"},
+        "subject": {"reference": "Patient/p"},
+        "note": [{"text": "z"}],
+    }
+
+    for asked in ({"elements": {"medication"}}, {"summary": "text"}):
+        part = subset(order, definitions, **asked)
+        assert part["doNotPerform"] is True
+        assert "note" not in part
 
 
 def test_mandatory_elements_are_kept(definitions: Definitions) -> None:
