@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/search.html
 from dataclasses import dataclass
 from typing import Any
 
+from fhir_server.search.chain import Join, Selection
 from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
@@ -20,7 +21,8 @@ class Plan:
     ``filter`` is without the conditions for deleted documents and for the page. ``sort`` is
     without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
     ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
-    then the id. ``subject`` is what page links are bound to.
+    then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
+    resources, to be met as well.
     """
 
     type: str
@@ -32,6 +34,12 @@ class Plan:
     elements: tuple[str, ...]
     after: tuple[Any, ...] | None
     subject: str
+    joins: tuple[Join, ...] = ()
+
+    @property
+    def selection(self) -> Selection:
+        """What is searched for, without order and page."""
+        return Selection(self.type, self.filter, self.joins)
 
 
 def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") -> Plan:
@@ -52,6 +60,7 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
         elements=query.elements,
         after=after,
         subject=subject,
+        joins=query.joins,
     )
 
 

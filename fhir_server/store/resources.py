@@ -84,8 +84,9 @@ class ResourceStore:
     async def search(self, plan: Plan) -> search.Page:
         """Return one page of what ``plan`` finds."""
         async with deadline(self.timeouts.search_s, "Narrow the search by another parameter."):
+            types = await self.indexes.existing() if plan.joins else ()
             return await search.run(
-                self.database, self.session, plan, bytes_max=self.page_bytes_max
+                self.database, self.session, plan, types=types, bytes_max=self.page_bytes_max
             )
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:

@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,8 @@ from fhir_server.search.plan import Plan
 from fhir_server.search.sort import SortKey
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.joins import Joins
 from fhir_server.store.rows import rows_within
-
-_PRESENT = {"deleted": {"$exists": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +29,34 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a plan is run: the collection, the session, and how much a page may hold."""
+    """Where a plan is run: the collection, the session, how much a page may hold, and the stages
+    that drop rows after they are ordered and before they are counted."""
 
     collection: Any
     session: AsyncClientSession | None
     bytes_max: int
+    stages: tuple[Document, ...] = ()
 
 
 async def run(
-    database: Database, session: AsyncClientSession | None, plan: Plan, *, bytes_max: int
+    database: Database,
+    session: AsyncClientSession | None,
+    plan: Plan,
+    *,
+    types: Collection[str],
+    bytes_max: int,
 ) -> Page:
     """Return the page of ``plan``; its total where asked for, or where this page shows it.
 
     The page ends early rather than hold more than ``bytes_max`` of JSON, but has one row at least.
+    ``types`` are those in use.
     """
-    source = _Source(database[plan.type], session, bytes_max)
-    filter = {"$and": [plan.filter, _PRESENT]} if plan.filter else _PRESENT
-    total = await _total(source, plan, filter)
+    condition = await Joins(database, session, types).condition(plan.selection)
+    source = _Source(database[plan.type], session, bytes_max, condition.stages)
+    total = await _total(source, plan, condition.filter)
     if plan.count == 0:
         return Page((), None, total)
-    rows, cut = await _rows(source, plan, filter)
+    rows, cut = await _rows(source, plan, condition.filter)
     shown, more = rows[: plan.count], cut or len(rows) > plan.count
     if total is None and not more and plan.after is None:
         total = len(shown)
@@ -62,7 +69,12 @@ async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
         return None
     if plan.total == "estimate" and not plan.filter and source.session is None:
         return int(await source.collection.estimated_document_count())
-    return int(await source.collection.count_documents(filter, session=source.session))
+    if not source.stages:
+        return int(await source.collection.count_documents(filter, session=source.session))
+    pipeline = [{"$match": filter}, *source.stages, {"$count": "n"}]
+    cursor = await source.collection.aggregate(pipeline, session=source.session)
+    rows = await cursor.to_list()
+    return int(rows[0]["n"]) if rows else 0
 
 
 async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
@@ -73,7 +85,7 @@ async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Doc
         return await _found(source, plan.sort, [filter, *_behind(plan)], limit)
     if len(plan.sort) == 1 and plan.sort[0].single:
         return await _by_one_key(source, plan, filter)
-    pipeline = _pipeline(plan, filter, limit)
+    pipeline = _pipeline(plan, filter, source.stages, limit)
     cursor = await source.collection.aggregate(pipeline, session=source.session)
     return await rows_within(cursor, source.bytes_max)
 
@@ -100,12 +112,15 @@ async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[li
 async def _found(
     source: _Source, sort: Sequence[SortKey], conditions: list[Document], limit: int
 ) -> tuple[list[Document], bool]:
-    cursor = source.collection.find(
-        {"$and": conditions} if len(conditions) > 1 else conditions[0],
-        projection=SERVED | {key.field: 1 for key in sort},
-        session=source.session,
-    )
-    order = [(field, -1 if descending else 1) for field, descending in _order(sort)]
+    filter = {"$and": conditions} if len(conditions) > 1 else conditions[0]
+    fields = SERVED | {key.field: 1 for key in sort}
+    order = {field: -1 if descending else 1 for field, descending in _order(sort)}
+    if source.stages:
+        pipeline: list[Document] = [{"$match": filter}, {"$sort": order}, *source.stages]
+        pipeline += [{"$limit": limit}, {"$project": fields}]
+        joined = await source.collection.aggregate(pipeline, session=source.session)
+        return await rows_within(joined, source.bytes_max)
+    cursor = source.collection.find(filter, projection=fields, session=source.session)
     return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
 
 
@@ -136,7 +151,9 @@ def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Documen
     return {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
 
 
-def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
+def _pipeline(
+    plan: Plan, filter: Document, joined: Sequence[Document], limit: int
+) -> list[Document]:
     """Order by computed keys: the least or greatest of an array, and missing values last.
 
     A missing value is told by a flag before each key, so that it is last in both directions.
@@ -158,7 +175,8 @@ def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
         stages.append({"$match": _after(fields, [*flagged, id])})
     order = {field: -1 if descending else 1 for field, descending in fields}
     kept = dict.fromkeys(computed, 1)
-    return [*stages, {"$sort": order}, {"$limit": limit}, {"$project": SERVED | kept}]
+    stages += [{"$sort": order}, *joined, {"$limit": limit}, {"$project": SERVED | kept}]
+    return stages
 
 
 def _row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:
