@@ -15,20 +15,21 @@ from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.search.chain import Chains, Join
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
+from fhir_server.search.include import NAMES as INCLUDES
+from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 
 CURSOR = "_cursor"
-"""The parameter of page links."""
+REST = "_rest"
+"""The parameters of page links: where a page begins, and where the rest of its includes does."""
 
 TOTALS = ("none", "estimate", "accurate")
 SUMMARIES = ("true", "text", "data", "count", "false")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
-    "_include": "inclusion of referenced resources",
-    "_revinclude": "inclusion of referring resources",
     "_filter": "filter expressions",
     "_text": "search in the narrative",
     "_content": "search in the whole content",
@@ -70,8 +71,8 @@ class SearchQuery:
 
     ``filters`` and ``joins`` are to be met all at once. ``sort`` has parameter codes, a minus sign
     before those that go down. ``summary`` is ``""`` where it was not asked for;
-    ``cursor`` is the text of a page link. ``understood`` are the parameters that were used, for the
-    self link; ``ignored`` says what was not, as warnings.
+    ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
+    used, for the self link; ``ignored`` says what was not, as warnings.
     """
 
     type: str
@@ -85,6 +86,8 @@ class SearchQuery:
     understood: tuple[tuple[str, str], ...]
     ignored: tuple[Issue, ...]
     joins: tuple[Join, ...] = ()
+    includes: tuple[Include, ...] = ()
+    rest: str = ""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,8 @@ class _Builder:
     limits: Limits
     filters: list[Filter] = field(default_factory=list)
     joins: list[Join] = field(default_factory=list)
+    includes: list[Include] = field(default_factory=list)
+    rest: str = ""
     sort: tuple[str, ...] = ()
     total: str = "none"
     summary: str = ""
@@ -163,9 +168,11 @@ def parse(
         summary=builder.summary,
         elements=builder.elements,
         cursor=builder.cursor,
-        understood=tuple(pair for pair in understood if pair[0] != CURSOR),
+        understood=tuple(pair for pair in understood if pair[0] not in (CURSOR, REST)),
         ignored=tuple(ignored),
         joins=tuple(builder.joins),
+        includes=tuple(dict.fromkeys(builder.includes)),
+        rest=builder.rest,
     )
 
 
@@ -188,7 +195,9 @@ def _too_much(what: str, limit: int) -> FhirError:
 
 def _read(builder: _Builder, name: str, value: str) -> None:
     # A page link is signed by us and as long as its sort keys are.
-    if name != CURSOR and len(value) > builder.limits.value_characters_max * (1 + value.count(",")):
+    if name not in (CURSOR, REST) and len(value) > builder.limits.value_characters_max * (
+        1 + value.count(",")
+    ):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
     try:
         f"{name}{value}".encode()
@@ -199,6 +208,8 @@ def _read(builder: _Builder, name: str, value: str) -> None:
             raise invalid_value(name, value, "a parameter that stands once")
         _RESULT_PARAMETERS[name](builder, value)
         builder.seen.add(name)
+    elif name.partition(":")[0] in INCLUDES:
+        builder.includes += includes(name, value, builder.type, builder.table)
     else:
         _read_criterion(builder, name, value)
 
@@ -234,7 +245,7 @@ def _unknown(builder: _Builder, type: str, code: str) -> FhirError:
     """Return the refusal of a name that is not known, or known and not served."""
     if code in NOT_SERVED:
         return FhirError(Issue("not-supported", f"{code} ({NOT_SERVED[code]}) is not served yet."))
-    known = [*builder.table.of(type), *_RESULT_PARAMETERS]
+    known = [*builder.table.of(type), *_RESULT_PARAMETERS, *INCLUDES]
     return FhirError(
         Issue(
             "not-supported", f"{type} has no search parameter {shown(code)}.{nearest(code, known)}"
@@ -277,6 +288,10 @@ def _read_cursor(builder: _Builder, value: str) -> None:
     builder.cursor = value
 
 
+def _read_rest(builder: _Builder, value: str) -> None:
+    builder.rest = value
+
+
 _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_count": _read_count,
     "_sort": _read_sort,
@@ -284,4 +299,5 @@ _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_summary": _read_summary,
     "_elements": _read_elements,
     CURSOR: _read_cursor,
+    REST: _read_rest,
 }

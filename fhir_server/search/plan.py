@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.search.chain import Join, Selection
+from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
@@ -22,7 +23,8 @@ class Plan:
     without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
     ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
     then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
-    resources, to be met as well.
+    resources, to be met as well. ``includes`` are what comes along; ``rest`` says that only the
+    rest of it is wanted, from that place on, of a page that ends at ``until``.
     """
 
     type: str
@@ -35,6 +37,9 @@ class Plan:
     after: tuple[Any, ...] | None
     subject: str
     joins: tuple[Join, ...] = ()
+    includes: tuple[Include, ...] = ()
+    rest: Place | None = None
+    until: tuple[Any, ...] | None = None
 
     @property
     def selection(self) -> Selection:
@@ -49,6 +54,7 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
     """
     subject = digest(query.type, query.understood)
     after = values_of(query.cursor, subject, page_key) if query.cursor else None
+    rest, until = _rest(query.rest, rest_subject(subject), page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
@@ -61,7 +67,23 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
         after=after,
         subject=subject,
         joins=query.joins,
+        includes=query.includes,
+        rest=rest,
+        until=until,
     )
+
+
+def rest_subject(subject: str) -> str:
+    """Return what links to the rest of a page's includes are bound to."""
+    return f"{subject} includes"
+
+
+def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place | None, tuple[Any, ...] | None]:
+    """Return the place and the end of the page in a link to the rest of its includes."""
+    if not text:
+        return None, None
+    round, type, id, *until = values_of(text, subject, page_key)
+    return (int(round), type, id), tuple(until) or None
 
 
 def _all(filters: tuple[Filter, ...]) -> Filter:

@@ -95,6 +95,8 @@ class Joins:
         if condition.stages:
             return None
         limit = ROWS_MAX if join.reverse else IDS_MAX
+        if join.link.canonical:
+            limit = min(limit, _CANONICALS_MAX)
         fields = (join.link.field,) if join.reverse else ("_id", *_VERSIONED)
         cursor = self._database[inner].find(
             condition.filter,
@@ -107,22 +109,20 @@ class Joins:
             return None
         if join.reverse:
             return _referred(join.link, type, rows)
-        return _referring(join.link, inner, rows)
+        return referring(join.link, inner, rows)
 
 
 # Where a definition has its url and its version.
 _VERSIONED = ("resource.url", "resource.version")
 
 
-def _referring(link: Link, inner: str, rows: Sequence[Document]) -> list[Document] | None:
-    """Return the filters of what refers to one of ``rows``."""
+def referring(link: Link, inner: str, rows: Sequence[Document]) -> list[Document]:
+    """Return the filters of what refers to one of ``rows``, which are of type ``inner``."""
     found: list[Document] = []
     if link.literal and rows:
         found.append({link.field: {"$in": [f"{inner}/{row['_id']}" for row in rows]}})
     if link.canonical:
         definitions = [one for row in rows if (one := row.get("resource", {})).get("url")]
-        if len(definitions) > _CANONICALS_MAX:
-            return None
         for one in definitions:
             url = one["url"]
             any_version: Document = {"$not": {"$regex": f"^{regex_text(url)}\\|"}}
@@ -135,7 +135,7 @@ def _referring(link: Link, inner: str, rows: Sequence[Document]) -> list[Documen
 def _referred(link: Link, type: str, rows: Sequence[Document]) -> list[Document] | None:
     """Return the filters of what one of ``rows`` refers to; ``None`` if that is too much."""
     found: list[Document] = []
-    keys = [_values(row, link.field) for row in rows]
+    keys = [values_at(row, link.field) for row in rows]
     if link.literal:
         prefix = f"{type}/"
         ids = {key[len(prefix) :] for one in keys for key in one if key.startswith(prefix)}
@@ -144,9 +144,7 @@ def _referred(link: Link, type: str, rows: Sequence[Document]) -> list[Document]
         if ids:
             found.append({"_id": {"$in": sorted(ids)}})
     if link.canonical:
-        wanted = {one for some in keys for one in _canonicals(some)}
-        if len(wanted) > _CANONICALS_MAX:
-            return None
+        wanted = {one for some in keys for one in canonicals(some)}
         found += (
             {URL: url} | ({"resource.version": version} if version else {})
             for url, version in sorted(wanted)
@@ -154,19 +152,20 @@ def _referred(link: Link, type: str, rows: Sequence[Document]) -> list[Document]
     return found
 
 
-def _canonicals(keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+def canonicals(keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield url and version of what ``keys`` refer to; beside ``url|1`` stands ``url``."""
     versioned = {key.partition("|")[0] for key in keys if "|" in key}
     for key in keys:
         url, bar, version = key.partition("|")
-        if "://" in key or key.startswith("urn:"):
+        if ":" in key:  # what has no scheme is no canonical
             if bar:
                 yield url, version
             elif key not in versioned:
                 yield url, ""
 
 
-def _values(row: Document, field: str) -> list[str]:
+def values_at(row: Document, field: str) -> list[str]:
+    """Return the keys of ``row`` at ``field``, which are bare or in an array."""
     value: Any = row
     for step in field.split("."):
         value = value.get(step) if isinstance(value, dict) else None

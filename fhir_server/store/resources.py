@@ -48,6 +48,7 @@ class ResourceStore:
     indexes: Indexes
     timeouts: Timeouts
     page_bytes_max: int
+    includes_max: int
     fetch: Fetch
     commit: Commit
     session: AsyncClientSession | None = None
@@ -84,10 +85,10 @@ class ResourceStore:
     async def search(self, plan: Plan) -> search.Page:
         """Return one page of what ``plan`` finds."""
         async with deadline(self.timeouts.search_s, "Narrow the search by another parameter."):
-            types = await self.indexes.existing() if plan.joins else ()
-            return await search.run(
-                self.database, self.session, plan, types=types, bytes_max=self.page_bytes_max
-            )
+            linked = plan.joins or plan.includes
+            types = await self.indexes.existing() if linked else ()
+            bounds = search.Bounds(self.page_bytes_max, self.includes_max)
+            return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

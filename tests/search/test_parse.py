@@ -30,7 +30,6 @@ REFUSED = {
     ("birthdate", "today"): ("value", "2024-02-29"),
     ("gender:missing", "yes"): ("value", "true or false"),
     ("gender:missing", "true,false"): ("value", "true or false"),
-    ("_include", "Patient:link"): ("not-supported", "inclusion"),
     ("family", ""): ("value", "a value to look for"),
     ("family", "a,,b"): ("value", "at least one character"),
     ("_id", ","): ("value", "a logical id"),
