@@ -37,4 +37,5 @@ def url_of(base_url: str, place: str, parameters: Parameters) -> str:
         f"{quote(name, safe=':._-')}={quote(value, safe=':,|/._-$@')}"
         for name, value in parameters
     )
-    return f"{base_url}/{place}{'?' if query else ''}{query}"
+    path = f"{base_url}/{place}" if place else base_url
+    return f"{path}{'?' if query else ''}{query}"

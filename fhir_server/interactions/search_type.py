@@ -26,10 +26,19 @@ from fhir_server.store.search import Page
 
 async def search_type(request: Request, context: Context) -> Response:
     """Return a page of the resources of the type that meet all parameters."""
-    query = search_query(request, context)
-    wanted = plan(query, context.parameters, page_key=context.page_key)
+    return await search_one(request, request.type, context)
+
+
+async def search_one(request: Request, type: str, context: Context, within: str = "") -> Response:
+    """Return a page of the resources of ``type`` that meet all parameters of ``request``.
+
+    ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
+    """
+    query = search_query(type, request.parameters, request, context)
+    wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
-    links = page_links(request.base_url, request.type, *_following(query, wanted, page, context))
+    place = f"{within}/{type}" if within else type
+    links = page_links(request.base_url, place, *_following(query, wanted, page, context))
     entries = _entries(query, wanted, page, request, context)
     return Response(200, bundle("searchset", entries, links=links, total=page.total))
 
@@ -56,8 +65,10 @@ def _entries(
     subset = Subset(wanted.summary, frozenset(wanted.elements))
     # The elements are those of what is searched for; what comes along has others.
     along = Subset(wanted.summary)
-    entries = [_entry(one, "match", subset, request, context) for one in page.entries]
-    entries += [_entry(one, "include", along, request, context) for one in page.included.entries]
+    entries = [match_entry(one, "match", subset, request, context) for one in page.entries]
+    entries += [
+        match_entry(one, "include", along, request, context) for one in page.included.entries
+    ]
     if issues := (*query.ignored, *_said_of(page.included)):
         outcome = encode(operation_outcome(issues))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
@@ -74,12 +85,14 @@ def _said_of(included: Included) -> tuple[Issue, ...]:
     return ()
 
 
-def search_query(request: Request, context: Context) -> SearchQuery:
-    """Return the search that the parameters of ``request`` ask for."""
+def search_query(
+    type: str, parameters: Parameters, request: Request, context: Context
+) -> SearchQuery:
+    """Return the search of ``type`` that ``parameters`` ask for, as ``request`` wants it read."""
     settings = context.settings
     return parse(
-        request.type,
-        request.parameters,
+        type,
+        parameters,
         context.parameters,
         count_default=settings.page_entries,
         lenient=request.prefer.get("handling") == "lenient",
@@ -93,7 +106,10 @@ def search_query(request: Request, context: Context) -> SearchQuery:
     )
 
 
-def _entry(stored: Stored, mode: str, subset: Subset, request: Request, context: Context) -> bytes:
+def match_entry(
+    stored: Stored, mode: str, subset: Subset, request: Request, context: Context
+) -> bytes:
+    """Return the entry of ``stored``; ``mode`` is why it is there: ``match`` or ``include``."""
     return entry(
         f"{request.base_url}/{stored.type}/{stored.id}",
         subset.applied(stored.json, context.definitions),

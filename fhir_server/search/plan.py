@@ -47,18 +47,22 @@ class Plan:
         return Selection(self.type, self.filter, self.joins)
 
 
-def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") -> Plan:
+def plan(
+    query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"", within: str = ""
+) -> Plan:
     """Return the plan of ``query``. ``page_key`` is the secret that page links are signed with.
+
+    ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
 
     Raises ``value`` for a page link of another search.
     """
-    subject = digest(query.type, query.understood)
+    subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
     after = values_of(query.cursor, subject, page_key) if query.cursor else None
     rest, until = _rest(query.rest, rest_subject(subject), page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
-        filter=_all(query.filters),
+        filter=_all((*query.filters, *((in_compartment(within),) if within else ()))),
         sort=sort_keys(query.sort, table.of(query.type)),
         count=0 if counted_only else query.count,
         total="accurate" if counted_only else query.total,
@@ -71,6 +75,14 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
         rest=rest,
         until=until,
     )
+
+
+def in_compartment(compartment: str) -> Filter:
+    """Return the filter of what is in ``compartment``, such as ``Patient/1``.
+
+    https://hl7.org/fhir/R4/compartmentdefinition.html
+    """
+    return {"compartments": compartment}
 
 
 def rest_subject(subject: str) -> str:

@@ -23,8 +23,9 @@ from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT, Document
 
 # What is taken over into a filter. Decision 4 has the measurements.
-IDS_MAX = 1000
+IDS_MAX = 10_000
 ROWS_MAX = 5000  # of those that refer: several refer to the same
+_ROOM = 20_000  # for all lists of a search; they are sent in one command of 16 MB at most
 _CANONICALS_MAX = 100  # each is a condition of its own
 
 URL = "keys.url"  # by which a definition is found
@@ -48,6 +49,7 @@ class Joins:
         self._database = database
         self._session = session
         self._types = frozenset(types)
+        self._room = _ROOM
         self._names = (f"_j{number}" for number in count())
 
     async def condition(self, selection: Selection) -> Condition:
@@ -97,6 +99,7 @@ class Joins:
         limit = ROWS_MAX if join.reverse else IDS_MAX
         if join.link.canonical:
             limit = min(limit, _CANONICALS_MAX)
+        limit = min(limit, self._room)
         fields = (join.link.field,) if join.reverse else ("_id", *_VERSIONED)
         cursor = self._database[inner].find(
             condition.filter,
@@ -107,6 +110,7 @@ class Joins:
         rows = await cursor.to_list()
         if len(rows) > limit:
             return None
+        self._room -= len(rows)
         if join.reverse:
             return _referred(join.link, type, rows)
         return referring(join.link, inner, rows)

@@ -87,6 +87,53 @@ async def run(
     return Page(tuple(stored(plan.type, row) for row in shown), after, total, included)
 
 
+async def run_types(
+    database: Database,
+    session: AsyncClientSession | None,
+    plans: Sequence[Plan],
+    *,
+    types: Collection[str],
+    bounds: Bounds,
+) -> Page:
+    """Return the page of all ``plans``, one for each type, in their order.
+
+    Only the first has an ``after``: a page begins with the type that the page before ended in.
+    The key of the page after it begins with a type; nothing but a type is that type's beginning.
+    """
+    shown: list[Stored] = []
+    for plan in plans:
+        room = plan.count - len(shown)
+        left = bounds.bytes_max - sum(len(one.json) for one in shown)
+        full = room <= 0 or left <= 0
+        wanted = replace(plan, count=1 if full else room, total="none")
+        page = await run(
+            database, session, wanted, types=types, bounds=replace(bounds, bytes_max=max(left, 1))
+        )
+        if full and page.entries:
+            return Page(tuple(shown), (plan.type,), None)
+        shown += page.entries
+        if page.after:
+            return Page(tuple(shown), (plan.type, *page.after), None)
+    return Page(tuple(shown), None, None)
+
+
+async def count_types(
+    database: Database,
+    session: AsyncClientSession | None,
+    plans: Sequence[Plan],
+    *,
+    types: Collection[str],
+    bounds: Bounds,
+) -> int:
+    """Return how many resources all ``plans`` find."""
+    total = 0
+    for plan in plans:
+        wanted = replace(plan, count=0, total="accurate")
+        page = await run(database, session, wanted, types=types, bounds=bounds)
+        total += page.total or 0
+    return total
+
+
 async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
     if plan.total == "none":
         return None
