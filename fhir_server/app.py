@@ -174,6 +174,7 @@ def _store(settings: Settings, database: Database, indexes: Indexes) -> Resource
         indexes,
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
+        settings.includes_max,
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
         Commit(Writer(database, judge)),
     )

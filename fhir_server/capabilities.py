@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from fhir_server import __version__
@@ -45,6 +46,11 @@ def capability_statement(
         ],
         "interaction": system,
     }
+    if "search-compartment" in registry.interactions:
+        rest["compartment"] = [
+            f"http://hl7.org/fhir/CompartmentDefinition/{name.lower()}"
+            for name in definitions.compartments
+        ]
     if operations := _operations(registry, ""):
         rest["operation"] = operations
     return encode(
@@ -80,6 +86,8 @@ def _resource(
         "referencePolicy": ["literal", "logical"],
     }
     if searched := _search_parameters(type, parameters):
+        described["searchInclude"] = _includes(type, parameters)
+        described["searchRevInclude"] = ["*", *_revincludes(parameters).get(type, ())]
         described["searchParam"] = searched
     if operations := _operations(registry, type):
         described["operation"] = operations
@@ -91,6 +99,26 @@ def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, 
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
     ]
+
+
+def _includes(type: str, parameters: ParameterTable) -> list[str]:
+    """Return the values of ``_include``: a reference parameter each, and all of them."""
+    named = [f"{type}:{one.code}" for one in parameters.of(type).values() if one.targets]
+    return ["*", *named]
+
+
+@lru_cache(maxsize=4)
+def _revincludes(parameters: ParameterTable) -> dict[str, list[str]]:
+    """Return, for each type, the values of ``_revinclude`` that can bring something along.
+
+    What can refer to every type is not repeated for every type: ``*`` stands for it.
+    """
+    found: dict[str, list[str]] = {}
+    for type in parameters.types:
+        for one in parameters.of(type).values():
+            for target in one.targets if len(one.targets) < len(parameters.types) else ():
+                found.setdefault(target, []).append(f"{type}:{one.code}")
+    return found
 
 
 def _operations(registry: Registry, type: str) -> list[dict[str, str]]:

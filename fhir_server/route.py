@@ -91,6 +91,8 @@ def allowed(path: str, served: Container[str]) -> tuple[str, ...]:
     if segments and segments[-1].startswith("$"):
         return "GET", "POST"
     table = _TABLE.get(_shape(segments), {})
+    if not table and len(segments) == _COMPARTMENT_DEPTH and _in_compartment(segments):
+        table = {"GET": "search-compartment"}
     methods = tuple(method for method, interaction in table.items() if interaction in served)
     return (*methods, "HEAD") if "GET" in methods else methods
 

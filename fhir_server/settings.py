@@ -110,6 +110,12 @@ class Settings(BaseSettings):
         ge=65_536,
         description="Bytes of a page; a page over it ends early, with `next`.",
     )
+    includes_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Resources that come along with a page by `_include` and `_revinclude`; the "
+        "rest comes with `next`.",
+    )
     search_parameters_max: int = Field(
         default=64, ge=1, description="Parameters of one search; each is a condition to be met."
     )

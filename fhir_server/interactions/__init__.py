@@ -10,6 +10,8 @@ from fhir_server.interactions import create, delete, update
 from fhir_server.interactions.capabilities import capabilities
 from fhir_server.interactions.history import history
 from fhir_server.interactions.read import read, vread
+from fhir_server.interactions.search_compartment import search_compartment
+from fhir_server.interactions.search_system import search_system
 from fhir_server.interactions.search_type import search_type
 from fhir_server.interactions.transaction import transaction
 from fhir_server.messages import Request
@@ -27,6 +29,8 @@ INTERACTIONS: Mapping[str, Handler] = {
     "history-system": history,
     "create": create.create,
     "search-type": search_type,
+    "search-system": search_system,
+    "search-compartment": search_compartment,
     "transaction": transaction,
 }
 

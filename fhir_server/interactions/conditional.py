@@ -22,7 +22,10 @@ from fhir_server.search.plan import plan
 from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
 
-_ABOUT_THE_RESULT = ("_sort", "_count", "_total", "_summary", "_elements", "_cursor")
+_ABOUT_THE_RESULT = (
+    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest"),
+    *("_include", "_revinclude"),
+)
 
 
 async def written_changes(changes: Mapping[int, Change], context: Context) -> dict[int, Stored]:
@@ -91,7 +94,7 @@ async def _place(url: str, context: Context) -> str:
         raise FhirError(Issue("value", f"The reference {shown(url)} names no resource type."))
     parameters = parse_qsl(query, keep_blank_values=True)
     for name, _ in parameters:
-        if name in _ABOUT_THE_RESULT:
+        if name.partition(":")[0] in _ABOUT_THE_RESULT:
             raise FhirError(
                 Issue("not-supported", f"{name} has no place in a conditional reference.")
             )

@@ -5,22 +5,27 @@ from urllib.parse import quote
 from fhir_server.messages import Parameters
 
 CURSOR = "_cursor"
-"""The parameter, ours, that says where a page begins."""
+REST = "_rest"
+"""The parameters, ours, that say where a page begins, and where the rest of what comes along."""
 
 
 def page_links(
-    base_url: str, place: str, understood: Parameters, after: str
+    base_url: str, place: str, understood: Parameters, after: str, rest: str = ""
 ) -> tuple[tuple[str, str], ...]:
     """Return the links of the page at ``place`` below ``base_url``.
 
     ``understood`` are the parameters that were obeyed, the cursor among them; ``after`` is the
-    cursor of the next page, or ``""`` on the last one.
+    cursor of the next page, or ``""`` on the last one. Before it comes the ``rest`` of what this
+    page includes, if it is given.
     """
-    without = tuple((name, value) for name, value in understood if name != CURSOR)
+    without = tuple((name, value) for name, value in understood if name not in (CURSOR, REST))
     links = [("self", url_of(base_url, place, understood))]
     if len(without) < len(understood):
         links.append(("first", url_of(base_url, place, without)))
-    if after:
+    if rest:
+        here = tuple((name, value) for name, value in understood if name != REST)
+        links.append(("next", url_of(base_url, place, (*here, (REST, rest)))))
+    elif after:
         links.append(("next", url_of(base_url, place, (*without, (CURSOR, after)))))
     return tuple(links)
 
@@ -32,4 +37,5 @@ def url_of(base_url: str, place: str, parameters: Parameters) -> str:
         f"{quote(name, safe=':._-')}={quote(value, safe=':,|/._-$@')}"
         for name, value in parameters
     )
-    return f"{base_url}/{place}{'?' if query else ''}{query}"
+    path = f"{base_url}/{place}" if place else base_url
+    return f"{path}{'?' if query else ''}{query}"

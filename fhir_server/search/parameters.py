@@ -145,6 +145,15 @@ class ParameterTable:
             for type in self._of
         }
 
+    def compartment_types(self, compartment: str) -> tuple[str, ...]:
+        """Return the types that can be in a compartment of the type ``compartment``; none if there
+        are no such compartments."""
+        return tuple(
+            type
+            for type, fields in self.compartment_fields.items()
+            if fields.get(compartment) or (type == compartment and compartment in fields)
+        )
+
     def singles(self, type: str) -> frozenset[str]:
         """Return the fields of ``keys`` that hold a bare value in documents of ``type``."""
         if type not in self._singles:

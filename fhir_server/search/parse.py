@@ -9,25 +9,27 @@ nothing is dropped in silence.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.search.chain import Chains, Join
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
+from fhir_server.search.include import NAMES as INCLUDES
+from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 
 CURSOR = "_cursor"
-"""The parameter of page links."""
+REST = "_rest"
+"""The parameters of page links: where a page begins, and where the rest of its includes does."""
 
 TOTALS = ("none", "estimate", "accurate")
 SUMMARIES = ("true", "text", "data", "count", "false")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
-    "_include": "inclusion of referenced resources",
-    "_revinclude": "inclusion of referring resources",
-    "_has": "reverse chaining",
     "_filter": "filter expressions",
     "_text": "search in the narrative",
     "_content": "search in the whole content",
@@ -47,7 +49,8 @@ class Limits:
 
     ``conditions_max`` counts what all parameters together are compared with: a bare id of a
     reference is one for each type that it may be of. ``count_max`` is the length of a page; a
-    ``_count`` above it is lowered to it.
+    ``_count`` above it is lowered to it. ``chain_steps_max`` is how many resources a chain leads
+    through, ``chain_types_max`` how many types of them all chains together.
     """
 
     parameters_max: int = 64
@@ -55,6 +58,8 @@ class Limits:
     value_characters_max: int = 2000
     conditions_max: int = 20_000
     count_max: int = 1000
+    chain_steps_max: int = 8
+    chain_types_max: int = 300
 
 
 DEFAULT_LIMITS = Limits()
@@ -64,10 +69,10 @@ DEFAULT_LIMITS = Limits()
 class SearchQuery:
     """A search as asked.
 
-    ``filters`` are to be met all at once. ``sort`` has parameter codes, a minus sign before those
-    that go down. ``summary`` is ``""`` where it was not asked for;
-    ``cursor`` is the text of a page link. ``understood`` are the parameters that were used, for the
-    self link; ``ignored`` says what was not, as warnings.
+    ``filters`` and ``joins`` are to be met all at once. ``sort`` has parameter codes, a minus sign
+    before those that go down. ``summary`` is ``""`` where it was not asked for;
+    ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
+    used, for the self link; ``ignored`` says what was not, as warnings.
     """
 
     type: str
@@ -80,6 +85,9 @@ class SearchQuery:
     cursor: str
     understood: tuple[tuple[str, str], ...]
     ignored: tuple[Issue, ...]
+    joins: tuple[Join, ...] = ()
+    includes: tuple[Include, ...] = ()
+    rest: str = ""
 
 
 @dataclass(slots=True)
@@ -92,6 +100,9 @@ class _Builder:
     count: int
     limits: Limits
     filters: list[Filter] = field(default_factory=list)
+    joins: list[Join] = field(default_factory=list)
+    includes: list[Include] = field(default_factory=list)
+    rest: str = ""
     sort: tuple[str, ...] = ()
     total: str = "none"
     summary: str = ""
@@ -99,6 +110,15 @@ class _Builder:
     cursor: str = ""
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
+    chains: Chains = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chains = Chains(
+            self.table,
+            partial(_criterion, self),
+            steps_max=self.limits.chain_steps_max,
+            selections_max=self.limits.chain_types_max,
+        )
 
 
 def parse(
@@ -150,8 +170,11 @@ def parse(
         summary=builder.summary,
         elements=builder.elements,
         cursor=builder.cursor,
-        understood=tuple(pair for pair in understood if pair[0] != CURSOR),
+        understood=tuple(pair for pair in understood if pair[0] not in (CURSOR, REST)),
         ignored=tuple(ignored),
+        joins=tuple(builder.joins),
+        includes=tuple(dict.fromkeys(builder.includes)),
+        rest=builder.rest,
     )
 
 
@@ -190,7 +213,9 @@ def _too_much(what: str, limit: int) -> FhirError:
 
 def _read(builder: _Builder, name: str, value: str) -> None:
     # A page link is signed by us and as long as its sort keys are.
-    if name != CURSOR and len(value) > builder.limits.value_characters_max * (1 + value.count(",")):
+    if name not in (CURSOR, REST) and len(value) > builder.limits.value_characters_max * (
+        1 + value.count(",")
+    ):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
     try:
         f"{name}{value}".encode()
@@ -201,45 +226,47 @@ def _read(builder: _Builder, name: str, value: str) -> None:
             raise invalid_value(name, value, "a parameter that stands once")
         _RESULT_PARAMETERS[name](builder, value)
         builder.seen.add(name)
+    elif name.partition(":")[0] in INCLUDES:
+        builder.includes += includes(name, value, builder.type, builder.table)
     else:
         _read_criterion(builder, name, value)
 
 
 def _read_criterion(builder: _Builder, name: str, value: str) -> None:
-    code, _, modifier = name.partition(":")
-    known = builder.table.of(builder.type)
-    parameter = known.get(code)
-    if parameter is None or "." in modifier:
-        raise _unknown(builder, name, code)
-    if not value:
-        raise invalid_value(f"Search parameter {name}", value, "a value to look for")
-    values = list(dict.fromkeys(split(value, ",")))
+    values = list(dict.fromkeys(split(value, ","))) if value else []
     if len(values) > builder.limits.values_max:
         raise _too_much("alternatives in a parameter", builder.limits.values_max)
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
+    found = builder.chains.selection(builder.type, name, values)
+    if found.filter:
+        builder.filters.append(found.filter)
+    builder.joins += found.joins
+
+
+def _criterion(builder: _Builder, type: str, name: str, values: Sequence[str]) -> Filter:
+    """Return the filter of one parameter of ``type``; it may stand at the end of a chain."""
+    code, _, modifier = name.partition(":")
+    parameter = builder.table.of(type).get(code)
+    if parameter is None:
+        raise _unknown(builder, type, code)
+    if not values:
+        raise invalid_value(f"Search parameter {name}", "", "a value to look for")
     found = builder.criteria.filter(parameter, modifier, values)
     builder.conditions += conditions_in(found)
     if builder.conditions > builder.limits.conditions_max:
         raise _too_much("conditions", builder.limits.conditions_max)
-    builder.filters.append(found)
+    return found
 
 
-def _unknown(builder: _Builder, name: str, code: str) -> FhirError:
+def _unknown(builder: _Builder, type: str, code: str) -> FhirError:
     """Return the refusal of a name that is not known, or known and not served."""
-    if "." in name:
-        return FhirError(
-            Issue(
-                "not-supported", f"{shown(name)} is a chained parameter, which is not served yet."
-            )
-        )
     if code in NOT_SERVED:
         return FhirError(Issue("not-supported", f"{code} ({NOT_SERVED[code]}) is not served yet."))
-    known = [*builder.table.of(builder.type), *_RESULT_PARAMETERS]
+    known = [*builder.table.of(type), *_RESULT_PARAMETERS, *INCLUDES]
     return FhirError(
         Issue(
-            "not-supported",
-            f"{builder.type} has no search parameter {shown(code)}.{nearest(code, known)}",
+            "not-supported", f"{type} has no search parameter {shown(code)}.{nearest(code, known)}"
         )
     )
 
@@ -279,6 +306,10 @@ def _read_cursor(builder: _Builder, value: str) -> None:
     builder.cursor = value
 
 
+def _read_rest(builder: _Builder, value: str) -> None:
+    builder.rest = value
+
+
 _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_count": _read_count,
     "_sort": _read_sort,
@@ -286,4 +317,5 @@ _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_summary": _read_summary,
     "_elements": _read_elements,
     CURSOR: _read_cursor,
+    REST: _read_rest,
 }

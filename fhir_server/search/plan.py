@@ -6,6 +6,8 @@ https://hl7.org/fhir/R4/search.html
 from dataclasses import dataclass
 from typing import Any
 
+from fhir_server.search.chain import Join, Selection
+from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
@@ -20,7 +22,9 @@ class Plan:
     ``filter`` is without the conditions for deleted documents and for the page. ``sort`` is
     without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
     ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
-    then the id. ``subject`` is what page links are bound to.
+    then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
+    resources, to be met as well. ``includes`` are what comes along; ``rest`` says that only the
+    rest of it is wanted, from that place on, of a page that ends at ``until``.
     """
 
     type: str
@@ -32,19 +36,33 @@ class Plan:
     elements: tuple[str, ...]
     after: tuple[Any, ...] | None
     subject: str
+    joins: tuple[Join, ...] = ()
+    includes: tuple[Include, ...] = ()
+    rest: Place | None = None
+    until: tuple[Any, ...] | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """What is searched for, without order and page."""
+        return Selection(self.type, self.filter, self.joins)
 
 
-def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") -> Plan:
+def plan(
+    query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"", within: str = ""
+) -> Plan:
     """Return the plan of ``query``. ``page_key`` is the secret that page links are signed with.
+
+    ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
 
     Raises ``value`` for a page link of another search.
     """
-    subject = digest(query.type, query.understood)
+    subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
     after = values_of(query.cursor, subject, page_key) if query.cursor else None
+    rest, until = _rest(query.rest, rest_subject(subject), page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
-        filter=_all(query.filters),
+        filter=_all((*query.filters, *((in_compartment(within),) if within else ()))),
         sort=sort_keys(query.sort, table.of(query.type)),
         count=0 if counted_only else query.count,
         total="accurate" if counted_only else query.total,
@@ -52,7 +70,32 @@ def plan(query: SearchQuery, table: ParameterTable, *, page_key: bytes = b"") ->
         elements=query.elements,
         after=after,
         subject=subject,
+        joins=query.joins,
+        includes=query.includes,
+        rest=rest,
+        until=until,
     )
+
+
+def in_compartment(compartment: str) -> Filter:
+    """Return the filter of what is in ``compartment``, such as ``Patient/1``.
+
+    https://hl7.org/fhir/R4/compartmentdefinition.html
+    """
+    return {"compartments": compartment}
+
+
+def rest_subject(subject: str) -> str:
+    """Return what links to the rest of a page's includes are bound to."""
+    return f"{subject} includes"
+
+
+def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place | None, tuple[Any, ...] | None]:
+    """Return the place and the end of the page in a link to the rest of its includes."""
+    if not text:
+        return None, None
+    round, type, id, *until = values_of(text, subject, page_key)
+    return (int(round), type, id), tuple(until) or None
 
 
 def _all(filters: tuple[Filter, ...]) -> Filter:

@@ -21,6 +21,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 # What a reader of one version needs; never the native resource and the keys.
 SERVED = dict.fromkeys(("json", "version", "last_updated", "deleted", "interaction", "revived"), 1)
+# What every search demands: a deletion is not found.
+PRESENT: Document = {"deleted": {"$exists": False}}
 # What becomes of a version when it is replaced.
 KEPT_IN_HISTORY = (
     *(

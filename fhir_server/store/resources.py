@@ -28,6 +28,7 @@ from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
 
+_SEARCH_ADVICE = "Narrow the search by another parameter."
 _READ_ADVICE = "Ask for less, or try again when the server is less busy."
 
 
@@ -48,6 +49,7 @@ class ResourceStore:
     indexes: Indexes
     timeouts: Timeouts
     page_bytes_max: int
+    includes_max: int
     fetch: Fetch
     commit: Commit
     session: AsyncClientSession | None = None
@@ -81,12 +83,31 @@ class ResourceStore:
                 self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
             )
 
+    async def search_types(self, plans: Sequence[Plan], counted: Sequence[Plan]) -> search.Page:
+        """Return one page of what ``plans`` find, a plan for each type; only the first has an
+        ``after``. The matches of ``counted`` are counted, if any."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            types = await self.indexes.existing()
+            bounds = search.Bounds(self.page_bytes_max, self.includes_max)
+            total = None
+            if counted:
+                total = await search.count_types(
+                    self.database, self.session, counted, types=types, bounds=bounds
+                )
+            if not any(plan.count for plan in plans):
+                return search.Page((), None, total)
+            page = await search.run_types(
+                self.database, self.session, plans, types=types, bounds=bounds
+            )
+            return replace(page, total=total)
+
     async def search(self, plan: Plan) -> search.Page:
         """Return one page of what ``plan`` finds."""
-        async with deadline(self.timeouts.search_s, "Narrow the search by another parameter."):
-            return await search.run(
-                self.database, self.session, plan, bytes_max=self.page_bytes_max
-            )
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            linked = plan.joins or plan.includes
+            types = await self.indexes.existing() if linked else ()
+            bounds = search.Bounds(self.page_bytes_max, self.includes_max)
+            return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

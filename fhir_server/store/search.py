@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,47 +14,124 @@ from fhir_server.search.plan import Plan
 from fhir_server.search.sort import SortKey
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
+from fhir_server.store.joins import Joins
 from fhir_server.store.rows import rows_within
-
-_PRESENT = {"deleted": {"$exists": False}}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a search. ``after`` is the key of its last row when there are more rows."""
+    """A page of a search. ``after`` is the key of its last row when there are more rows.
+
+    ``included`` is what comes along.
+    """
 
     entries: tuple[Stored, ...]
     after: tuple[Any, ...] | None
     total: int | None
+    included: Included = NOTHING_INCLUDED
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a page may hold: bytes of matches, and of includes; includes."""
+
+    bytes_max: int
+    includes_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a plan is run: the collection, the session, and how much a page may hold."""
+    """Where a plan is run: the collection, the session, how much a page may hold, and the stages
+    that drop rows after they are ordered and before they are counted; what more of a row is
+    wanted."""
 
     collection: Any
     session: AsyncClientSession | None
     bytes_max: int
+    stages: tuple[Document, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 async def run(
-    database: Database, session: AsyncClientSession | None, plan: Plan, *, bytes_max: int
+    database: Database,
+    session: AsyncClientSession | None,
+    plan: Plan,
+    *,
+    types: Collection[str],
+    bounds: Bounds,
 ) -> Page:
     """Return the page of ``plan``; its total where asked for, or where this page shows it.
 
-    The page ends early rather than hold more than ``bytes_max`` of JSON, but has one row at least.
+    The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
+    ``types`` are those in use.
     """
-    source = _Source(database[plan.type], session, bytes_max)
-    filter = {"$and": [plan.filter, _PRESENT]} if plan.filter else _PRESENT
-    total = await _total(source, plan, filter)
+    condition = await Joins(database, session, types).condition(plan.selection)
+    fields = tuple(fields_for(plan.type, plan.includes))
+    source = _Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
+    total = await _total(source, plan, condition.filter)
     if plan.count == 0:
         return Page((), None, total)
-    rows, cut = await _rows(source, plan, filter)
+    rows, cut = await _rows(source, plan, condition.filter)
     shown, more = rows[: plan.count], cut or len(rows) > plan.count
     if total is None and not more and plan.after is None:
         total = len(shown)
     after = _row_key(plan.sort, shown[-1]) if more else None
-    return Page(tuple(stored(plan.type, row) for row in shown), after, total)
+    included = NOTHING_INCLUDED
+    if plan.includes and shown:
+        limits = (bounds.includes_max, bounds.bytes_max)
+        gathering = Gathering(database, session, types, plan.includes, *limits, plan.rest)
+        included = await gathering.of({plan.type: shown})
+    if plan.rest is not None:
+        return Page((), plan.until, None, included)
+    return Page(tuple(stored(plan.type, row) for row in shown), after, total, included)
+
+
+async def run_types(
+    database: Database,
+    session: AsyncClientSession | None,
+    plans: Sequence[Plan],
+    *,
+    types: Collection[str],
+    bounds: Bounds,
+) -> Page:
+    """Return the page of all ``plans``, one for each type, in their order.
+
+    Only the first has an ``after``: a page begins with the type that the page before ended in.
+    The key of the page after it begins with a type; nothing but a type is that type's beginning.
+    """
+    shown: list[Stored] = []
+    for plan in plans:
+        room = plan.count - len(shown)
+        left = bounds.bytes_max - sum(len(one.json) for one in shown)
+        full = room <= 0 or left <= 0
+        wanted = replace(plan, count=1 if full else room, total="none")
+        page = await run(
+            database, session, wanted, types=types, bounds=replace(bounds, bytes_max=max(left, 1))
+        )
+        if full and page.entries:
+            return Page(tuple(shown), (plan.type,), None)
+        shown += page.entries
+        if page.after:
+            return Page(tuple(shown), (plan.type, *page.after), None)
+    return Page(tuple(shown), None, None)
+
+
+async def count_types(
+    database: Database,
+    session: AsyncClientSession | None,
+    plans: Sequence[Plan],
+    *,
+    types: Collection[str],
+    bounds: Bounds,
+) -> int:
+    """Return how many resources all ``plans`` find."""
+    total = 0
+    for plan in plans:
+        wanted = replace(plan, count=0, total="accurate")
+        page = await run(database, session, wanted, types=types, bounds=bounds)
+        total += page.total or 0
+    return total
 
 
 async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
@@ -62,7 +139,12 @@ async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
         return None
     if plan.total == "estimate" and not plan.filter and source.session is None:
         return int(await source.collection.estimated_document_count())
-    return int(await source.collection.count_documents(filter, session=source.session))
+    if not source.stages:
+        return int(await source.collection.count_documents(filter, session=source.session))
+    pipeline = [{"$match": filter}, *source.stages, {"$count": "n"}]
+    cursor = await source.collection.aggregate(pipeline, session=source.session)
+    rows = await cursor.to_list()
+    return int(rows[0]["n"]) if rows else 0
 
 
 async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
@@ -70,10 +152,10 @@ async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Doc
     whether some were left out for their size."""
     limit = plan.count + 1
     if all(key.present for key in plan.sort):
-        return await _found(source, plan.sort, [filter, *_behind(plan)], limit)
+        return await _found(source, plan.sort, [filter, *_window(plan)], limit)
     if len(plan.sort) == 1 and plan.sort[0].single:
         return await _by_one_key(source, plan, filter)
-    pipeline = _pipeline(plan, filter, limit)
+    pipeline = _pipeline(source, plan, filter, limit)
     cursor = await source.collection.aggregate(pipeline, session=source.session)
     return await rows_within(cursor, source.bytes_max)
 
@@ -85,13 +167,15 @@ async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[li
     limit = plan.count + 1
     rows: list[Document] = []
     if plan.after is None or plan.after[0] is not None:
-        conditions = [filter, {key.field: {"$ne": None}}, *_behind(plan)]
+        conditions = [filter, {key.field: {"$ne": None}}, *_window(plan)]
         rows, cut = await _found(source, plan.sort, conditions, limit)
-        if cut or len(rows) == limit:
+        if cut or len(rows) == limit or (plan.until and plan.until[0] is not None):
             return rows, cut
     conditions = [filter, {key.field: None}]
     if plan.after is not None and plan.after[0] is None:
         conditions.append({"_id": {"$gt": plan.after[-1]}})
+    if plan.until is not None:
+        conditions.append({"_id": {"$lte": plan.until[-1]}})
     room = max(1, source.bytes_max - sum(len(row["json"]) for row in rows))
     lacking, cut = await _found(replace(source, bytes_max=room), (), conditions, limit - len(rows))
     return rows + lacking, cut
@@ -100,12 +184,15 @@ async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[li
 async def _found(
     source: _Source, sort: Sequence[SortKey], conditions: list[Document], limit: int
 ) -> tuple[list[Document], bool]:
-    cursor = source.collection.find(
-        {"$and": conditions} if len(conditions) > 1 else conditions[0],
-        projection=SERVED | {key.field: 1 for key in sort},
-        session=source.session,
-    )
-    order = [(field, -1 if descending else 1) for field, descending in _order(sort)]
+    filter = {"$and": conditions} if len(conditions) > 1 else conditions[0]
+    fields = SERVED | dict.fromkeys(source.fields, 1) | {key.field: 1 for key in sort}
+    order = {field: -1 if descending else 1 for field, descending in _order(sort)}
+    if source.stages:
+        pipeline: list[Document] = [{"$match": filter}, {"$sort": order}, *source.stages]
+        pipeline += [{"$limit": limit}, {"$project": fields}]
+        joined = await source.collection.aggregate(pipeline, session=source.session)
+        return await rows_within(joined, source.bytes_max)
+    cursor = source.collection.find(filter, projection=fields, session=source.session)
     return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
 
 
@@ -121,9 +208,13 @@ def _order(sort: Sequence[SortKey]) -> list[tuple[str, bool]]:
     return [*fields, ("_id", bool(fields) and not fields[-1][1])]
 
 
-def _behind(plan: Plan) -> list[Document]:
-    """Return the condition for rows after ``plan.after``, if it is given."""
-    return [_after(_order(plan.sort), plan.after)] if plan.after is not None else []
+def _window(plan: Plan) -> list[Document]:
+    """Return the conditions for rows after ``plan.after`` and up to ``plan.until``, if given."""
+    fields = _order(plan.sort)
+    conditions = [_after(fields, plan.after)] if plan.after is not None else []
+    if plan.until is not None and None not in plan.until:
+        conditions.append({"$nor": [_after(fields, plan.until)]})
+    return conditions
 
 
 def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Document:
@@ -136,7 +227,7 @@ def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Documen
     return {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
 
 
-def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
+def _pipeline(source: _Source, plan: Plan, filter: Document, limit: int) -> list[Document]:
     """Order by computed keys: the least or greatest of an array, and missing values last.
 
     A missing value is told by a flag before each key, so that it is last in both directions.
@@ -153,12 +244,19 @@ def _pipeline(plan: Plan, filter: Document, limit: int) -> list[Document]:
     flags = {f"_m{place}": {"$eq": [f"$_k{place}", None]} for place in range(len(keys))}
     stages: list[Document] = [{"$match": filter}, {"$set": computed}, {"$set": flags}]
     if plan.after is not None:
-        *values, id = plan.after
-        flagged = [part for value in values for part in (value is None, value)]
-        stages.append({"$match": _after(fields, [*flagged, id])})
+        stages.append({"$match": _after(fields, _flagged(plan.after))})
+    if plan.until is not None:
+        stages.append({"$match": {"$nor": [_after(fields, _flagged(plan.until))]}})
     order = {field: -1 if descending else 1 for field, descending in fields}
-    kept = dict.fromkeys(computed, 1)
-    return [*stages, {"$sort": order}, {"$limit": limit}, {"$project": SERVED | kept}]
+    kept = dict.fromkeys((*computed, *source.fields), 1)
+    stages += [{"$sort": order}, *source.stages, {"$limit": limit}, {"$project": SERVED | kept}]
+    return stages
+
+
+def _flagged(key: tuple[Any, ...]) -> list[Any]:
+    """Return the values of ``key``, a flag before each but the id."""
+    *values, id = key
+    return [*(part for value in values for part in (value is None, value)), id]
 
 
 def _row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:

@@ -199,3 +199,17 @@ async def test_the_base_is_the_one_that_the_client_uses(exact: Exact, host: str)
     answer = await exact("GET", "metadata?_elements=implementation", {"host": host})
 
     assert answer.json()["implementation"]["url"] == f"http://{host}/fhir"
+
+
+async def test_what_comes_along_and_compartments_are_listed(http: httpx.AsyncClient) -> None:
+    """Includes are in the form that a client sends; the compartments are all five."""
+    [rest] = (await statement(http))["rest"]
+    patient = next(one for one in rest["resource"] if one["type"] == "Patient")
+
+    assert "Patient:organization" in patient["searchInclude"]
+    assert "Observation:patient" in patient["searchRevInclude"]
+    assert len(rest["compartment"]) == 5
+    for name, values in (("_include", "searchInclude"), ("_revinclude", "searchRevInclude")):
+        for value in patient[values]:
+            answer = await http.get("Patient", params={name: value, "_count": 0})
+            assert answer.status_code == 200, value

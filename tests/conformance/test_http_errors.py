@@ -22,7 +22,10 @@ def settings(settings: Settings) -> Settings:
 # ------------------------------------------------------------------------------ 405 and Allow
 
 PLACES = {
-    "": "POST",
+    "": "GET HEAD POST",
+    "_search": "POST",
+    "Patient/p/Observation": "GET HEAD",
+    "Patient/p/*": "GET HEAD",
     "metadata": "GET HEAD",
     "_history": "GET HEAD",
     "Patient": "GET HEAD POST",
