@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from fhir_server.r4.ucum import Units, load_units
+
 _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
@@ -124,7 +126,7 @@ class Definitions:
     """Everything that was read from the packages.
 
     ``types`` by name; ``search_parameters`` in the order of their urls; ``compartments`` maps
-    ``Patient`` to ``{type: parameter codes}``.
+    ``Patient`` to ``{type: parameter codes}``; ``units`` converts quantities.
     """
 
     types: Mapping[str, TypeDefinition]
@@ -132,6 +134,7 @@ class Definitions:
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
     _code_systems: Mapping[str, Mapping[str, Any]] = field(repr=False)
     _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    units: Units = field(default_factory=Units, repr=False)
     _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -216,6 +219,7 @@ def load_definitions(root: Path) -> Definitions:
         },
         _code_systems=found.get("CodeSystem", {}),
         _value_sets=found.get("ValueSet", {}),
+        units=load_units(root / "terminology" / "ucum"),
     )
 
 

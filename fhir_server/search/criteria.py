@@ -87,7 +87,7 @@ class Criteria:
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":
-                return partial(compile_quantity, single=single)
+                return partial(compile_quantity, single=single, units=self._table.definitions.units)
             case "uri" if parameter.code == "url" and not modifier:
                 return partial(self._compile_canonical, parameter)
             case "uri":

@@ -18,6 +18,7 @@ from typing import Any
 from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
+from fhir_server.r4.ucum import Units
 from fhir_server.search import date, number, quantity, reference, string, token, uri
 from fhir_server.search.composite import composite_index, part_name
 from fhir_server.search.tree import Convert, Tree
@@ -109,7 +110,7 @@ class ParameterTable:
     def __init__(self, definitions: Definitions, base_urls: tuple[str, ...] = ()) -> None:
         self.definitions = definitions
         self.base_urls = base_urls
-        self._converters = _converters(base_urls)
+        self._converters = _converters(base_urls, definitions.units)
         self._versions = reference.indexed_versions(base_urls)
         self._trees: dict[str, Tree] = {}
         self._singles: dict[str, frozenset[str]] = {}
@@ -196,14 +197,14 @@ class ParameterTable:
             yield string.PARTS, string.family_parts
 
 
-def _converters(base_urls: tuple[str, ...]) -> Mapping[str, Mapping[str, Convert]]:
+def _converters(base_urls: tuple[str, ...], units: Units) -> Mapping[str, Mapping[str, Convert]]:
     """Return the table: parameter type -> FHIR type -> what is written."""
     return {
         "token": token.INDEXED,
         "string": string.INDEXED,
         "date": date.INDEXED,
         "number": number.INDEXED,
-        "quantity": quantity.INDEXED,
+        "quantity": quantity.indexed(units),
         "uri": uri.INDEXED,
         "reference": reference.indexed(base_urls),
     }
