@@ -11,12 +11,15 @@ from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import encode
 from fhir_server.registry import Registry
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.special import DOCUMENTATION
 
 # Registered name -> code of http://hl7.org/fhir/ValueSet/type-restful-interaction, in its order.
 _TYPE_INTERACTIONS = (
     *("read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create"),
     "search-type",
 )
+# Parameters of every type that are no strings.
+_COMMON_TYPES = {"_filter": "special", "_list": "string"}
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -45,6 +48,8 @@ def capability_statement(
         ],
         "interaction": system,
     }
+    if "search-type" in registry.interactions:
+        rest["searchParam"] = _common_parameters(definitions)
     if operations := _operations(registry, ""):
         rest["operation"] = operations
     return encode(
@@ -90,6 +95,20 @@ def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, 
     return [
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
+    ]
+
+
+def _common_parameters(definitions: Definitions) -> list[dict[str, str]]:
+    """Return the parameters that every type has and no element answers."""
+    defined = {one.code: one.url for one in definitions.search_parameters if not one.expression}
+    return [
+        {
+            "name": code,
+            **({"definition": defined[code]} if code in defined else {}),
+            "type": _COMMON_TYPES.get(code, "string"),
+            "documentation": documentation,
+        }
+        for code, documentation in DOCUMENTATION.items()
     ]
 
 

@@ -12,16 +12,18 @@ from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import operation_outcome
 from fhir_server.r4.bundles import bundle, entry
-from fhir_server.r4.json import encode
+from fhir_server.r4.json import decode, encode
 from fhir_server.search.page import cursor
 from fhir_server.search.parse import Limits, SearchQuery, parse
-from fhir_server.search.plan import plan
+from fhir_server.search.plan import Lists, plan, with_lists
 from fhir_server.store.documents import Stored
 
 
 async def search_type(request: Request, context: Context) -> Response:
     """Return a page of the resources of the type that meet all parameters."""
     query = search_query(request, context)
+    if query.lists:
+        query = with_lists(query, await _lists(query, context), context.parameters)
     wanted = plan(query, context.parameters, page_key=context.page_key)
     page = await context.store.search(wanted)
     after = cursor(page.after, wanted.subject, context.page_key) if page.after else ""
@@ -54,6 +56,16 @@ def search_query(request: Request, context: Context) -> SearchQuery:
         ),
         now=context.now(),
     )
+
+
+async def _lists(query: SearchQuery, context: Context) -> Lists:
+    """Return the lists that the search names, as far as they exist."""
+    found = {}
+    for id in dict.fromkeys(id for ids in query.lists for id in ids):
+        stored = await context.store.read("List", id)
+        if stored and not stored.deleted:
+            found[id] = decode(stored.json)
+    return found
 
 
 def _match(stored: Stored, subset: Subset, request: Request, context: Context) -> bytes:

@@ -14,6 +14,7 @@ from fhir_server.search.concepts import compile_concepts
 from fhir_server.search.date import compile_date, compile_instant
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.keys import Filter, any_of
+from fhir_server.search.near import compile_near
 from fhir_server.search.number import compile_number
 from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
 from fhir_server.search.quantity import compile_quantity
@@ -35,6 +36,7 @@ MODIFIERS: dict[str, tuple[str, ...]] = {
     "uri": uri.MODIFIERS,
     "reference": ("identifier",),
     "composite": (),
+    "special": (),
 }
 
 
@@ -97,6 +99,8 @@ class Criteria:
                 return partial(self._compile_canonical, parameter)
             case "uri":
                 return partial(compile_uri, modifier=modifier, single=single)
+            case "special":
+                return partial(compile_near, units=self._table.definitions.units)
             case "composite":
                 components = [self._component(part) for part in parameter.components]
                 return partial(compile_composite, components=components)

@@ -103,6 +103,11 @@ class Parameter:
         return self.type == "reference" and any(path.type == "canonical" for path in self.paths)
 
     @property
+    def is_place(self) -> bool:
+        """Whether the keys are points on the earth."""
+        return self.type == "special"
+
+    @property
     def value_sets(self) -> tuple[str, ...]:
         """The value sets that say which system the elements of type ``code`` have."""
         found = (
@@ -114,10 +119,20 @@ class Parameter:
 
 
 class ParameterTable:
-    """``(type, code) -> Parameter`` for all resource types."""
+    """``(type, code) -> Parameter`` for all resource types.
 
-    def __init__(self, definitions: Definitions, base_urls: tuple[str, ...] = ()) -> None:
+    ``text_search`` says that the words of resources are written beside them.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        base_urls: tuple[str, ...] = (),
+        *,
+        text_search: bool = True,
+    ) -> None:
         self.definitions = definitions
+        self.text_search = text_search
         self.base_urls = base_urls
         self._written = Written(base_urls, definitions.units)
         self._converters = self._written.converters
@@ -293,7 +308,7 @@ def _makers(
     types = {one.url: one.type for one in definitions.search_parameters}
     makers = []
     for definition in definitions.search_parameters:
-        if definition.expression and definition.type != "special":
+        if definition.expression:
             with _named(definition):
                 makers.append(_Maker(definition, types, converters))
     return makers
@@ -362,11 +377,14 @@ def _exclude(one: Path, other: Path) -> bool:
     return False
 
 
-def parameter_table(definitions: Definitions, base_urls: tuple[str, ...] = ()) -> ParameterTable:
+def parameter_table(
+    definitions: Definitions, base_urls: tuple[str, ...] = (), *, text_search: bool = True
+) -> ParameterTable:
     """Return the table of all search parameters in ``definitions``.
 
     ``base_urls`` are those of this server: a reference below one of them is a local one.
+    ``text_search`` has the words of every resource written for ``_text`` and ``_content``.
 
     Raises :class:`ValueError` that names the parameter for an expression that is not supported.
     """
-    return ParameterTable(definitions, base_urls)
+    return ParameterTable(definitions, base_urls, text_search=text_search)

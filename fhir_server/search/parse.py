@@ -16,6 +16,7 @@ from fhir_server.search.escape import split
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
+from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
 
 CURSOR = "_cursor"
 """The parameter of page links."""
@@ -29,14 +30,10 @@ NOT_SERVED = {
     "_revinclude": "inclusion of referring resources",
     "_has": "reverse chaining",
     "_filter": "filter expressions",
-    "_text": "search in the narrative",
-    "_content": "search in the whole content",
-    "_list": "search in a list",
     "_query": "named queries",
     "_type": "search over several types",
     "_contained": "search in contained resources",
     "_containedType": "search in contained resources",
-    "near": "search by distance",
 }
 _COUNT_DIGITS_MAX = 9
 
@@ -67,7 +64,9 @@ class SearchQuery:
     ``filters`` are to be met all at once. ``sort`` has parameter codes, a minus sign before those
     that go down. ``summary`` is ``""`` where it was not asked for;
     ``cursor`` is the text of a page link. ``understood`` are the parameters that were used, for the
-    self link; ``ignored`` says what was not, as warnings.
+    self link; ``ignored`` says what was not, as warnings. ``lists`` are ids of lists that
+    the results are to be members of, of one of each; ``with_lists`` in ``plan.py`` makes filters
+    of them.
     """
 
     type: str
@@ -80,6 +79,7 @@ class SearchQuery:
     cursor: str
     understood: tuple[tuple[str, str], ...]
     ignored: tuple[Issue, ...]
+    lists: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(slots=True)
@@ -97,6 +97,7 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
+    lists: list[tuple[str, ...]] = field(default_factory=list)
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
 
@@ -150,6 +151,7 @@ def parse(
         cursor=builder.cursor,
         understood=tuple(pair for pair in understood if pair[0] != CURSOR),
         ignored=tuple(ignored),
+        lists=tuple(builder.lists),
     )
 
 
@@ -191,7 +193,7 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     code, _, modifier = name.partition(":")
     known = builder.table.of(builder.type)
     parameter = known.get(code)
-    if parameter is None or "." in modifier:
+    if (parameter is None and code not in DOCUMENTATION) or "." in modifier:
         raise _unknown(builder, name, code)
     if not value:
         raise invalid_value(f"Search parameter {name}", value, "a value to look for")
@@ -200,7 +202,13 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
         raise _too_much("alternatives in a parameter", builder.limits.values_max)
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
-    found = builder.criteria.filter(parameter, modifier, values)
+    if name == LIST:
+        builder.lists.append(list_ids(values))
+        return
+    if parameter is None:
+        found = compile_special(name, values, builder.table)
+    else:
+        found = builder.criteria.filter(parameter, modifier, values)
     builder.conditions += conditions_in(found)
     if builder.conditions > builder.limits.conditions_max:
         raise _too_much("conditions", builder.limits.conditions_max)
@@ -217,7 +225,7 @@ def _unknown(builder: _Builder, name: str, code: str) -> FhirError:
         )
     if code in NOT_SERVED:
         return FhirError(Issue("not-supported", f"{code} ({NOT_SERVED[code]}) is not served yet."))
-    known = [*builder.table.of(builder.type), *_RESULT_PARAMETERS]
+    known = [*builder.table.of(builder.type), *DOCUMENTATION, *_RESULT_PARAMETERS]
     return FhirError(
         Issue(
             "not-supported",

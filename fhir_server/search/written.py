@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from fhir_server.r4.paths import Path
 from fhir_server.r4.ucum import Units
-from fhir_server.search import date, number, quantity, reference, string, token, uri
+from fhir_server.search import date, near, number, quantity, reference, string, token, uri
 from fhir_server.search.tree import Convert
 
 FAMILY = "HumanName.family"
@@ -26,6 +26,7 @@ class Written:
             "number": number.INDEXED,
             "quantity": quantity.indexed(units),
             "uri": uri.INDEXED,
+            "special": near.INDEXED,
             "reference": reference.indexed(base_urls),
         }
         self._versions = reference.indexed_versions(base_urls)

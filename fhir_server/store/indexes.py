@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, GEOSPHERE, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from fhir_server.search.parameters import Parameter, ParameterTable
@@ -98,6 +98,7 @@ class Indexes:
             IndexModel([("keys.$**", ASCENDING)]),
             IndexModel([("compartments", ASCENDING), ("_id", ASCENDING)]),
             *hot,
+            *(IndexModel([(one.field, GEOSPHERE)]) for one in table.values() if one.is_place),
         ]
 
 
