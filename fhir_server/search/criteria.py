@@ -75,6 +75,12 @@ class Criteria:
         found = any_of([compile(parameter.field, value) for value in values])
         return {"$nor": [found]} if modifier in _NEGATING else found
 
+    def overlapping(self, parameter: Parameter, value: str) -> Filter:
+        """Return the filter for dates whose range overlaps that of ``value``."""
+        if parameter.code == LAST_UPDATED:
+            return compile_instant(parameter.field, f"ap{value}")
+        return compile_date(parameter.field, f"ap{value}", single=parameter.single)
+
     def _compiler(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
         """Return the function ``(field, value) -> filter`` for ``parameter``."""
         single = parameter.single

@@ -14,6 +14,7 @@ from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
 from fhir_server.search.keys import Filter, conditions_in
+from fhir_server.search.operators import FILTER, compile_filter
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
@@ -29,7 +30,6 @@ NOT_SERVED = {
     "_include": "inclusion of referenced resources",
     "_revinclude": "inclusion of referring resources",
     "_has": "reverse chaining",
-    "_filter": "filter expressions",
     "_query": "named queries",
     "_type": "search over several types",
     "_contained": "search in contained resources",
@@ -197,6 +197,9 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
         raise _unknown(builder, name, code)
     if not value:
         raise invalid_value(f"Search parameter {name}", value, "a value to look for")
+    if name == FILTER:
+        _add(builder, compile_filter(value, known, builder.criteria))
+        return
     values = list(dict.fromkeys(split(value, ",")))
     if len(values) > builder.limits.values_max:
         raise _too_much("alternatives in a parameter", builder.limits.values_max)
@@ -209,6 +212,10 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
         found = compile_special(name, values, builder.table)
     else:
         found = builder.criteria.filter(parameter, modifier, values)
+    _add(builder, found)
+
+
+def _add(builder: _Builder, found: Filter) -> None:
     builder.conditions += conditions_in(found)
     if builder.conditions > builder.limits.conditions_max:
         raise _too_much("conditions", builder.limits.conditions_max)

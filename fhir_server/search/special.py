@@ -1,5 +1,5 @@
-"""Parameters of every type that no element of a resource answers: ``_text``, ``_content``,
-``_list``.
+"""Parameters of every type that no element answers: ``_text``, ``_content``,
+``_list``, and ``_filter`` (see ``filter.py``).
 
 https://hl7.org/fhir/R4/search.html#all
 """
@@ -19,6 +19,7 @@ _ID = re.compile(r"(?:List/)?([A-Za-z0-9\-.]{1,64})")
 DOCUMENTATION: Mapping[str, str] = {
     CONTENT: "Words of the whole resource, with AND, OR, NOT and parentheses.",
     TEXT: "Words of the narrative, with AND, OR, NOT and parentheses.",
+    "_filter": "All operators of search_filter.html; paths into other resources are not served.",
     LIST: "The members of a List, by its id. Functional lists are not served.",
 }
 """What is served, with a sentence for the CapabilityStatement."""
