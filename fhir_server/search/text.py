@@ -63,8 +63,8 @@ def words(text: str) -> Iterator[str]:
 
 def text_keys(resource: dict[str, Any]) -> dict[str, list[str]]:
     """Return the words of ``resource``, by the field of ``keys`` that they are written to."""
-    narrative = _narrative(resource)
-    told = dict.fromkeys(_some(words(_TAG.sub(" ", html.unescape(narrative)))))
+    narrative = _TAG.sub(" ", _narrative(resource)[: 4 * _CHARACTERS_MAX])
+    told = dict.fromkeys(_some(words(html.unescape(narrative))))
     further: dict[str, None] = {}
     texts: list[str] = []
     for name, value in resource.items():

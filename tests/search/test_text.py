@@ -20,7 +20,7 @@ REPORT: dict[str, Any] = {
     "id": "r1",
     "text": {
         "status": "generated",
-        "div": "<div>Bone &amp; <b>Liver</b>: metástasis. রোগীর জ্বর।</div>",
+        "div": "<div>Bone &amp; <b>Liver</b> &lt;spot&gt;: metástasis. রোগীর জ্বর।</div>",
     },
     "conclusion": "No fracture; X-ray of the wrist",
     "effectiveDateTime": "2020-05-06",
@@ -42,6 +42,7 @@ CASES: dict[str, tuple[bool, bool]] = {
     "etasta*": (False, False),
     "জ্বর": (True, True),
     "জ": (False, False),
+    "spot": (True, True),
     "fracture": (False, True),
     "bone fracture": (False, True),
     '"x-ray" wrist': (False, True),
