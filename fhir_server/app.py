@@ -96,18 +96,20 @@ class Specification:
 
 
 @lru_cache(maxsize=4)
-def specification(root: Path, base_urls: tuple[str, ...]) -> Specification:
+def specification(
+    root: Path, base_urls: tuple[str, ...], text_search: bool = True
+) -> Specification:
     """Return what the packages below ``root`` define.
 
     ``base_urls`` are what this server is called: an absolute reference to one of them is the same
-    as a relative one. Raises ``ValueError`` that names the search parameter whose expression
-    cannot be used.
+    as a relative one. ``text_search`` has words written for ``_text``. Raises ``ValueError`` that
+    names the search parameter whose expression cannot be used.
     """
     definitions = load_definitions(root)
     return Specification(
         definitions,
         Links(definitions),
-        parameter_table(definitions, base_urls),
+        parameter_table(definitions, base_urls, text_search=text_search),
         StructureValidator(definitions),
     )
 
@@ -127,7 +129,9 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
     definitions that cannot be used; both name the remedy.
     """
-    known = specification(artifacts_root(settings.artifacts), base_urls(settings))
+    known = specification(
+        artifacts_root(settings.artifacts), base_urls(settings), settings.text_search
+    )
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)

@@ -12,12 +12,15 @@ from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import encode
 from fhir_server.registry import Registry
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.special import DOCUMENTATION
 
 # Registered name -> code of http://hl7.org/fhir/ValueSet/type-restful-interaction, in its order.
 _TYPE_INTERACTIONS = (
     *("read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create"),
     "search-type",
 )
+# Parameters of every type that are no strings.
+_COMMON_TYPES = {"_filter": "special", "_list": "string"}
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -51,6 +54,8 @@ def capability_statement(
             f"http://hl7.org/fhir/CompartmentDefinition/{name.lower()}"
             for name in definitions.compartments
         ]
+    if "search-type" in registry.interactions:
+        rest["searchParam"] = _common_parameters(definitions)
     if operations := _operations(registry, ""):
         rest["operation"] = operations
     return encode(
@@ -119,6 +124,20 @@ def _revincludes(parameters: ParameterTable) -> dict[str, list[str]]:
             for target in one.targets if len(one.targets) < len(parameters.types) else ():
                 found.setdefault(target, []).append(f"{type}:{one.code}")
     return found
+
+
+def _common_parameters(definitions: Definitions) -> list[dict[str, str]]:
+    """Return the parameters that every type has and no element answers."""
+    defined = {one.code: one.url for one in definitions.search_parameters if not one.expression}
+    return [
+        {
+            "name": code,
+            **({"definition": defined[code]} if code in defined else {}),
+            "type": _COMMON_TYPES.get(code, "string"),
+            "documentation": documentation,
+        }
+        for code, documentation in DOCUMENTATION.items()
+    ]
 
 
 def _operations(registry: Registry, type: str) -> list[dict[str, str]]:

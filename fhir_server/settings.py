@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     search_value_characters_max: int = Field(
         default=2000, ge=16, description="Characters of one search value."
     )
+    text_search: bool = Field(
+        default=True,
+        description="Whether the words of resources are written for `_text` and `_content`: a "
+        "fifth of the cost of a write. What was written while it was off is not found.",
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,

@@ -15,10 +15,10 @@ from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
-from fhir_server.r4.json import encode
+from fhir_server.r4.json import decode, encode
 from fhir_server.search.page import cursor
 from fhir_server.search.parse import Limits, SearchQuery, parse
-from fhir_server.search.plan import Plan, plan, rest_subject
+from fhir_server.search.plan import Lists, Plan, plan, rest_subject, with_lists
 from fhir_server.store.documents import Stored
 from fhir_server.store.includes import Included
 from fhir_server.store.search import Page
@@ -35,6 +35,8 @@ async def search_one(request: Request, type: str, context: Context, within: str 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
     """
     query = search_query(type, request.parameters, request, context)
+    if query.lists:
+        query = with_lists(query, await _lists(query, context), context.parameters)
     wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
     place = f"{within}/{type}" if within else type
@@ -105,6 +107,16 @@ def search_query(
         ),
         now=context.now(),
     )
+
+
+async def _lists(query: SearchQuery, context: Context) -> Lists:
+    """Return the lists that the search names, as far as they exist."""
+    found = {}
+    for id in dict.fromkeys(id for ids in query.lists for id in ids):
+        stored = await context.store.read("List", id)
+        if stored and not stored.deleted:
+            found[id] = decode(stored.json)
+    return found
 
 
 def match_entry(

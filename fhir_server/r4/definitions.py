@@ -15,6 +15,9 @@ from typing import Any
 
 import msgspec
 
+from fhir_server.r4.codes import Hierarchy
+from fhir_server.r4.ucum import Units, load_units
+
 _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
@@ -124,7 +127,7 @@ class Definitions:
     """Everything that was read from the packages.
 
     ``types`` by name; ``search_parameters`` in the order of their urls; ``compartments`` maps
-    ``Patient`` to ``{type: parameter codes}``.
+    ``Patient`` to ``{type: parameter codes}``; ``units`` converts quantities.
     """
 
     types: Mapping[str, TypeDefinition]
@@ -132,7 +135,9 @@ class Definitions:
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
     _code_systems: Mapping[str, Mapping[str, Any]] = field(repr=False)
     _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    units: Units = field(default_factory=Units, repr=False)
     _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
+    _hierarchies: dict[str, Hierarchy | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def resource_types(self) -> tuple[str, ...]:
@@ -153,6 +158,28 @@ class Definitions:
         if value_set not in self._expansions:
             self._expansions[value_set] = self._expansion(value_set, frozenset())
         return self._expansions[value_set]
+
+    def value_set(self, name: str) -> str | None:
+        """Return the url of the value set ``name``: a url, ``url|version`` or ``ValueSet/id``.
+
+        ``None`` where it is not loaded, or not in that version.
+        """
+        if name.startswith("ValueSet/"):
+            ids = (url for url, one in self._value_sets.items() if name[9:] == one.get("id"))
+            return next(ids, None)
+        url, _, version = name.partition("|")
+        found = self._value_sets.get(url, {})
+        return url if found and version in ("", found.get("version")) else None
+
+    def hierarchy(self, system: str) -> Hierarchy | None:
+        """Return the hierarchy of a code system; ``None`` where it is not loaded whole."""
+        if system not in self._code_systems:
+            return None
+        if system not in self._hierarchies:
+            found = self._code_systems[system]
+            whole = found.get("content") == "complete"
+            self._hierarchies[system] = Hierarchy(found.get("concept", ())) if whole else None
+        return self._hierarchies[system]
 
     def _expansion(self, url: str, inside: frozenset[str]) -> frozenset[Code] | None:
         value_set = self._value_sets.get(url)
@@ -216,6 +243,7 @@ def load_definitions(root: Path) -> Definitions:
         },
         _code_systems=found.get("CodeSystem", {}),
         _value_sets=found.get("ValueSet", {}),
+        units=load_units(root / "terminology" / "ucum"),
     )
 
 

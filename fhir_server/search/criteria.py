@@ -8,17 +8,19 @@ from datetime import datetime
 from functools import partial
 
 from fhir_server.outcome import invalid_value, unsupported_modifier
-from fhir_server.search import string, token, uri
+from fhir_server.search import string, uri
 from fhir_server.search.composite import compile_composite, compile_system
+from fhir_server.search.concepts import compile_concepts
 from fhir_server.search.date import compile_date, compile_instant
 from fhir_server.search.escape import split, unescape
 from fhir_server.search.keys import Filter, any_of
+from fhir_server.search.near import compile_near
 from fhir_server.search.number import compile_number
 from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
 from fhir_server.search.quantity import compile_quantity
-from fhir_server.search.reference import IDENTIFIER, compile_reference
+from fhir_server.search.reference import IDENTIFIER, compile_below, compile_reference
 from fhir_server.search.string import compile_string
-from fhir_server.search.token import compile_token
+from fhir_server.search.token import compile_of_type, compile_text, compile_token
 from fhir_server.search.uri import compile_uri
 
 MISSING = "missing"
@@ -26,7 +28,7 @@ MISSING = "missing"
 # Modifiers of each type beside :missing, which every type but composite has. Those of references
 # also include the types that the parameter can point at.
 MODIFIERS: dict[str, tuple[str, ...]] = {
-    "token": token.MODIFIERS,
+    "token": ("not",),
     "string": string.MODIFIERS,
     "date": (),
     "number": (),
@@ -34,7 +36,12 @@ MODIFIERS: dict[str, tuple[str, ...]] = {
     "uri": uri.MODIFIERS,
     "reference": ("identifier",),
     "composite": (),
+    "special": (),
 }
+
+
+_NEGATING = ("not", "not-in")
+_TOKENS = {"text": compile_text, "of-type": compile_of_type}
 
 
 class Criteria:
@@ -59,14 +66,20 @@ class Criteria:
             return _missing(parameter, values)
         # Any type: what was stored before a profile narrowed the targets stays findable.
         types = self._table.types if parameter.type == "reference" else ()
-        known = MODIFIERS[parameter.type]
+        known = _modifiers(parameter)
         if modifier and modifier not in known and modifier not in types:
             named = parameter.targets[:10] if types else ()
             offered = () if parameter.type == "composite" else (MISSING, *known, *named)
             raise unsupported_modifier(parameter.code, modifier, offered)
         compile = self._compiler(parameter, modifier)
         found = any_of([compile(parameter.field, value) for value in values])
-        return {"$nor": [found]} if modifier == "not" else found
+        return {"$nor": [found]} if modifier in _NEGATING else found
+
+    def overlapping(self, parameter: Parameter, value: str) -> Filter:
+        """Return the filter for dates whose range overlaps that of ``value``."""
+        if parameter.code == LAST_UPDATED:
+            return compile_instant(parameter.field, f"ap{value}")
+        return compile_date(parameter.field, f"ap{value}", single=parameter.single)
 
     def _compiler(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
         """Return the function ``(field, value) -> filter`` for ``parameter``."""
@@ -75,7 +88,7 @@ class Criteria:
             case "token" if parameter.code == ID:
                 return _compile_id
             case "token":
-                return self._token(parameter)
+                return self._token(parameter, modifier)
             case "string":
                 return partial(
                     compile_string, modifier=modifier, single=single, parts=parameter.has_parts
@@ -87,33 +100,46 @@ class Criteria:
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":
-                return partial(compile_quantity, single=single)
+                return partial(compile_quantity, single=single, units=self._table.definitions.units)
             case "uri" if parameter.code == "url" and not modifier:
                 return partial(self._compile_canonical, parameter)
             case "uri":
                 return partial(compile_uri, modifier=modifier, single=single)
+            case "special":
+                return partial(compile_near, units=self._table.definitions.units)
             case "composite":
                 components = [self._component(part) for part in parameter.components]
                 return partial(compile_composite, components=components)
         return self._reference(parameter, modifier)
 
-    def _token(self, parameter: Parameter) -> Callable[[str, str], Filter]:
+    def _token(self, parameter: Parameter, modifier: str = "") -> Callable[[str, str], Filter]:
+        if modifier in _TOKENS:
+            return _TOKENS[modifier]
         value_sets = parameter.value_sets
 
         def implied(system: str) -> Collection[str]:
             codes = (self._table.definitions.codes(one) or () for one in value_sets)
             return {code for some in codes for owner, code in some if owner == system}
 
+        if modifier in ("", "not"):
+            return partial(
+                compile_token,
+                single=parameter.single,
+                folds=parameter.has_strings,
+                implied=implied if value_sets else None,
+            )
         return partial(
-            compile_token,
-            single=parameter.single,
-            folds=parameter.has_strings,
+            compile_concepts,
+            modifier=modifier,
+            definitions=self._table.definitions,
             implied=implied if value_sets else None,
         )
 
     def _reference(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
         if modifier == "identifier":
             return lambda field, value: compile_token(field + IDENTIFIER, value)
+        if modifier == "below":
+            return partial(compile_below, single=parameter.single)
         return partial(
             compile_reference,
             type=modifier,
@@ -138,6 +164,17 @@ class Criteria:
         if part.type != "token":
             return compile
         return lambda field, value: compile_system(field, value) or compile(field, value)
+
+
+def _modifiers(parameter: Parameter) -> tuple[str, ...]:
+    """Return the modifiers of ``parameter`` beside :missing and the types of references."""
+    if parameter.code == ID:
+        return MODIFIERS["token"]
+    if parameter.type == "token":
+        return parameter.token_modifiers
+    if parameter.has_canonicals:
+        return (*MODIFIERS["reference"], "below")
+    return MODIFIERS[parameter.type]
 
 
 def _missing(parameter: Parameter, values: Sequence[str]) -> Filter:

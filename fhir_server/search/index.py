@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.text import text_keys
 from fhir_server.search.tree import Found
 
 Resource = dict[str, Any]
@@ -36,8 +37,11 @@ def index(resource: Resource, table: ParameterTable) -> Indexed:
     type = resource["resourceType"]
     found: Found = {}
     table.tree(type).walk(resource, resource, found)
+    keys = _keys(found, table.singles(type))
+    if table.text_search:
+        keys |= text_keys(resource)
     return Indexed(
-        keys=_keys(found, table.singles(type)),
+        keys=keys,
         compartments=_compartments(resource, found, table),
         labels=_labels(resource),
     )

@@ -18,9 +18,10 @@ from typing import Any
 from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
-from fhir_server.search import date, number, quantity, reference, string, token, uri
 from fhir_server.search.composite import composite_index, part_name
+from fhir_server.search.token import modifiers
 from fhir_server.search.tree import Convert, Tree
+from fhir_server.search.written import BARE_SUFFIXES, FAMILY, Written
 
 ID = "_id"
 LAST_UPDATED = "_lastUpdated"
@@ -38,7 +39,6 @@ _SEVERAL_KEYS = {
     "reference": ("canonical", "uri"),
     "uri": ("canonical",),
 }
-_FAMILY = "HumanName.family"
 _VALUE = Name("value")  # what an extension is searched by
 
 
@@ -84,13 +84,28 @@ class Parameter:
     def has_parts(self) -> bool:
         """Whether the later words of family names are kept beside the keys."""
         return self.type == "string" and any(
-            path.type == "HumanName" or path.at == _FAMILY for path in self.paths
+            path.type == "HumanName" or path.at == FAMILY for path in self.paths
         )
 
     @property
     def has_strings(self) -> bool:
         """Whether some of the tokens are of the type string, which is compared without case."""
         return self.type == "token" and any(path.type == "string" for path in self.paths)
+
+    @property
+    def token_modifiers(self) -> tuple[str, ...]:
+        """The modifiers of a token, by the types of the elements."""
+        return modifiers(path.type for path in self.paths)
+
+    @property
+    def has_canonicals(self) -> bool:
+        """Whether some of the references are canonical urls, which have versions."""
+        return self.type == "reference" and any(path.type == "canonical" for path in self.paths)
+
+    @property
+    def is_place(self) -> bool:
+        """Whether the keys are points on the earth."""
+        return self.type == "special"
 
     @property
     def value_sets(self) -> tuple[str, ...]:
@@ -104,13 +119,23 @@ class Parameter:
 
 
 class ParameterTable:
-    """``(type, code) -> Parameter`` for all resource types."""
+    """``(type, code) -> Parameter`` for all resource types.
 
-    def __init__(self, definitions: Definitions, base_urls: tuple[str, ...] = ()) -> None:
+    ``text_search`` says that the words of resources are written beside them.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        base_urls: tuple[str, ...] = (),
+        *,
+        text_search: bool = True,
+    ) -> None:
         self.definitions = definitions
+        self.text_search = text_search
         self.base_urls = base_urls
-        self._converters = _converters(base_urls)
-        self._versions = reference.indexed_versions(base_urls)
+        self._written = Written(base_urls, definitions.units)
+        self._converters = self._written.converters
         self._trees: dict[str, Tree] = {}
         self._singles: dict[str, frozenset[str]] = {}
         makers = _makers(definitions, self._converters)
@@ -157,12 +182,11 @@ class ParameterTable:
     def singles(self, type: str) -> frozenset[str]:
         """Return the fields of ``keys`` that hold a bare value in documents of ``type``."""
         if type not in self._singles:
-            suffixes = ("", token.SYSTEMS, reference.VERSION)
             self._singles[type] = frozenset(
                 f"{one.key}{suffix}"
                 for one in self._of[type].values()
                 if one.single and one.key
-                for suffix in suffixes
+                for suffix in BARE_SUFFIXES
             )
         return self._singles[type]
 
@@ -182,7 +206,7 @@ class ParameterTable:
         convert = self._converters[parameter.type] if parameter.type != "composite" else {}
         for path in parameter.paths:
             tree.add(path, convert[path.type], name)
-            for suffix, beside in self._beside(parameter.type, path):
+            for suffix, beside in self._written.beside(parameter.type, path):
                 tree.add(path, beside, name + suffix)
         for whole, below in parameter.wholes:
             parts = [
@@ -190,32 +214,6 @@ class ParameterTable:
                 for part, paths in zip(parameter.components, below, strict=True)
             ]
             tree.add_whole(whole, composite_index(parts), name)
-
-    def _beside(self, type: str, path: Path) -> Iterator[tuple[str, Convert]]:
-        """Yield the further fields of a path: suffix of the name, and what is written there."""
-        if type == "token" and path.type in token.INDEXED_SYSTEMS:
-            yield token.SYSTEMS, token.INDEXED_SYSTEMS[path.type]
-        elif type == "reference" and path.type == "Reference":
-            yield reference.VERSION, self._versions
-            yield reference.IDENTIFIER, reference.identifiers
-            yield reference.IDENTIFIER + token.SYSTEMS, reference.identifier_systems
-        elif type == "string" and path.type == "HumanName":
-            yield string.PARTS, string.name_parts
-        elif type == "string" and path.at == _FAMILY:
-            yield string.PARTS, string.family_parts
-
-
-def _converters(base_urls: tuple[str, ...]) -> Mapping[str, Mapping[str, Convert]]:
-    """Return the table: parameter type -> FHIR type -> what is written."""
-    return {
-        "token": token.INDEXED,
-        "string": string.INDEXED,
-        "date": date.INDEXED,
-        "number": number.INDEXED,
-        "quantity": quantity.INDEXED,
-        "uri": uri.INDEXED,
-        "reference": reference.indexed(base_urls),
-    }
 
 
 class _Maker:
@@ -319,7 +317,7 @@ def _makers(
     types = {one.url: one.type for one in definitions.search_parameters}
     makers = []
     for definition in definitions.search_parameters:
-        if definition.expression and definition.type != "special":
+        if definition.expression:
             with _named(definition):
                 makers.append(_Maker(definition, types, converters))
     return makers
@@ -388,11 +386,14 @@ def _exclude(one: Path, other: Path) -> bool:
     return False
 
 
-def parameter_table(definitions: Definitions, base_urls: tuple[str, ...] = ()) -> ParameterTable:
+def parameter_table(
+    definitions: Definitions, base_urls: tuple[str, ...] = (), *, text_search: bool = True
+) -> ParameterTable:
     """Return the table of all search parameters in ``definitions``.
 
     ``base_urls`` are those of this server: a reference below one of them is a local one.
+    ``text_search`` has the words of every resource written for ``_text`` and ``_content``.
 
     Raises :class:`ValueError` that names the parameter for an expression that is not supported.
     """
-    return ParameterTable(definitions, base_urls)
+    return ParameterTable(definitions, base_urls, text_search=text_search)

@@ -12,14 +12,17 @@ from datetime import datetime
 from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
-from fhir_server.search.chain import Chains, Join
+from fhir_server.search.chain import HAS, Chains, Join
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
 from fhir_server.search.include import NAMES as INCLUDES
 from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
+from fhir_server.search.operators import FILTER, compile_filter
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
+from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
+from fhir_server.search.text import CONTENT, TEXT
 
 CURSOR = "_cursor"
 REST = "_rest"
@@ -30,15 +33,10 @@ SUMMARIES = ("true", "text", "data", "count", "false")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
-    "_filter": "filter expressions",
-    "_text": "search in the narrative",
-    "_content": "search in the whole content",
-    "_list": "search in a list",
     "_query": "named queries",
     "_type": "search over several types",
     "_contained": "search in contained resources",
     "_containedType": "search in contained resources",
-    "near": "search by distance",
 }
 _COUNT_DIGITS_MAX = 9
 
@@ -72,7 +70,9 @@ class SearchQuery:
     ``filters`` and ``joins`` are to be met all at once. ``sort`` has parameter codes, a minus sign
     before those that go down. ``summary`` is ``""`` where it was not asked for;
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
-    used, for the self link; ``ignored`` says what was not, as warnings.
+    used, for the self link; ``ignored`` says what was not, as warnings. ``lists`` are ids of lists
+    that the results are to be members of, of one of each; ``with_lists`` in ``plan.py`` makes
+    filters of them.
     """
 
     type: str
@@ -88,6 +88,7 @@ class SearchQuery:
     joins: tuple[Join, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: str = ""
+    lists: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
+    lists: list[tuple[str, ...]] = field(default_factory=list)
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
     chains: Chains = field(init=False)
@@ -175,6 +177,7 @@ def parse(
         joins=tuple(builder.joins),
         includes=tuple(dict.fromkeys(builder.includes)),
         rest=builder.rest,
+        lists=tuple(builder.lists),
     )
 
 
@@ -189,9 +192,9 @@ def _may_be_ignored(builder: _Builder, name: str, error: FhirError) -> bool:
 
 
 def _is_served(builder: _Builder, name: str) -> bool:
-    code = name.partition(":")[0]
-    is_filter = code in builder.table.of(builder.type) and "." not in name
-    return is_filter or name in _RESULT_PARAMETERS
+    code = name.partition(":")[0].partition(".")[0]
+    filters = (*builder.table.of(builder.type), *DOCUMENTATION, HAS)
+    return code in filters or code in INCLUDES or name in _RESULT_PARAMETERS
 
 
 def _named(name: str, error: FhirError) -> FhirError:
@@ -233,11 +236,18 @@ def _read(builder: _Builder, name: str, value: str) -> None:
 
 
 def _read_criterion(builder: _Builder, name: str, value: str) -> None:
+    if name == FILTER and value:
+        known = builder.table.of(builder.type)
+        builder.filters.append(_bounded(builder, compile_filter(value, known, builder.criteria)))
+        return
     values = list(dict.fromkeys(split(value, ","))) if value else []
     if len(values) > builder.limits.values_max:
         raise _too_much("alternatives in a parameter", builder.limits.values_max)
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
+    if name == LIST and values:
+        builder.lists.append(list_ids(values))
+        return
     found = builder.chains.selection(builder.type, name, values)
     if found.filter:
         builder.filters.append(found.filter)
@@ -248,11 +258,17 @@ def _criterion(builder: _Builder, type: str, name: str, values: Sequence[str]) -
     """Return the filter of one parameter of ``type``; it may stand at the end of a chain."""
     code, _, modifier = name.partition(":")
     parameter = builder.table.of(type).get(code)
-    if parameter is None:
+    if parameter is None and code not in (TEXT, CONTENT):
         raise _unknown(builder, type, code)
     if not values:
         raise invalid_value(f"Search parameter {name}", "", "a value to look for")
-    found = builder.criteria.filter(parameter, modifier, values)
+    if parameter is None:
+        return _bounded(builder, compile_special(name, values, builder.table))
+    return _bounded(builder, builder.criteria.filter(parameter, modifier, values))
+
+
+def _bounded(builder: _Builder, found: Filter) -> Filter:
+    """Return ``found``, counted against what a search may ask for."""
     builder.conditions += conditions_in(found)
     if builder.conditions > builder.limits.conditions_max:
         raise _too_much("conditions", builder.limits.conditions_max)
@@ -263,7 +279,7 @@ def _unknown(builder: _Builder, type: str, code: str) -> FhirError:
     """Return the refusal of a name that is not known, or known and not served."""
     if code in NOT_SERVED:
         return FhirError(Issue("not-supported", f"{code} ({NOT_SERVED[code]}) is not served yet."))
-    known = [*builder.table.of(type), *_RESULT_PARAMETERS, *INCLUDES]
+    known = [*builder.table.of(type), *DOCUMENTATION, *_RESULT_PARAMETERS, *INCLUDES]
     return FhirError(
         Issue(
             "not-supported", f"{type} has no search parameter {shown(code)}.{nearest(code, known)}"

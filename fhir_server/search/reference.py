@@ -12,6 +12,7 @@ modifier           what it does
 =================  ==================================================
 ``:[type]``        the value is the id of a resource of that type
 ``:identifier``    the value is a token, compared with the identifier
+``:below``         of a canonical, ``url|1.2``: also versions such as 1.2.3
 =================  ==================================================
 """
 
@@ -22,10 +23,10 @@ from typing import Any
 from fhir_server.outcome import invalid_value
 from fhir_server.r4.references import Target, target
 from fhir_server.search.escape import unescape
-from fhir_server.search.keys import Filter, shortened
+from fhir_server.search.keys import Filter, on_element, shortened, starting_with
 from fhir_server.search.token import INDEXED as TOKENS
 from fhir_server.search.token import INDEXED_SYSTEMS
-from fhir_server.search.uri import canonical_keys
+from fhir_server.search.uri import PREFIX_MAX, canonical_keys
 
 IDENTIFIER = ":identifier"
 VERSION = ":version"
@@ -111,3 +112,19 @@ def compile_reference(
     else:
         keys = dict.fromkeys((*(f"{name}/{text}" for name in targets), text))
     return {field: next(iter(keys)) if len(keys) == 1 else {"$in": list(keys)}}
+
+
+def compile_below(field: str, value: str, *, single: bool = False) -> Filter:
+    """Return the filter for canonicals of a url, or of a version and those that refine it.
+
+    ``value`` is ``url`` or ``url|version``, escapes still in place.
+
+    Raises ``value`` for an empty value and for one too long to be asked by its beginning.
+    """
+    text = unescape(value)
+    url, bar, version = text.partition("|")
+    if not url or (bar and not version) or len(text) > PREFIX_MAX:
+        raise invalid_value("A canonical", value, f"url|version, at most {PREFIX_MAX} characters")
+    if not bar:
+        return {field: text}
+    return {"$or": [{field: text}, on_element(field, starting_with(f"{text}."), single)]}

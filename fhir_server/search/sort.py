@@ -55,9 +55,9 @@ def _sort_key(name: str, parameters: Mapping[str, Parameter]) -> SortKey:
                 f"{nearest(code, parameters)}",
             )
         )
-    if parameter.type == "composite":
+    if parameter.type in ("composite", "special"):
         raise FhirError(
-            Issue("not-supported", f"_sort cannot order by {code}, which is a composite.")
+            Issue("not-supported", f"_sort cannot order by {code}, which is {parameter.type}.")
         )
     own = code in (ID, LAST_UPDATED)
     return SortKey(

@@ -19,6 +19,7 @@ from typing import Any
 from fhir_server.outcome import FhirError, Issue, invalid_value
 from fhir_server.search.escape import unescape
 from fhir_server.search.keys import (
+    AFTER,
     SEPARATOR,
     TEXT_MAX,
     Filter,
@@ -159,3 +160,21 @@ def compile_string(
     if not parts:
         return found
     return {"$or": [found, on_element(f"{field}{PARTS}", starting_with(folded), False)]}
+
+
+def compile_equal(field: str, value: str, *, single: bool = False) -> Filter:
+    """Return the filter for strings that fold to the same as ``value``."""
+    folded = _asked(value)
+    return on_element(field, {"$gte": folded + SEPARATOR, "$lt": folded + AFTER}, single)
+
+
+def compile_ending(field: str, value: str, *, single: bool = False) -> Filter:
+    """Return the filter for strings that end with ``value``; it looks at all keys."""
+    return {field: {"$regex": f"^[^{SEPARATOR}]*{regex_text(_asked(value))}{SEPARATOR}"}}
+
+
+def _asked(value: str) -> str:
+    folded = fold(unescape(value))
+    if not folded or len(folded) > TEXT_MAX:
+        raise invalid_value("A string", value, f"between one and {TEXT_MAX} characters")
+    return folded

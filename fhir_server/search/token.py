@@ -7,23 +7,48 @@ answers ``code`` as a range and ``system|code`` as an equality. ``system|`` is a
 systems alone, which are kept beside the keys in ``[code]:system``. Codes are compared with case,
 except where the element is a ``string`` (it is folded on both sides).
 
-=================  ================================================
+=================  ==========================================================================
 modifier           what it does
-=================  ================================================
+=================  ==========================================================================
 ``:not``           everything that the same value does not find
-=================  ================================================
+``:text``          the text or display, or the text of an identifier's type, begins so
+``:of-type``       ``system|code|value``: an identifier of that type
+``:in`` and so on  see ``concepts.py``
+=================  ==========================================================================
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from fhir_server.outcome import invalid_value
 from fhir_server.search.escape import split, unescape
-from fhir_server.search.keys import AFTER, SEPARATOR, Filter, any_of, on_element, shortened
+from fhir_server.search.keys import (
+    AFTER,
+    SEPARATOR,
+    TEXT_MAX,
+    Filter,
+    any_of,
+    on_element,
+    shortened,
+    starting_with,
+)
+from fhir_server.search.string import fold
 
-MODIFIERS = ("not",)
 SYSTEMS = ":system"
-"""The suffix of the field that holds the systems."""
+TEXTS = ":text"
+TYPED = ":of-type"
+"""The suffixes of the fields that hold systems, texts, and identifiers with their types."""
+
+_CONCEPTS = ("in", "not-in", "above", "below")
+# FHIR type -> the modifiers that a value of it has beside :not.
+_MODIFIERS: Mapping[str, tuple[str, ...]] = {
+    "CodeableConcept": ("text", *_CONCEPTS),
+    "Coding": ("text", *_CONCEPTS),
+    "code": _CONCEPTS,
+    "Identifier": ("text", "of-type"),
+}
+# Longer texts tell nothing more about a code, and every letter is one more in the index.
+_TEXT_KEPT = 200
 
 Implied = Callable[[str], Collection[str]]
 """system -> the codes of it that an element of type ``code`` can have (its system is implicit)."""
@@ -106,6 +131,57 @@ INDEXED_SYSTEMS: Mapping[str, Callable[[Any], list[Any]]] = {
     "Identifier": _system,
 }
 """FHIR type -> what is written to the field :data:`SYSTEMS` for a value of it."""
+
+
+def _texts(element: Any) -> list[str]:
+    codings = [one for one in _list(element.get("coding")) if type(one) is dict]
+    found = (element.get("text"), element.get("display"), *(one.get("display") for one in codings))
+    folded = (fold(text[:TEXT_MAX])[:_TEXT_KEPT] for text in found if type(text) is str)
+    return [text for text in folded if text]
+
+
+def _type_texts(identifier: Any) -> list[str]:
+    kind = identifier.get("type")
+    text = kind.get("text") if type(kind) is dict else None
+    return _texts({"text": text})
+
+
+def _typed(identifier: Any) -> list[str]:
+    kind, value = identifier.get("type"), identifier.get("value")
+    if type(kind) is not dict or type(value) is not str:
+        return []
+    return [f"{shortened(value)}{SEPARATOR}{key}" for key in _concept(kind)]
+
+
+INDEXED_BESIDE: Mapping[str, Mapping[str, Callable[[Any], list[Any]]]] = {
+    SYSTEMS: INDEXED_SYSTEMS,
+    TEXTS: {"CodeableConcept": _texts, "Coding": _texts, "Identifier": _type_texts},
+    TYPED: {"Identifier": _typed},
+}
+"""Suffix of the field -> FHIR type -> what is written there for a value of it."""
+
+
+def modifiers(types: Iterable[str]) -> tuple[str, ...]:
+    """Return the modifiers of a parameter whose elements are of ``types``."""
+    found = (name for type in types for name in _MODIFIERS.get(type, ()))
+    return tuple(dict.fromkeys(("not", *found)))
+
+
+def compile_text(field: str, value: str) -> Filter:
+    """Return the filter for texts that begin with ``value``, as a string search compares them."""
+    folded = fold(unescape(value))
+    if not folded or len(folded) > _TEXT_KEPT:
+        raise invalid_value("A text", value, f"between one and {_TEXT_KEPT} characters")
+    return on_element(f"{field}{TEXTS}", starting_with(folded), False)
+
+
+def compile_of_type(field: str, value: str) -> Filter:
+    """Return the filter for an identifier, ``system|code|value``: all three must be there."""
+    parts = [unescape(part) for part in split(value, "|")]
+    if len(parts) != 3 or not all(parts):
+        raise invalid_value("An identifier with its type", value, "system|code|value")
+    system, code, identifier = parts
+    return {f"{field}{TYPED}": f"{shortened(identifier)}{SEPARATOR}{token_key(code, system)}"}
 
 
 def compile_token(

@@ -21,7 +21,7 @@ from fhir_server.search.keys import Filter, on_element, shortened, starting_with
 
 MODIFIERS = ("above", "below")
 # A prefix that :func:`shortened` cuts off would not be found by its beginning.
-_PREFIX_MAX = 400
+PREFIX_MAX = 400
 
 
 def _uri(text: Any) -> list[str]:
@@ -54,8 +54,8 @@ def compile_uri(field: str, value: str, modifier: str = "", *, single: bool = Fa
         return {field: shortened(uri)}
     if uri.startswith("urn:"):
         raise invalid_value("A uri", value, f"a url: :{modifier} does not apply to urns")
-    if len(uri) > _PREFIX_MAX:
-        raise invalid_value("A uri", value, f"at most {_PREFIX_MAX} characters with :{modifier}")
+    if len(uri) > PREFIX_MAX:
+        raise invalid_value("A uri", value, f"at most {PREFIX_MAX} characters with :{modifier}")
     if modifier == "above":
         return {field: {"$in": [uri[:end] for end in range(1, len(uri) + 1)]}}
     return on_element(field, starting_with(uri), single)

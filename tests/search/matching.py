@@ -3,6 +3,7 @@
 https://www.mongodb.com/docs/manual/reference/operator/query/
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -78,6 +79,8 @@ def _holds(values: list[Any], operator: str, bound: Any) -> bool:
             return any(item in bound for item in items)
         case "$regex":
             return any(isinstance(item, str) and re.search(bound, item) for item in items)
+        case "$geoWithin":
+            return any(_is_near(item, *bound["$centerSphere"]) for item in items if item)
         case "$elemMatch":
             return any(
                 _item_meets(item, bound)
@@ -87,6 +90,16 @@ def _holds(values: list[Any], operator: str, bound: Any) -> bool:
             )
     compare = _COMPARISONS[operator]
     return any(type(item) is type(bound) and compare(item, bound) for item in items)
+
+
+def _is_near(point: Any, centre: list[float], radians: float) -> bool:
+    """Return whether a GeoJSON point is within ``radians`` of ``centre`` (haversine)."""
+    longitude, latitude = map(math.radians, point["coordinates"])
+    other_longitude, other_latitude = map(math.radians, centre)
+    half = math.sin((latitude - other_latitude) / 2) ** 2 + math.cos(latitude) * math.cos(
+        other_latitude
+    ) * (math.sin((longitude - other_longitude) / 2) ** 2)
+    return 2 * math.asin(min(1.0, math.sqrt(half))) <= radians
 
 
 def _item_meets(item: Any, condition: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ def test_every_definition_with_an_expression_is_served(table: ParameterTable) ->
         expected = {
             one.code
             for one in definitions.search_parameters
-            if one.expression and one.type != "special" and bases & set(one.base)
+            if one.expression and bases & set(one.base)
         }
         assert set(table.of(type)) == expected
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fhir_server.outcome import FhirError
 from fhir_server.search.escape import escape
 from fhir_server.search.parameters import ParameterTable
-from fhir_server.search.quantity import compile_quantity
+from fhir_server.search.quantity import compile_quantity, sortable
 from tests.search.matching import found_by
 
 UCUM = "http://unitsofmeasure.org"
@@ -56,6 +56,78 @@ def test_value_forms(
 ) -> None:
     """Number, system and code, or number and unit; a comparator makes a stored value a range."""
     assert found_by(table, observation(**quantity), ("value-quantity", value)) is expected
+
+
+def ucum(value: str, code: str, **more: Any) -> dict[str, Any]:
+    return {"value": Decimal(value), "system": UCUM, "code": code, **more}
+
+
+# The value asked for, its unit, what is stored, whether it is found.
+ACROSS: list[tuple[str, str, dict[str, Any], bool]] = [
+    ("5.4", "mg/dL", ucum("0.054", "g/L"), True),
+    ("0.054", "g/L", ucum("5.4", "mg/dL"), True),
+    ("5.4", "mmol/L", ucum("5400", "umol/L"), True),
+    ("5.4", "mmol/L", ucum("5.4", "mg/dL"), False),
+    ("5.4", "mmol/L", ucum("5.44", "mmol/L"), True),
+    ("5.4", "mmol/L", ucum("5450", "umol/L"), False),
+    ("5.40", "mmol/L", ucum("5440", "umol/L"), False),
+    ("ne5.4", "mmol/L", ucum("5400", "umol/L"), False),
+    ("ne5.4", "mmol/L", ucum("5500", "umol/L"), True),
+    ("ne5.4", "mmol/L", ucum("5500", "g"), False),
+    ("gt1", "kg", ucum("1000", "g"), False),
+    ("gt1", "kg", ucum("1000.1", "g"), True),
+    ("ge1", "kg", ucum("1000", "g"), True),
+    ("lt1", "kg", ucum("1000", "g"), False),
+    ("le1", "kg", ucum("1000", "g"), True),
+    ("lt1", "kg", ucum("-5", "g"), True),
+    ("gt-1", "kg", ucum("-5", "g"), True),
+    ("ge0", "kg", ucum("0", "mg"), True),
+    ("sa1", "kg", ucum("1.5", "kg"), True),
+    ("eb1", "kg", ucum("1.5", "kg"), False),
+    ("ap100", "[lb_av]", ucum("45", "kg"), True),
+    ("ap100", "[lb_av]", ucum("55", "kg"), False),
+    ("98.6", "[degF]", ucum("37.0", "Cel"), True),
+    ("gt38", "Cel", ucum("101", "[degF]"), True),
+    ("gt38", "Cel", ucum("100", "[degF]"), False),
+    ("gt100", "mg", ucum("1", "g", comparator=">"), True),
+    ("lt100", "mg", ucum("1", "g", comparator=">"), False),
+    ("lt100", "mg", ucum("1", "g", comparator="<"), True),
+    ("7", "[pH]", ucum("7", "[pH]"), True),
+    ("7", "[pH]", ucum("7", "1"), False),
+    ("7", "tablet", ucum("7", "tablet"), True),
+    ("1", "[iU]", ucum("1", "U"), False),
+    ("1", "g", {"value": 1, "system": "http://other", "code": "g"}, False),
+]
+
+
+@pytest.mark.parametrize(("value", "code", "quantity", "expected"), ACROSS)
+def test_across_units(
+    table: ParameterTable, value: str, code: str, quantity: dict[str, Any], expected: bool
+) -> None:
+    """With a code of UCUM all units of the dimension are compared, by the same precision rules."""
+    asked = f"{value}|{UCUM}|{code}"
+    several = {"resourceType": "Observation", "component": [{"valueQuantity": quantity}]}
+
+    assert found_by(table, observation(**quantity), ("value-quantity", asked)) is expected
+    assert found_by(table, several, ("component-value-quantity", asked)) is expected
+
+
+def test_across_units_inside_a_composite(table: ParameterTable) -> None:
+    """The value of a composite is compared across units as well."""
+    coded = {**observation(**ucum("5.4", "mg/dL")), "code": {"coding": [{"code": "glu"}]}}
+
+    assert found_by(table, coded, ("code-value-quantity", f"glu$0.054|{UCUM}|g/L"))
+    assert not found_by(table, coded, ("code-value-quantity", f"glu$0.055|{UCUM}|g/L"))
+    assert not found_by(table, coded, ("code-value-quantity", f"ldl$0.054|{UCUM}|g/L"))
+
+
+@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False), min_size=2, max_size=2))
+def test_the_order_of_texts_is_that_of_numbers(numbers: list[Decimal]) -> None:
+    """Two numbers compare as the texts that stand for them do."""
+    low, high = numbers
+
+    assert (sortable(low) < sortable(high)) is (low < high)
+    assert (sortable(low) == sortable(high)) is (low == high)
 
 
 def test_number_and_unit_are_of_one_quantity(table: ParameterTable) -> None:

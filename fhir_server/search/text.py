@@ -1,0 +1,193 @@
+"""``_text`` and ``_content``: words of the narrative, and of the whole resource.
+
+https://hl7.org/fhir/R4/search.html#content
+
+The keys are distinct words, folded as strings are: those of the narrative in ``_text``, all
+further ones in ``_content``, so that no word is there twice. What nobody reads is left out:
+addresses, dates, references, data in base64.
+
+=======================  ==================================================
+``bone metastasis``      both words, wherever they stand
+``bone AND liver``       the same; between marks of quotation as well
+``bone OR liver``        one of them
+``(a OR b) AND NOT c``   parentheses; NOT takes away
+``metasta*``             words that begin so
+=======================  ==================================================
+"""
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fhir_server.outcome import FhirError, invalid_value
+from fhir_server.search.escape import unescape
+from fhir_server.search.keys import Filter, on_element, starting_with
+from fhir_server.search.string import fold
+
+TEXT, CONTENT = "_text", "_content"
+
+# Together some ten pages; a discharge summary has about 600 different words.
+WORDS_MAX = 2000
+_WORD_MAX = 64
+_CHARACTERS_MAX = 200_000
+_DEPTH_MAX = 10
+_TERMS_MAX = 100
+
+# White space and punctuation. Not the joiners of Bangla and Persian, which stand inside words.
+_BREAK = re.compile(
+    "[\\s\x00-\x2f:-@\\[-`{-\x7f\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b9\u00bb-\u00bf"
+    "\u060c\u061b\u061f\u0964\u0965\u2000-\u200a\u2010-\u205f\u3000-\u303f]+"
+)
+_TAG = re.compile(r"<[^<>]*>")
+_LEFT_OUT = frozenset(
+    ("resourceType", "id", "meta", "div", "system", "url", "reference", "data", "contentType")
+)
+_ADDRESSES = ("http://", "https://", "urn:")
+_QUERY = re.compile(r"[()]|[^()\s]+")
+
+
+def words(text: str) -> Iterator[str]:
+    """Yield the words of ``text``, folded, in their order."""
+    text = text[:_CHARACTERS_MAX]
+    if text.isascii():
+        for word in _BREAK.split(text.lower()):
+            if word:
+                yield word[:_WORD_MAX]
+        return
+    for part in _BREAK.split(text):
+        folded = fold(part)[:_WORD_MAX]
+        if folded:
+            yield folded
+
+
+def text_keys(resource: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the words of ``resource``, by the field of ``keys`` that they are written to."""
+    narrative = _TAG.sub(" ", _narrative(resource)[: 4 * _CHARACTERS_MAX])
+    told = dict.fromkeys(_some(words(html.unescape(narrative))))
+    further: dict[str, None] = {}
+    texts: list[str] = []
+    for name, value in resource.items():
+        if name != TEXT[1:]:
+            _gather(name, value, texts)
+    for text in texts:
+        further.update((word, None) for word in words(text) if word not in told)
+        if len(further) >= WORDS_MAX:
+            break
+    found = {TEXT: list(told), CONTENT: list(further)[:WORDS_MAX]}
+    return {field: each for field, each in found.items() if each}
+
+
+def _some(found: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for word in found:
+        seen.add(word)
+        if len(seen) > WORDS_MAX:
+            return
+        yield word
+
+
+def _narrative(resource: dict[str, Any]) -> str:
+    text = resource.get("text")
+    div = text.get("div") if type(text) is dict else None
+    return div if type(div) is str else ""
+
+
+def _gather(name: str, value: Any, texts: list[str]) -> None:
+    """Add to ``texts`` those at and below ``value`` that a person may look for."""
+    if name in _LEFT_OUT:
+        return
+    if type(value) is str:
+        if not _is_machine(value):
+            texts.append(value)
+    elif type(value) is list:
+        for item in value:
+            _gather(name, item, texts)
+    elif type(value) is dict:
+        for below, item in value.items():
+            _gather(below, item, texts)
+
+
+def _is_machine(text: str) -> bool:
+    """Whether ``text`` is an address, or a date or time."""
+    return text.startswith(_ADDRESSES) or (
+        text[:4].isdigit() and text[4:5] in ("", "-") and len(text) in (4, 7, 10, 20, 24, 25, 29)
+    )
+
+
+def compile_words(code: str, value: str) -> Filter:
+    """Return the filter for one value of ``_text`` or ``_content``; escapes are still in place.
+
+    Raises ``value`` for a value without words and for parentheses that do not pair.
+    """
+    return _Reader(code, unescape(value)).whole()
+
+
+class _Reader:
+    """Reads what is asked for, by recursive descent: OR of AND of words and parentheses."""
+
+    def __init__(self, code: str, text: str) -> None:
+        self._code, self._text = code, text
+        terms = _QUERY.findall(text.replace('"', " "))
+        self._terms = [term for term in terms if term in "()" or any(words(term))]
+        self._at = 0
+
+    def whole(self) -> Filter:
+        """Return the filter of everything that was asked."""
+        if len(self._terms) > _TERMS_MAX:
+            raise self._wrong()
+        found = self._either(0)
+        if self._at < len(self._terms):
+            raise self._wrong()
+        return found
+
+    def _wrong(self) -> FhirError:
+        expected = f"up to {_TERMS_MAX} words with AND, OR, NOT and parentheses"
+        return invalid_value(self._code, self._text, expected)
+
+    def _next(self) -> str:
+        return self._terms[self._at] if self._at < len(self._terms) else ""
+
+    def _either(self, depth: int) -> Filter:
+        found = [self._all(depth)]
+        while self._next().upper() == "OR":
+            self._at += 1
+            found.append(self._all(depth))
+        return found[0] if len(found) == 1 else {"$or": found}
+
+    def _all(self, depth: int) -> Filter:
+        found = [self._one(depth)]
+        while (term := self._next()) and term != ")" and term.upper() != "OR":
+            if term.upper() == "AND":
+                self._at += 1
+            found.append(self._one(depth))
+        return found[0] if len(found) == 1 else {"$and": found}
+
+    def _one(self, depth: int) -> Filter:
+        term = self._next()
+        self._at += 1
+        if not term or term == ")" or depth > _DEPTH_MAX:
+            raise self._wrong()
+        if term.upper() == "NOT":
+            return {"$nor": [self._one(depth + 1)]}
+        if term != "(":
+            return self._words(term)
+        found = self._either(depth + 1)
+        if self._next() != ")":
+            raise self._wrong()
+        self._at += 1
+        return found
+
+    def _words(self, term: str) -> Filter:
+        asked = list(words(term))
+        fields = (TEXT,) if self._code == TEXT else (TEXT, CONTENT)
+        found = []
+        for at, word in enumerate(asked):
+            begins = term.endswith("*") and at == len(asked) - 1
+            each = [_word(f"keys.{field}", word, begins) for field in fields]
+            found.append(each[0] if len(each) == 1 else {"$or": each})
+        return found[0] if len(found) == 1 else {"$and": found}
+
+
+def _word(field: str, word: str, begins: bool) -> Filter:
+    return on_element(field, starting_with(word), False) if begins else {field: word}
