@@ -93,7 +93,9 @@ async def _place(url: str, context: Context) -> str:
     if type not in context.definitions.resource_types:
         raise FhirError(Issue("value", f"The reference {shown(url)} names no resource type."))
     parameters = parse_qsl(query, keep_blank_values=True)
-    for name, _ in parameters:
+    for name, value in parameters:
+        if not value:  # a search would leave it out, and find what nobody asked for
+            raise FhirError(Issue("value", f"{shown(name)} has no value to look for."))
         if name.partition(":")[0] in _ABOUT_THE_RESULT:
             raise FhirError(
                 Issue("not-supported", f"{name} has no place in a conditional reference.")

@@ -141,7 +141,6 @@ REFUSED = {
     "_include=Patient:organization": "_include:iterate",
     "_revinclude=Patient:organization": "_revinclude:iterate",
     "_include:recurse=Observation:subject": ":iterate",
-    "_include=": "[type]:[reference parameter]",
 }
 
 

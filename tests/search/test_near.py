@@ -50,7 +50,7 @@ def test_distances(
     assert found_by(table, location, ("near", value)) is expected
 
 
-REFUSED = ("", "1", "a|b", "91|0", "0|181", "0|0|-1", "0|0|1|kg", "0|0|1|mg|x", "0|0|1|Km", "1|2|x")
+REFUSED = ("1", "a|b", "91|0", "0|181", "0|0|-1", "0|0|1|kg", "0|0|1|mg|x", "0|0|1|Km", "1|2|x")
 
 
 @pytest.mark.parametrize("value", REFUSED)
