@@ -65,6 +65,8 @@ def serve(
     if settings.mode == "production":
         _stop("FHIR_MODE=production needs access control, which is not there yet; see SECURITY.md.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Python's own would cancel what runs, and a library may swallow that; leaving it may not.
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     own = asyncio.run(_mongod(settings, guest=False))
     try:
         if own is not None:

@@ -132,13 +132,13 @@ def deleted(type: str, id: str, version: int) -> FhirError:
     )
 
 
-def version_conflict(type: str, id: str, *, wanted: int, current: int) -> FhirError:
+def version_conflict(type: str, id: str, *, wanted: str, current: int) -> FhirError:
     state = f"is at version {current}" if current else "does not exist"
     return FhirError(
         Issue(
             "conflict",
-            f"{type}/{id} {state}, so version {wanted} cannot be replaced. Read it again and "
-            "repeat the change on what is there now.",
+            f"{type}/{id} {state}, so version {shown(wanted, most=40)} cannot be replaced. Read it "
+            "again and repeat the change on what is there now.",
         ),
         status=412,  # https://hl7.org/fhir/R4/http.html#concurrency
     )

@@ -34,6 +34,7 @@ _TABLE = {
     "T/I/_history": {"GET": "history-instance"},
     "T/I/_history/V": {"GET": "vread"},
 }
+_PARAMETERS_MAX = 1000  # how many are allowed is for each interaction to say
 _COMPARTMENT_DEPTH = 3  # Patient/1/Observation and Patient/1/*
 
 
@@ -54,9 +55,14 @@ def decoded(path: str) -> str:
 def query_parameters(text: str) -> Parameters:
     """Return names and values of a query string or form. Raises ``value`` for what is not UTF-8."""
     try:
-        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict"))
+        pairs = parse_qsl(
+            text, keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS_MAX
+        )
     except UnicodeDecodeError as error:
         raise invalid_value("The query", text, "percent-encoded UTF-8") from error
+    except ValueError as error:
+        raise invalid_value("The query", text, f"at most {_PARAMETERS_MAX} parameters") from error
+    return tuple(pairs)
 
 
 def route(method: str, path: str) -> Request:

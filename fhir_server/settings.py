@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     body_bytes_max: int = Field(
         default=67_108_864,
         ge=1024,
-        description="Bytes of a request body; fits a bundle of 20,000 entries.",
+        description="Bytes of a request body; fits a bundle of 10,000 entries.",
     )
     resource_bytes_max: int = Field(
         default=6_291_456,
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         default=100, ge=10, le=140, description="Levels of nesting in a body; MongoDB ends at 180."
     )
     bundle_entries_max: int = Field(
-        default=20_000,
+        default=10_000,
         ge=1,
         description="Entries of a batch or transaction; one transaction must fit MongoDB's minute.",
     )

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
+from traceback import extract_tb
 from typing import Any
 
 import re2 as re
@@ -65,8 +66,8 @@ class Facade:
             rendered, body = render(response, wish)
         except Disconnected:
             return
-        except Exception:  # noqa: BLE001 - outermost shell: the next request is served whatever this met
-            _failures.exception('"request %s failed"', request_id)
+        except Exception as error:  # noqa: BLE001 - outermost shell: the next request is served whatever this met
+            log_failure(request_id, error)
             interaction, response = "", _failed(request_id)
             rendered, body = render(response, wish)
         rendered.append((b"x-request-id", request_id.encode()))
@@ -87,6 +88,7 @@ class Facade:
         """Return the interaction, its answer or refusal, and how the client wants it."""
         interaction = ""
         try:
+            _check_site(scope["method"], headers)
             parameters, wish = self._wishes(scope, headers, wish)
             request, wish = await self._request(scope, receive, headers, parameters, wish)
             interaction = request.interaction
@@ -168,6 +170,16 @@ class Facade:
             ) from error
 
 
+def _check_site(method: str, headers: Headers) -> None:
+    """Refuse a change that a page of another site sends through the browser of somebody here.
+
+    Browsers say so in Sec-Fetch-Site; other clients do not send it.
+    """
+    if method not in ("GET", "HEAD") and headers.get(b"sec-fetch-site") == b"cross-site":
+        text = "A page of another site may not write here; access for pages comes with sign-in."
+        raise FhirError(Issue("forbidden", text))
+
+
 def _path(scope: Any) -> str:
     """Return the path, which the server has decoded; it would not show an escaped slash."""
     path: str = scope["path"]
@@ -232,6 +244,18 @@ def _text(headers: Headers, name: bytes) -> str | None:
 def _sent_id(headers: Headers) -> str:
     sent = headers.get(b"x-request-id", b"").decode("latin-1")
     return sent if _REQUEST_ID.fullmatch(sent) else ""
+
+
+def log_failure(request_id: str, error: Exception) -> None:
+    """Write what went wrong to the log, in one line: where, and what kind of error.
+
+    Its message is left out: the database's carry whole documents.
+    """
+    stack = [
+        f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)
+    ]
+    said = {"request": request_id, "error": type(error).__name__, "stack": stack}
+    _failures.error(encode(said).decode())
 
 
 def _failed(request_id: str) -> Response:

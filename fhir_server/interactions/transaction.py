@@ -7,8 +7,9 @@ alone, and written together. In a batch every entry stands for itself.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -53,7 +54,10 @@ _REASONS = {
     503: "Service Unavailable",
 }
 _BATCH_AT_ONCE = 16  # entries of a batch that are in the database at a time
+_PAGES_PER_BUNDLE = 5  # of the largest size, in one answer
 _PAUSE_EVERY = 50  # entries judged before other requests get their turn
+
+_failures = logging.getLogger("fhir_server.failures")
 
 T = TypeVar("T")
 Answers = dict[int, Response]
@@ -82,13 +86,29 @@ async def transaction(request: Request, context: Context) -> Response:
             for one in entries
             if one.index in stored
         }
+        room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
         for one in reads:
-            answers[one.index] = await _located(one.index, _read(one, inside))
+            answers[one.index] = await _located(one.index, _fitting(one, room, inside))
         return answers
 
     alone = not reads and not conditional
     answers = await (work(context.store) if alone else context.store.in_transaction(work))
     return _rendered("transaction-response", answers, request)
+
+
+@dataclass(slots=True)
+class _Room:
+    """How many bytes the answer to a bundle may still hold; a search in each entry adds up."""
+
+    left: int
+
+    def taken(self, response: Response) -> Response:
+        """Return ``response`` if there is room for it; raises ``too-costly`` if not."""
+        self.left -= len(response.body)
+        if self.left < 0:
+            text = "The answers to this bundle are too large together; ask in several."
+            raise FhirError(Issue("too-costly", text), status=413)
+        return response
 
 
 async def _read(one: Entry, context: Context) -> Response:
@@ -198,21 +218,29 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
         except FhirError as error:
             answers[index] = _refused(error)
     turn = asyncio.Semaphore(_BATCH_AT_ONCE)
+    room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
 
     async def one_answer(one: Entry) -> None:
         async with turn:
             quiet = replace(one.request, prefer=_quiet(request).prefer)
             reads = one.method in ("GET", "HEAD") or _is_search(one)
             try:
-                answers[one.index] = await _read(
-                    one if reads else replace(one, request=quiet), context
-                )
+                found = await _read(one if reads else replace(one, request=quiet), context)
+                answers[one.index] = room.taken(found) if reads else found
             except FhirError as error:
                 answers[one.index] = _refused(in_entry(one.index, error))
+            except Exception as error:  # noqa: BLE001 - the other entries stand for themselves
+                _failures.error('"entry %d of a batch failed: %s"', one.index, type(error).__name__)
+                failed = FhirError(Issue("exception", "The server failed on this entry."))
+                answers[one.index] = _refused(in_entry(one.index, failed))
 
     for _, group in groupby(sorted(parsed, key=_rank), key=_rank):
         await asyncio.gather(*map(one_answer, group))
     return answers
+
+
+async def _fitting(one: Entry, room: _Room, context: Context) -> Response:
+    return room.taken(await _read(one, context))
 
 
 async def _located(index: int, work: Awaitable[T]) -> T:

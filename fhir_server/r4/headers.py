@@ -14,6 +14,7 @@ from fhir_server.r4.dates import date_range
 
 # RFC 9110, 8.8.3. A tag without quotes is no tag, but clients send their version number so.
 _TAG = re.compile(r'\s*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
+_TAGS_CHARACTERS_MAX = 1000  # a dozen of the longest ids
 _PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*=\s*"?([A-Za-z0-9\-]+)"?\s*')
 
 
@@ -25,6 +26,8 @@ def entity_tags(text: str | None, header: str) -> frozenset[str] | None:
     """
     if text is None:
         return None
+    if len(text) > _TAGS_CHARACTERS_MAX:
+        raise invalid_value(header, text, f"at most {_TAGS_CHARACTERS_MAX} characters of versions")
     tags: set[str] = set()
     place = 0
     while place < len(text) or not tags:

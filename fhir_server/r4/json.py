@@ -6,6 +6,7 @@ The only module that turns text into resources or resources into text.
 """
 
 import json
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -182,8 +183,8 @@ def _check_duplicates(text: bytes, resource: Json) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> Json:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise FhirError(
             Issue("structure", f"The member {twice[:80]!r} stands twice in one object of the body.")
         )

@@ -112,7 +112,7 @@ def _check_versions(change: Change, before: Mapping[str, Any] | None) -> None:
         raise version_conflict(
             change.type,
             change.id,
-            wanted=int(wanted) if wanted.isdecimal() else 0,
+            wanted=wanted,
             current=version,
         )
     if forbidden is not None and there and ({ANY_VERSION, str(version)} & forbidden):

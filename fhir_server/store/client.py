@@ -37,6 +37,7 @@ SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the setti
 _NO_REPLICATION = 76  # error code NoReplicationEnabled
 # What ends the sentence when a write that is part of a transaction runs out of time.
 NOTHING_WRITTEN = "Nothing was written; try again."
+_TRANSACTION_TOO_LARGE = 388  # TransactionTooLargeForCache
 _TOO_LARGE = {10334, 17419, 17420}  # BSONObjectTooLarge, and how updates say it
 _NOT_INITIALISED = 94  # error code NotYetInitialized
 
@@ -167,6 +168,9 @@ def _refusal(error: PyMongoError, seconds: float, advice: str) -> FhirError | No
     if isinstance(error, DocumentTooLarge) or bool(codes_of(error) & _TOO_LARGE):
         text = "The resource, with what is searched in it, is over MongoDB's limit of 16 MiB."
         return FhirError(Issue("too-long", text))
+    if _TRANSACTION_TOO_LARGE in codes_of(error):
+        text = "The bundle is too large for one transaction of the database; split it."
+        return FhirError(Issue("too-costly", text), status=413)
     if isinstance(error, ConnectionFailure):
         text = f"The database cannot be reached at the moment. {advice}"
         return FhirError(Issue("transient", text), headers=(("Retry-After", "2"),))

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.store.changes import Change
 from fhir_server.store.client import NOTHING_WRITTEN, OutcomeUnknownError, deadline
 from fhir_server.store.documents import Stored
@@ -21,16 +21,17 @@ from fhir_server.store.transactions import repeated
 from fhir_server.store.writer import Writer
 
 _AT_ONCE = 2
+_SECONDS_LEFT_MIN = 0.05
 _CHANGES_MAX = 128  # a batch of ordinary resources is then below a megabyte
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A change that waits for its batch; ``seconds`` is how long it may take then."""
+    """A change that waits for its batch; ``end``, on the monotonic clock, is how long it may."""
 
     change: Change
     now: datetime
-    seconds: float
+    end: float
     answer: asyncio.Future[Stored]
 
 
@@ -44,13 +45,13 @@ class Commit:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def one(self, change: Change, now: datetime, seconds: float) -> Stored:
-        """Make ``change``, within ``seconds`` once it is its turn, and return what it came to.
+        """Make ``change`` within ``seconds``, and return what it came to.
 
         Raises what its judgement does, ``transient`` or ``timeout`` when it could not be made.
         """
         if self._under_way >= _AT_ONCE:
             answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Waiting(change, now, seconds, answer))
+            self._waiting.append(_Waiting(change, now, time.monotonic() + seconds, answer))
             return await answer
         self._under_way += 1
         try:
@@ -61,7 +62,7 @@ class Commit:
 
     async def _alone(self, change: Change, now: datetime, seconds: float) -> Stored:
         end = time.monotonic() + seconds
-        async with deadline(seconds, NOTHING_WRITTEN):
+        async with deadline(max(seconds, _SECONDS_LEFT_MIN), NOTHING_WRITTEN):
             [stored] = await repeated(lambda: self.writer.all([change], now, end), end)
             return stored
 
@@ -69,7 +70,8 @@ class Commit:
         """Send those who wait, if any, in a task of its own: a client that leaves ends nothing."""
         if self._waiting:
             self._under_way += 1
-            task = asyncio.create_task(self._batch(self._gathered()))
+            batch = self._gathered()
+            task = asyncio.create_task(self._batch(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
@@ -79,6 +81,9 @@ class Commit:
         later: list[_Waiting] = []
         while self._waiting and len(batch) < _CHANGES_MAX:
             one = self._waiting.popleft()
+            if one.end < time.monotonic():
+                _tell(one, _waited_too_long())
+                continue
             place = (one.change.type, one.change.id)
             if place in batch:
                 later.append(one)
@@ -89,9 +94,12 @@ class Commit:
 
     async def _batch(self, batch: list[_Waiting]) -> None:
         try:
-            outcomes = await self._together(batch)
+            outcomes = await self._together(batch) if batch else []
         except OutcomeUnknownError as error:
             for one in batch:  # to judge again what may be there already would refuse it
+                _tell(one, error)
+        except FhirError as error:
+            for one in batch:  # out of time: to try a hundred of them one by one would take longer
                 _tell(one, error)
         except Exception:  # noqa: BLE001 - nothing was written, or it shows when each is judged again
             await asyncio.gather(*map(self._again, batch))
@@ -103,17 +111,22 @@ class Commit:
             self._next()
 
     async def _together(self, batch: list[_Waiting]) -> list[Stored | FhirError]:
-        seconds = max(one.seconds for one in batch)
-        end = time.monotonic() + seconds
+        end = max(one.end for one in batch)
+        seconds = max(end - time.monotonic(), _SECONDS_LEFT_MIN)
         changes = [one.change for one in batch]
         async with deadline(seconds, NOTHING_WRITTEN):
             return await self.writer.each(changes, max(one.now for one in batch), end)
 
     async def _again(self, one: _Waiting) -> None:
         try:
-            _tell(one, await self._alone(one.change, one.now, one.seconds))
+            _tell(one, await self._alone(one.change, one.now, one.end - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits is told
             _tell(one, error)
+
+
+def _waited_too_long() -> FhirError:
+    text = f"Too many writes wait before this one. {NOTHING_WRITTEN}"
+    return FhirError(Issue("timeout", text), headers=(("Retry-After", "2"),))
 
 
 def _tell(one: _Waiting, outcome: Stored | Exception) -> None:

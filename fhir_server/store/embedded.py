@@ -39,6 +39,12 @@ REPLICA_SET = "fhir0"
 _START_TIMEOUT_S = 60.0  # recovery after a crash can take a while
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
+# Small log files without pre-allocation: mongod then starts in a second. A transaction may hold
+# more than the usual tenth of the cache before it is committed: a bundle of 10,000 entries does.
+_ENGINE = (
+    "log=(file_max=10MB,prealloc=false),eviction_updates_target=40,eviction_updates_trigger=60,"
+    "eviction_dirty_target=40,eviction_dirty_trigger=70"
+)
 _NOT_INITIALISED = 94
 _CONFIG_INVALID = 93
 
@@ -192,8 +198,7 @@ def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[i
         *("--wiredTigerCacheSizeGB", str(cache_mb / 1024)),
         *("--wiredTigerCollectionBlockCompressor", "zstd"),
         *("--wiredTigerJournalCompressor", "zstd"),
-        # Small log files without pre-allocation: mongod then starts in a second.
-        *("--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"),
+        *("--wiredTigerEngineConfigString", _ENGINE),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
     ]
     try:

@@ -17,6 +17,7 @@ from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX
 
 _NAMESPACE_EXISTS = 48
+_INDEX_CONFLICTS = (85, 86)  # same name, other options or fields
 WILDCARD = "keys"
 
 # Shapes that clinical work asks for all day: one patient, newest first, perhaps by code. A
@@ -86,7 +87,18 @@ class Indexes:
             except OperationFailure as error:
                 if error.code != _NAMESPACE_EXISTS:
                     raise
-            await self.database[name].create_indexes(wanted)
+            await self._index(name, wanted)
+
+    async def _index(self, name: str, wanted: list[IndexModel]) -> None:
+        """Make the indexes; one that is there under the same name for other fields is made anew."""
+        for index in wanted:
+            try:
+                await self.database[name].create_indexes([index])
+            except OperationFailure as error:
+                if error.code not in _INDEX_CONFLICTS:
+                    raise
+                await self.database[name].drop_index(index.document["name"])
+                await self.database[name].create_indexes([index])
 
     def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
         return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history())

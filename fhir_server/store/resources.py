@@ -122,10 +122,12 @@ class ResourceStore:
         if self.session is None and len(changes) == 1:
             return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
         writer = replace(self.commit.writer, session=self.session)
-        async with deadline(self.timeouts.write_s, NOTHING_WRITTEN):
+        # A bundle of thousands takes longer than one write, and is one request all the same.
+        seconds = self.timeouts.request_s
+        async with deadline(seconds, NOTHING_WRITTEN):
             if self.session is not None:
                 return await writer.all(changes, now, end=0)
-            end = time.monotonic() + self.timeouts.write_s
+            end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
 
     async def in_transaction(self, work: Callable[["ResourceStore"], Awaitable[T]]) -> T:

@@ -4,9 +4,11 @@ https://www.mongodb.com/docs/manual/core/transactions-in-applications/
 """
 
 import asyncio
+import contextvars
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -22,6 +24,8 @@ _BACKOFF_FIRST_S = 0.002
 _BACKOFF_FACTOR = 1.6
 _BACKOFF_MAX_S = 0.25
 _DUPLICATE_KEY = 11000
+_TOO_LARGE_FOR_CACHE = 388
+_ABORT_TIMEOUT_S = 2.0
 
 
 class StaleRead(Exception):
@@ -41,7 +45,7 @@ async def transacted(
         try:
             result = await work(session)
         except BaseException:
-            await session.abort_transaction()
+            await _abort(session)
             raise
         await _commit(session, end)
         return result
@@ -73,9 +77,22 @@ async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
 
 def _to_be_repeated(error: PyMongoError) -> bool:
     """Whether MongoDB says that nothing was written and that a further try may succeed."""
+    if error.timeout or _TOO_LARGE_FOR_CACHE in codes_of(error):
+        return False
     if error.has_error_label("TransientTransactionError"):
         return True
     return _DUPLICATE_KEY in codes_of(error)
+
+
+async def _abort(session: AsyncClientSession) -> None:
+    """Free what the transaction has locked, also when its deadline is over.
+
+    In a context of its own: the driver sends nothing in one whose deadline has passed, and the
+    documents would stay locked for everybody for a minute.
+    """
+    aborting = asyncio.create_task(session.abort_transaction(), context=contextvars.Context())
+    with suppress(TimeoutError, PyMongoError):
+        await asyncio.wait_for(asyncio.shield(aborting), _ABORT_TIMEOUT_S)
 
 
 async def _commit(session: AsyncClientSession, end: float) -> None:

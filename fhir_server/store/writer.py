@@ -72,13 +72,20 @@ class Writer:
 
     async def _written(self, judged: Iterable[Judged], end: float) -> None:
         effective = [one for one in judged if one.after is not None]
+        # What stays as it is, but was to be at a certain version, must be so when the rest is
+        # written: two bundles could otherwise each change what the other relies on.
+        relied_on = [
+            one for one in judged if one.after is None and one.before and one.change.if_match
+        ]
         if self.session is not None:
-            await self._apply(effective, self.session)
-        elif len(effective) == 1 and effective[0].before is None:
+            await self._apply(effective, relied_on, self.session)
+        elif len(effective) == 1 and effective[0].before is None and not relied_on:
             await self._insert(effective[0])
         elif effective:
             await transacted(
-                self.database.client, lambda session: self._apply(effective, session), end
+                self.database.client,
+                lambda session: self._apply(effective, relied_on, session),
+                end,
             )
 
     async def _insert(self, judged: Judged) -> None:
@@ -102,8 +109,19 @@ class Writer:
             found |= {(type, one["_id"]): one for one in await cursor.to_list()}
         return found
 
-    async def _apply(self, judged: Sequence[Judged], session: AsyncClientSession) -> None:
+    async def _apply(
+        self, judged: Sequence[Judged], relied_on: Sequence[Judged], session: AsyncClientSession
+    ) -> None:
         """Write in the order of collection and id, so that two writers cannot wait in a circle."""
+        for one in relied_on:
+            # A real write: MongoDB sees no conflict in reading, nor in writing what is there.
+            touched = await self.database[one.change.type].update_one(
+                {"_id": one.change.id, "version": one.stored.version},
+                {"$inc": {"touched": 1}},
+                session=session,
+            )
+            if touched.matched_count != 1:
+                raise StaleRead
         for type, group in _by_type(judged, lambda one: one.change.type):
             ordered = sorted(group, key=lambda one: one.change.id)
             await self._apply_to_type(type, ordered, session)
