@@ -4,9 +4,9 @@ https://hl7.org/fhir/R4/http.html
 """
 
 from fhir_server.context import Context
+from fhir_server.interactions.bodies import refused
 from fhir_server.messages import Request, Response
-from fhir_server.outcome import FhirError, Issue, nearest, operation_outcome, unknown_type
-from fhir_server.r4.json import encode
+from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Registry
 from fhir_server.store.changes import Change
 
@@ -38,12 +38,6 @@ async def answer(registry: Registry, request: Request, context: Context) -> Resp
         return await perform(registry, request, context)
     except FhirError as error:
         return refused(error)
-
-
-def refused(error: FhirError) -> Response:
-    """Return the refusal ``error`` as a response."""
-    body = encode(operation_outcome(error.issues))
-    return Response(error.status, body, headers=error.headers)
 
 
 def _check_type(request: Request, context: Context) -> None:

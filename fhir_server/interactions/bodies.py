@@ -73,6 +73,12 @@ def _deletion(stored: Stored, request: Request) -> Response:
     return Response(204, b"", version, moment)
 
 
+def refused(error: FhirError) -> Response:
+    """Return the refusal ``error`` as a response."""
+    body = encode(operation_outcome(error.issues))
+    return Response(error.status, body, headers=error.headers)
+
+
 def _said(stored: Stored) -> bytes:
     what = _DONE[stored.interaction] if stored.changed else "is unchanged"
     if stored.deleted and not stored.changed:

@@ -7,13 +7,14 @@ links that lead on, and is ours.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import CURSOR, page_links
+from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import count_of, known_only, subset_of, value_of
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import not_found
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.dates import date_range
 from fhir_server.search.page import cursor, digest, values_of
+from fhir_server.search.parse import CURSOR
 from fhir_server.store.documents import Stored, instant
 from fhir_server.store.history import Wanted
 

@@ -3,10 +3,7 @@
 from urllib.parse import quote
 
 from fhir_server.messages import Parameters
-
-CURSOR = "_cursor"
-REST = "_rest"
-"""The parameters, ours, that say where a page begins, and where the rest of what comes along."""
+from fhir_server.search.parse import CURSOR, REST
 
 
 def page_links(

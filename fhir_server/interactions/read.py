@@ -41,8 +41,6 @@ async def vread(request: Request, context: Context) -> Response:
         raise version_not_found(request.type, request.id, version)
     if stored.deleted:
         raise deleted(request.type, request.id, stored.version)
-    if stored.version != int(version):
-        raise version_not_found(request.type, request.id, version)
     if _is_known(request, stored):
         return Response(304, b"", stored.version, stored.last_updated)
     body = wanted.applied(stored.json, context.definitions)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import CURSOR, page_links
+from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import Subset, value_of
 from fhir_server.interactions.search_type import match_entry, search_query
 from fhir_server.messages import Request, Response
@@ -20,7 +20,7 @@ from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
 from fhir_server.search.chain import HAS
 from fhir_server.search.page import cursor, digest, values_of
-from fhir_server.search.parse import SearchQuery
+from fhir_server.search.parse import CURSOR, SearchQuery
 from fhir_server.search.plan import Plan, plan
 from fhir_server.store.search import Page
 

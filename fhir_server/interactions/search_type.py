@@ -10,14 +10,14 @@ with the rest of it, and then on to the next matches.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import CURSOR, REST, page_links
+from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import decode, encode
 from fhir_server.search.page import cursor
-from fhir_server.search.parse import Limits, SearchQuery, parse
+from fhir_server.search.parse import CURSOR, REST, Limits, SearchQuery, parse
 from fhir_server.search.plan import Lists, Plan, plan, rest_subject, with_lists
 from fhir_server.store.documents import Stored
 from fhir_server.store.includes import Included

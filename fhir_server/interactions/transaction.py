@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import answer
+from fhir_server.interactions.bodies import answer, refused
 from fhir_server.interactions.conditional import resolved_and_written, written_changes
 from fhir_server.interactions.entries import (
     RANKS,
@@ -29,7 +29,7 @@ from fhir_server.interactions.entries import (
 )
 from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.outcome import FhirError, Issue, invalid_value
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
 from fhir_server.store.changes import Change
@@ -216,7 +216,7 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
         try:
             parsed.append(entry_of(index, raw, request))
         except FhirError as error:
-            answers[index] = _refused(error)
+            answers[index] = refused(error)
     turn = asyncio.Semaphore(_BATCH_AT_ONCE)
     room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
 
@@ -228,11 +228,11 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
                 found = await _read(one if reads else replace(one, request=quiet), context)
                 answers[one.index] = room.taken(found) if reads else found
             except FhirError as error:
-                answers[one.index] = _refused(in_entry(one.index, error))
+                answers[one.index] = refused(in_entry(one.index, error))
             except Exception as error:  # noqa: BLE001 - the other entries stand for themselves
                 _failures.error('"entry %d of a batch failed: %s"', one.index, type(error).__name__)
                 failed = FhirError(Issue("exception", "The server failed on this entry."))
-                answers[one.index] = _refused(in_entry(one.index, failed))
+                answers[one.index] = refused(in_entry(one.index, failed))
 
     for _, group in groupby(sorted(parsed, key=_rank), key=_rank):
         await asyncio.gather(*map(one_answer, group))
@@ -256,10 +256,6 @@ def _quiet(request: Request) -> Request:
     A thousand entries would otherwise come back whole; http.html#transaction leaves it open.
     """
     return request if "return" in request.prefer else replace(request, prefer={"return": "minimal"})
-
-
-def _refused(error: FhirError) -> Response:
-    return Response(error.status, encode(operation_outcome(error.issues)), headers=error.headers)
 
 
 def _rendered(type: str, answers: Answers, request: Request) -> Response:

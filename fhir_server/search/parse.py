@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.r4.subsets import SUMMARIES
 from fhir_server.search.chain import HAS, Chains, Join
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
@@ -29,7 +30,6 @@ REST = "_rest"
 """The parameters of page links: where a page begins, and where the rest of its includes does."""
 
 TOTALS = ("none", "estimate", "accurate")
-SUMMARIES = ("true", "text", "data", "count", "false")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
