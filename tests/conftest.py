@@ -7,10 +7,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from socket import socket
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from pymongo import pool_shared
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
@@ -21,6 +24,29 @@ from fhir_server.store import embedded
 # A property that fails once fails on every machine. A deadline would measure the machine instead.
 hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("repeatable")
+
+
+_connected = pool_shared._async_create_connection
+
+
+async def _connected_or_closed(address: Any, options: Any) -> socket:
+    """Connect as PyMongo does, and close what was begun when the task that connects is cancelled.
+
+    PyMongo 4.20 leaves that socket to the garbage collector, about once in 20 clients that are
+    closed within milliseconds, and the warning then fails whichever test runs next. Mended here
+    and not ignored, so that a socket which the server leaves open stays an error.
+    """
+    connecting = asyncio.ensure_future(_connected(address, options))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        await asyncio.wait({connecting})
+        if not connecting.cancelled() and connecting.exception() is None:
+            connecting.result().close()
+        raise
+
+
+pool_shared._async_create_connection = _connected_or_closed
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
