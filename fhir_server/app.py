@@ -170,11 +170,11 @@ async def _search_keys(
     try:
         yield keys
     finally:
-        await _end([beating])
+        await end_of([beating])
         await keys.leave()
 
 
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel ``tasks`` until they have ended.
 
     Once is not enough: where what is waited for is done in that moment, ``asyncio.wait_for`` of
@@ -301,7 +301,7 @@ def application() -> Site:
                 for name, task in server.registry.tasks.items()
             ]
             yield
-            await _end(tasks)
+            await end_of(tasks)
 
     async def through_the_door(request: Request) -> Response:
         return await servers[0].perform(request)

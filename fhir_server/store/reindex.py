@@ -107,12 +107,12 @@ class Reindex:
         server, name, changes = self.database[SERVER], _JOB + type, self.keys.changes
         job = await server.find_one({"_id": name}) or {}
         if job.get("changes") != changes or "ended" in job:
-            total = await self.database[type].estimated_document_count()
-            job = {"after": "", "done": 0, "total": total}
-        last, count = await self._portion(type, job["after"])
+            job = await self._begun(type)
+        last, count = await self._portion(type, job["after"], job["until"])
         done = job["done"] + count
         if last is not None:
-            progress = {"changes": changes, "after": last, "done": done, "total": job["total"]}
+            progress = {"changes": changes, "after": last, "done": done}
+            progress |= {"until": job["until"], "total": job["total"]}
             await server.update_one(
                 {"_id": name}, {"$set": progress, "$unset": {"ended": ""}}, upsert=True
             )
@@ -147,11 +147,23 @@ class Reindex:
             await server.insert_one({"_id": _LEASE, "until": datetime.fromtimestamp(0, UTC)})
         return (await server.update_one({"_id": _LEASE, **free}, taken)).matched_count == 1
 
-    async def _portion(self, type: str, after: str) -> tuple[str | None, int]:
+    async def _begun(self, type: str) -> dict[str, Any]:
+        """Return a job that begins now.
+
+        It ends at the last id of this moment: what is written from now on has its keys, and a
+        server that takes in messages all day would never come to an end of what is new.
+        """
+        collection = self.database[type]
+        last = await collection.find_one({}, projection={"_id": 1}, sort=[("_id", -1)])
+        total = await collection.estimated_document_count()
+        return {"after": "", "until": last["_id"] if last else "", "done": 0, "total": total}
+
+    async def _portion(self, type: str, after: str, until: str) -> tuple[str | None, int]:
         """Index the resources that follow the id ``after``; return the last id, and how many."""
         collection = self.database[type]
         cursor = collection.find(
-            {"_id": {"$gt": after}}, projection={"json": 1, "version": 1, "deleted": 1}
+            {"_id": {"$gt": after, "$lte": until}},
+            projection={"json": 1, "version": 1, "deleted": 1},
         )
         rows = await cursor.sort("_id", 1).limit(_PORTION).to_list()
         present = [row for row in rows if not row.get("deleted")]

@@ -3,12 +3,14 @@
 https://hl7.org/fhir/R4/searchparameter.html and section 16.6 of ARCHITECTURE.md.
 """
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from fhir_server.app import Server, opened
+from fhir_server.app import Server, end_of, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Response
 from fhir_server.settings import Settings
@@ -16,6 +18,7 @@ from tests.conftest import Fhir
 from tests.interactions.asking import BASE, bundle, entry, issues_of, json_of, patient, put
 
 RACE = "http://example.org/race"
+HAS_RACE = {"keys.race": {"$exists": True}}
 CODING = {"system": "http://example.org/s", "code": "2106-3"}
 
 
@@ -422,3 +425,39 @@ async def test_get_changes_nothing(fhir: Fhir) -> None:
     response = await fhir(Request("$reindex", base_url=BASE, reading=True))
     assert response.status == 405
     assert dict(response.headers) == {"Allow": "POST"}
+
+
+async def test_writers_on_two_servers_while_it_is_added(
+    server: Server, other: Server, fhir: Fhir
+) -> None:
+    """Whoever writes, by whichever table: once it is answered, nothing is missing from it."""
+    doors = (fhir, door(other))
+    running = [asyncio.create_task(one.context.reindex.run()) for one in (server, other)]
+    written: list[str] = []
+    answered = asyncio.Event()
+
+    async def write(worker: int) -> None:
+        number = 0
+        while not answered.is_set():
+            id = f"w{worker}-{number:05}"
+            response = await doors[worker % 2](put(raced(id)))
+            assert response.status == 201
+            written.append(id)
+            number += 1
+
+    writers = [asyncio.create_task(write(worker)) for worker in range(4)]
+    try:
+        await asyncio.sleep(0.3)
+        await fhir(put(race()))
+        end = time.monotonic() + 60
+        while (await found(fhir, ("race", "2106-3"), ("_summary", "count"))).status != 200:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.05)
+        known = set(written)
+        complete = {one["_id"] async for one in server.database["Patient"].find(HAS_RACE)}
+    finally:
+        answered.set()
+        await asyncio.gather(*writers)
+        await end_of(running)
+    assert known - complete == set()
+    assert await server.database["Patient"].count_documents(HAS_RACE) == len(written)
