@@ -241,6 +241,10 @@ async def _check(settings: Settings) -> None:
         missing = await server.context.store.indexes.missing()
         console.print(f"Database: a replica set; {len(types)} resource types in use")
         console.print(f"Indexes missing: {', '.join(missing) or 'none'}")
+        pending = server.context.store.keys.pending()
+        console.print(f"Not searchable before they are indexed: {', '.join(pending) or 'none'}")
+        for why in server.context.parameters.unusable.values():
+            console.print(f"Not served: {why}", markup=False, soft_wrap=True)
         console.print(f"Interactions: {', '.join(registry.interactions)}", soft_wrap=True)
         console.print(f"Operations: {', '.join(registry.operation_names()) or 'none'}")
         console.print(f"Tasks: {', '.join(registry.tasks) or 'none'}")

@@ -27,11 +27,12 @@ from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
-from fhir_server.messages import Request, Response
+from fhir_server.messages import Request, Resource, Response
+from fhir_server.operations import OPERATIONS, TASKS
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
 from fhir_server.registry import Registry
-from fhir_server.search.index import index
+from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Judge
@@ -47,6 +48,8 @@ from fhir_server.store.client import (
 from fhir_server.store.commit import Commit
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.keys import SearchKeys
+from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
 from fhir_server.store.writer import Writer
@@ -80,6 +83,10 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     registry = Registry()
     for name, handler in INTERACTIONS.items():
         registry.interaction(name, handler, CHANGES.get(name))
+    for operation in OPERATIONS:
+        registry.operation(operation)
+    for task in TASKS:
+        registry.task(task)
     for module in features:
         import_module(module).register(registry)
     return registry
@@ -97,19 +104,25 @@ class Specification:
 
 @lru_cache(maxsize=4)
 def specification(
-    root: Path, base_urls: tuple[str, ...], text_search: bool = True
+    root: Path, base_urls: tuple[str, ...], text_search: bool = True, set_base: str = ""
 ) -> Specification:
     """Return what the packages below ``root`` define.
 
     ``base_urls`` are what this server is called: an absolute reference to one of them is the same
-    as a relative one. ``text_search`` has words written for ``_text``. Raises ``ValueError`` that
-    names the search parameter whose expression cannot be used.
+    as a relative one; ``set_base`` is the one that a setting names. ``text_search`` has words
+    written for ``_text``. Raises ``ValueError`` that names the search parameter whose expression
+    cannot be used.
     """
     definitions = load_definitions(root)
     return Specification(
         definitions,
         Links(definitions),
-        parameter_table(definitions, base_urls, text_search=text_search),
+        parameter_table(
+            definitions,
+            base_urls,
+            text_search=text_search,
+            reference_bases=(set_base,) if set_base else (),
+        ),
         StructureValidator(definitions),
     )
 
@@ -130,38 +143,77 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     definitions that cannot be used; both name the remedy.
     """
     known = specification(
-        artifacts_root(settings.artifacts), base_urls(settings), settings.text_search
+        artifacts_root(settings.artifacts),
+        base_urls(settings),
+        settings.text_search,
+        settings.base_url or "",
     )
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        indexes = Indexes(database, known.parameters)
-        await indexes.ensure_existing()
-        page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
-        registry = build_registry(settings.features)
-        _calm_garbage_collector()
-        started = now()
-        yield Server(
-            registry,
-            Context(
-                settings=settings,
-                definitions=known.definitions,
-                links=known.links,
-                parameters=known.parameters,
-                store=_store(settings, database, indexes),
-                validate=partial(known.validator.issues, issues_max=settings.issues_max),
-                now=now,
-                new_id=new_id,
-                page_key=page_key,
-                perform=partial(perform, registry),
-                prepare=partial(prepare, registry),
-                capabilities=Capabilities(registry, known, started),
-            ),
-            database,
-        )
+        async with _search_keys(settings, database, known.parameters) as keys:
+            yield await _server(settings, database, keys, known)
     finally:
         await close(client)
+
+
+@asynccontextmanager
+async def _search_keys(
+    settings: Settings, database: Database, parameters: ParameterTable
+) -> AsyncIterator[SearchKeys]:
+    """The search keys of this process, announced to the others as long as it runs."""
+    longest = max(settings.request_timeout_s, settings.write_timeout_s)
+    keys = SearchKeys(database, parameters, new_id(), longest)
+    await keys.beat()
+    beating = asyncio.create_task(keys.run(), name="search keys")
+    try:
+        yield keys
+    finally:
+        await end_of([beating])
+        await keys.leave()
+
+
+async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel ``tasks`` until they have ended.
+
+    Once is not enough: where what is waited for is done in that moment, ``asyncio.wait_for`` of
+    Python 3.11 returns it and forgets the cancellation, and the driver connects through it.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1.0)
+
+
+async def _server(
+    settings: Settings, database: Database, keys: SearchKeys, known: Specification
+) -> Server:
+    indexes = Indexes(database, known.parameters, keys.began)
+    await indexes.ensure_existing()
+    page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+    registry = build_registry(settings.features)
+    _calm_garbage_collector()
+    started = now()
+    return Server(
+        registry,
+        Context(
+            settings=settings,
+            definitions=known.definitions,
+            links=known.links,
+            store=_store(settings, database, indexes, keys),
+            reindex=Reindex(database, keys, partial(_indexed, keys)),
+            validate=partial(known.validator.issues, issues_max=settings.issues_max),
+            now=now,
+            new_id=new_id,
+            page_key=page_key,
+            perform=partial(perform, registry),
+            prepare=partial(prepare, registry),
+            capabilities=Capabilities(registry, known, keys, started),
+        ),
+        database,
+    )
 
 
 def _calm_garbage_collector() -> None:
@@ -171,8 +223,15 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
 
 
-def _store(settings: Settings, database: Database, indexes: Indexes) -> ResourceStore:
-    judge = Judge(partial(index, table=indexes.parameters), settings.resource_bytes_max)
+def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
+    """Return what is written beside ``resource``, by the search parameters as they are now."""
+    return index(resource, keys.table)
+
+
+def _store(
+    settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
+) -> ResourceStore:
+    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max)
     return ResourceStore(
         database,
         indexes,
@@ -180,25 +239,32 @@ def _store(settings: Settings, database: Database, indexes: Indexes) -> Resource
         settings.page_bytes_max,
         settings.includes_max,
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
-        Commit(Writer(database, judge)),
+        Commit(Writer(database, judge, keys)),
+        keys,
     )
 
 
 class Capabilities:
-    """The CapabilityStatement, made once for each base URL that clients use."""
+    """The CapabilityStatement, made once for each base URL that clients use, and again when the
+    search parameters have changed."""
 
-    def __init__(self, registry: Registry, known: Specification, started: datetime) -> None:
+    def __init__(
+        self, registry: Registry, known: Specification, keys: SearchKeys, started: datetime
+    ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
-        self._make = partial(
-            capability_statement, registry, known.definitions, known.parameters, started=started
-        )
+        self._keys = keys
+        self._of = keys.table
+        self._make = partial(capability_statement, registry, known.definitions, started=started)
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
         """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
+        if self._of is not self._keys.table:
+            self._made.clear()
+            self._of = self._keys.table
         if base_url not in self._made:
             if len(self._made) >= 16:
                 self._made.clear()
-            made = self._make(base_url=base_url)
+            made = self._make(self._of, base_url=base_url)
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
 
@@ -235,9 +301,7 @@ def application() -> Site:
                 for name, task in server.registry.tasks.items()
             ]
             yield
-            for running in tasks:
-                running.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_of(tasks)
 
     async def through_the_door(request: Request) -> Response:
         return await servers[0].perform(request)

@@ -103,6 +103,7 @@ def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, 
     return [
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
+        if one.key not in parameters.pending(type)
     ]
 
 

@@ -11,6 +11,7 @@ from fhir_server.r4.links import Links
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
+from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
 
 
@@ -28,8 +29,8 @@ class Context:
     settings: Settings
     definitions: Definitions
     links: Links
-    parameters: ParameterTable
     store: ResourceStore
+    reindex: Reindex
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]
     new_id: Callable[[], str]
@@ -37,3 +38,8 @@ class Context:
     perform: Callable[[Request, "Context"], Awaitable[Response]]
     prepare: Callable[[Request, "Context"], Change]
     capabilities: Callable[[str], tuple[bytes, str]]
+
+    @property
+    def parameters(self) -> ParameterTable:
+        """The search parameters as they are now: a site may add some while the server runs."""
+        return self.store.keys.table

@@ -17,6 +17,8 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     handler = registry.handler(request.type, request.interaction)
     if handler is None:
         raise _no_handler(registry, request)
+    if request.reading and registry.affects_state(request.type, request.interaction):
+        raise _reading_changes_nothing(request)
     return await handler(request, context)
 
 
@@ -44,6 +46,12 @@ def _check_type(request: Request, context: Context) -> None:
     types = context.definitions.resource_types
     if request.type and request.type not in types:
         raise unknown_type(request.type, types)
+
+
+def _reading_changes_nothing(request: Request) -> FhirError:
+    """https://hl7.org/fhir/R4/operations.html#executing"""
+    text = f"{request.interaction} changes something; call it with POST."
+    return FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "POST"),))
 
 
 def _no_handler(registry: Registry, request: Request) -> FhirError:

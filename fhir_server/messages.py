@@ -26,7 +26,8 @@ class Request:
     ``if_none_match`` hold version ids, or ``*``; ``None`` is a header that was not sent.
     ``prefer`` has the parts of the Prefer header: ``{"return": "minimal"}``. ``base_url`` is what
     the client calls ``[base]``, without a slash at the end. ``format`` are the parameters about the
-    form of the answer, which only links repeat.
+    form of the answer, which only links repeat. ``reading`` says of an operation that it was called
+    with GET, which changes nothing.
     """
 
     interaction: str
@@ -42,6 +43,7 @@ class Request:
     prefer: Mapping[str, str] = field(default_factory=dict)
     base_url: str = ""
     format: Parameters = ()
+    reading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class Operation:
     """An operation: ``name`` with its dollar sign, its definition's url, where it can be called.
 
     ``on`` lists resource types; ``("",)`` is the whole system. ``instance`` says that it is called
-    on one resource.
+    on one resource, ``affects_state`` that it is called with POST only.
     """
 
     name: str
@@ -74,6 +74,11 @@ class Registry:
             operation = self.operations.get((type, name))
             return operation.handler if operation else None
         return self.interactions.get(name)
+
+    def affects_state(self, type: str, name: str) -> bool:
+        """Whether ``name`` is an operation on ``type`` that changes something."""
+        operation = self.operations.get((type, name))
+        return operation is not None and operation.affects_state
 
     def operation_names(self) -> Iterator[str]:
         """Yield each operation's name once, in the order of registration."""

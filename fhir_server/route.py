@@ -132,7 +132,7 @@ def _operation(method: str, path: str, segments: list[str]) -> Request:
         raise _nowhere(path)
     _require(method, path, ("GET", "POST"))
     type, id = [*place, "", ""][:2]
-    return Request(name, type, _id(id) if id else "")
+    return Request(name, type, _id(id) if id else "", reading=method == "GET")
 
 
 def _id(id: str) -> str:

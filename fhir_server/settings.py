@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     text_search: bool = Field(
         default=True,
         description="Whether the words of resources are written for `_text` and `_content`: a "
-        "fifth of the cost of a write. What was written while it was off is not found.",
+        "fifth of the cost of a write. Switched on again, everything stored is indexed first.",
     )
     compress_bytes_min: int = Field(
         default=8192,

@@ -98,7 +98,7 @@ class Facade:
 
     def _refused(self, error: FhirError, scope: Any) -> Response:
         issues, headers = error.issues, error.headers
-        if error.status == 405:
+        if error.status == 405 and not error.headers:
             methods = ", ".join(allowed(scope["path"][len(self.path) :], self.served))
             headers = (*headers, ("Allow", methods))
             [first, *rest] = issues

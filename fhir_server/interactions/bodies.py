@@ -8,8 +8,10 @@ from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.r4.json import encode
+from fhir_server.search.added import added_issues
 from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
+from fhir_server.store.keys import SEARCH_PARAMETER
 
 _DONE = {
     "create": "was created",
@@ -36,9 +38,16 @@ def valid_body(request: Request, context: Context) -> Resource:
             f"'{request.type}', as in the URL",
             "resourceType",
         )
-    if issues := context.validate(resource):
+    if issues := context.validate(resource) or _refusals(resource, context):
         raise FhirError(*issues)
     return resource
+
+
+def _refusals(resource: Resource, context: Context) -> tuple[Issue, ...]:
+    """Return why this server cannot do what the valid ``resource`` would have it do."""
+    if resource["resourceType"] == SEARCH_PARAMETER:
+        return added_issues(resource, context.parameters)
+    return ()
 
 
 async def written(change: Change, request: Request, context: Context) -> Response:

@@ -23,6 +23,7 @@ async def search_compartment(request: Request, context: Context) -> Response:
         text = f"{request.type} has no compartment; these have: {known}."
         raise FhirError(Issue("not-supported", text), status=404)
     within, type = f"{request.type}/{request.id}", request.version
+    context.parameters.check_compartments(members if type == ALL else (type,))
     if type == ALL:
         return await search_types(request, context, members, within)
     types = context.definitions.resource_types

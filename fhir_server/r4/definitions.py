@@ -120,6 +120,8 @@ class SearchParameter:
     target: tuple[str, ...] = ()
     component: tuple[tuple[str, str], ...] = ()
     """Of a composite: ``(url of the part's definition, expression below the whole)``."""
+    added: bool = False
+    """Whether a site has added it: it is no part of the packages."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def load_definitions(root: Path) -> Definitions:
         for resource in _resources(root / folder):
             found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
     types = map(_type_definition, found.get("StructureDefinition", {}).values())
-    parameters = map(_search_parameter, found.get("SearchParameter", {}).values())
+    parameters = map(search_parameter, found.get("SearchParameter", {}).values())
     return Definitions(
         types={type.name: type for type in types},
         search_parameters=tuple(sorted(parameters, key=lambda parameter: parameter.url)),
@@ -324,7 +326,11 @@ def _regex(resource: dict[str, Any]) -> str | None:
     return None
 
 
-def _search_parameter(resource: dict[str, Any]) -> SearchParameter:
+def search_parameter(resource: Mapping[str, Any], *, added: bool = False) -> SearchParameter:
+    """Return what the SearchParameter ``resource`` defines; one that is valid has what is needed.
+
+    https://hl7.org/fhir/R4/searchparameter.html
+    """
     return SearchParameter(
         url=resource["url"],
         code=resource["code"],
@@ -335,4 +341,5 @@ def _search_parameter(resource: dict[str, Any]) -> SearchParameter:
         component=tuple(
             (part["definition"], part["expression"]) for part in resource.get("component", ())
         ),
+        added=added,
     )

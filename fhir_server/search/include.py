@@ -102,8 +102,10 @@ def _parameters(
     for one in types:
         known = table.of(one)
         if code == ALL:
-            by_field = {each.field: each for each in known.values() if each.type == "reference"}
-            yield from by_field.values()
+            by_field = {
+                each.field: name for name, each in known.items() if each.type == "reference"
+            }
+            yield from (known[name] for name in by_field.values())
         elif code in known and known[code].type == "reference":
             yield known[code]
         else:

@@ -12,6 +12,22 @@ from typing import Any
 Filter = dict[str, Any]
 """A MongoDB filter. What came from the client is in it as a scalar value, never as a key."""
 
+# What the keys of each kind of parameter look like, as a number. Whoever changes what is written
+# raises it: servers then write the keys of stored resources anew (`digests.py`).
+FORMS = {
+    "token": "1",
+    "string": "1",
+    "date": "1",
+    "number": "1",
+    "quantity": "1",
+    "uri": "1",
+    "reference": "1",
+    "composite": "1",
+    "special": "1",
+    "compartments": "1",
+    "words": "1",
+}
+
 SEPARATOR = "\x1f"  # below every character that FHIR allows in a code, a uri or a line of text
 AFTER = "\x20"  # the first character above SEPARATOR: the end of a range over what follows it
 LAST = "\U0010ffff"  # above every character that a text can go on with

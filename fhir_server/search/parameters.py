@@ -7,14 +7,16 @@ CapabilityStatement. Parameters of one type that read the same elements in the s
 field: ``phonetic`` is asked of ``keys.name``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from dataclasses import field as member
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
@@ -41,6 +43,10 @@ _SEVERAL_KEYS = {
 }
 _VALUE = Name("value")  # what an extension is searched by
 
+COMPARTMENTS = ":compartments"
+WORDS = ":words"
+"""What is kept beside the keys of parameters: compartments, and the words for ``_text``."""
+
 
 Wholes = tuple[tuple[Path, tuple[tuple[Path, ...], ...]], ...]
 """Of a composite: the elements it is about, and below each the paths of every component."""
@@ -57,6 +63,7 @@ class Parameter:
 
     ``components`` are those of a composite, with the field they have inside one of its keys;
     ``wholes`` are the elements it is about, with the paths of the components below each.
+    ``added`` says that a site has added it.
     """
 
     code: str
@@ -69,6 +76,7 @@ class Parameter:
     paths: tuple[Path, ...] = member(repr=False)
     components: tuple["Parameter", ...] = member(default=(), repr=False)
     wholes: Wholes = member(default=(), repr=False)
+    added: bool = False
 
     @property
     def key(self) -> str | None:
@@ -118,10 +126,47 @@ class Parameter:
         return tuple(dict.fromkeys(found)) if self.type == "token" else ()
 
 
+class _Answered(dict[str, Parameter]):
+    """The parameters of a type by code; asking for one whose keys are not all there is refused.
+
+    ``pending`` are the fields that a part of the stored resources does not have yet: a search by
+    one of them would find too little, and nobody would know.
+    """
+
+    def __init__(self, type: str, parameters: Mapping[str, Parameter], pending: Set[str]) -> None:
+        super().__init__(parameters)
+        self._type = type
+        self._pending = pending
+
+    def __getitem__(self, code: str) -> Parameter:
+        return self._complete(super().__getitem__(code))
+
+    def get(self, code: str, default: Any = None) -> Any:
+        """Return the parameter ``code``. Raises ``transient`` (503) while it is being indexed."""
+        found = super().get(code)
+        return default if found is None else self._complete(found)
+
+    def _complete(self, parameter: Parameter) -> Parameter:
+        if parameter.key in self._pending:
+            raise _not_yet(self._type, parameter.code)
+        return parameter
+
+
+def _not_yet(type: str, what: str) -> FhirError:
+    text = (
+        f"{type} cannot be searched by {what} yet: the resources stored before are still being "
+        "indexed. See $reindex-status."
+    )
+    return FhirError(Issue("transient", text), headers=(("Retry-After", "30"),), status=503)
+
+
 class ParameterTable:
     """``(type, code) -> Parameter`` for all resource types.
 
-    ``text_search`` says that the words of resources are written beside them.
+    ``text_search`` says that the words of resources are written beside them. ``reference_bases``
+    are those of ``base_urls`` that somebody has set, and so may set to another value. ``unusable``
+    has the parameters that a site added and that cannot be served: url -> why. ``memo`` is for what
+    others make of the table once; it goes along where nothing but ``pending`` differs.
     """
 
     def __init__(
@@ -130,18 +175,25 @@ class ParameterTable:
         base_urls: tuple[str, ...] = (),
         *,
         text_search: bool = True,
+        reference_bases: tuple[str, ...] = (),
     ) -> None:
         self.definitions = definitions
         self.text_search = text_search
         self.base_urls = base_urls
+        self.reference_bases = reference_bases
         self._written = Written(base_urls, definitions.units)
         self._converters = self._written.converters
         self._trees: dict[str, Tree] = {}
         self._singles: dict[str, frozenset[str]] = {}
-        makers = _makers(definitions, self._converters)
+        self.unusable: dict[str, str] = {}
+        self._makers = _makers(definitions, definitions.search_parameters, self._converters, {})
         self._of = {
-            type: _of_type(definitions, makers, type) for type in definitions.resource_types
+            type: _of_type(definitions, self._makers, type, {})
+            for type in definitions.resource_types
         }
+        self.memo: dict[str, Any] = {}
+        self._pending: Mapping[str, Set[str]] = {}
+        self._answered: Mapping[str, Mapping[str, Parameter]] = self._of
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -149,8 +201,73 @@ class ParameterTable:
         return self.definitions.resource_types
 
     def of(self, type: str) -> Mapping[str, Parameter]:
-        """Return the parameters of ``type`` by code. The type must be a resource type."""
+        """Return the parameters of ``type`` by code. The type must be a resource type.
+
+        To look one up that is still being indexed raises ``transient``.
+        """
+        return self._answered[type]
+
+    def written(self, type: str) -> Mapping[str, Parameter]:
+        """Return the parameters of ``type`` for which keys are written, whoever may ask by them."""
         return self._of[type]
+
+    def without(self, pending: Mapping[str, Set[str]]) -> "ParameterTable":
+        """Return this table, with a search by one of the fields ``pending`` refused.
+
+        ``pending`` is type -> names inside ``keys``, such as :func:`~digests.field_digests` has.
+        """
+        table = copy(self)
+        table._pending = pending
+        table._answered = {
+            type: _Answered(type, of, pending[type]) if pending.get(type) else of
+            for type, of in self._of.items()
+        }
+        return table
+
+    def check_words(self, type: str) -> None:
+        """Raise ``transient`` while the words of resources of ``type`` are still being written."""
+        if WORDS in self.pending(type):
+            raise _not_yet(type, "words")
+
+    def check_compartments(self, types: Iterable[str]) -> None:
+        """Raise ``transient`` while the compartments of one of ``types`` are being computed."""
+        for type in types:
+            if COMPARTMENTS in self.pending(type):
+                raise _not_yet(type, "compartment")
+
+    def with_added(self, added: Iterable[SearchParameter]) -> "ParameterTable":
+        """Return the table of the specification's parameters and of ``added``, none pending.
+
+        What can be reused is: a site with a hundred of its own adds them one by one.
+        """
+        added = tuple(added)
+        own = [one for one in self.definitions.search_parameters if not one.added]
+        before = [one for one in self.definitions.search_parameters if one.added]
+        bases = {base for one in (*before, *added) for base in one.base}
+        table = copy(self)
+        table.definitions = replace(self.definitions, search_parameters=(*own, *added))
+        table.unusable = {}
+        makers = [one for one in self._makers if not one.definition.added]
+        makers += _makers(table.definitions, added, self._converters, table.unusable)
+        touched = {
+            type: _of_type(table.definitions, makers, type, table.unusable)
+            for type in table.types
+            if not bases.isdisjoint(PathCompiler(table.definitions.types, type).roots)
+        }
+        if table.unusable:  # one that some types could have is not served for those alone
+            usable = self.with_added(one for one in added if one.url not in table.unusable)
+            usable.unusable = table.unusable | usable.unusable
+            return usable
+        table._makers = makers
+        table.memo = {}
+        table._of = {**self._of, **touched}
+        table._trees = {type: tree for type, tree in self._trees.items() if type not in touched}
+        table._singles = {type: one for type, one in self._singles.items() if type not in touched}
+        return table.without({})
+
+    def pending(self, type: str) -> Set[str]:
+        """Return the fields that a part of the stored resources of ``type`` does not have yet."""
+        return self._pending.get(type, frozenset())
 
     @cached_property
     def compartment_fields(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
@@ -256,6 +373,7 @@ class _Maker:
             paths=paths,
             components=components,
             wholes=wholes,
+            added=definition.added,
         )
 
     def _component_type(self, compiler: PathCompiler, whole: Path, type: str, below: Node) -> str:
@@ -311,49 +429,82 @@ class _Maker:
 
 
 def _makers(
-    definitions: Definitions, converters: Mapping[str, Mapping[str, Convert]]
+    definitions: Definitions,
+    wanted: Iterable[SearchParameter],
+    converters: Mapping[str, Mapping[str, Convert]],
+    unusable: dict[str, str],
 ) -> list[_Maker]:
-    """Return a maker for each definition with an expression; the others have code of their own."""
+    """Return a maker for each of ``wanted`` with an expression; the others have code of their own.
+
+    ``definitions`` have those of components.
+    """
     types = {one.url: one.type for one in definitions.search_parameters}
     makers = []
-    for definition in definitions.search_parameters:
+    for definition in wanted:
         if definition.expression:
-            with _named(definition):
+            with _named(definition, unusable):
                 makers.append(_Maker(definition, types, converters))
     return makers
 
 
 @contextmanager
-def _named(definition: SearchParameter) -> Iterator[None]:
-    """Name the definition in the message of a :class:`ValueError`."""
+def _named(definition: SearchParameter, unusable: dict[str, str]) -> Iterator[None]:
+    """Name the definition in the message of a :class:`ValueError`.
+
+    What a site added does not stop the start: it is noted in ``unusable``, and not served.
+    """
     try:
         yield
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"SearchParameter {definition.url}: {error} ({definition.expression})"
-        ) from error
+    except (ValueError, KeyError, IndexError) as error:
+        text = f"SearchParameter {definition.url}: {error} ({definition.expression})"
+        if not definition.added:
+            raise ValueError(text) from error
+        unusable[definition.url] = text
 
 
-def _of_type(definitions: Definitions, makers: Iterable[_Maker], type: str) -> dict[str, Parameter]:
+def _of_type(
+    definitions: Definitions, makers: Iterable[_Maker], type: str, unusable: dict[str, str]
+) -> dict[str, Parameter]:
     compiler = PathCompiler(definitions.types, type)
     found: dict[str, Parameter] = {}
     for maker in makers:
-        if compiler.roots.isdisjoint(maker.definition.base):
+        definition = maker.definition
+        if compiler.roots.isdisjoint(definition.base) or definition.url in unusable:
             continue
-        with _named(maker.definition):
-            found[maker.definition.code] = maker.parameter(compiler, definitions.resource_types)
+        with _named(definition, unusable):
+            made = maker.parameter(compiler, definitions.resource_types)
+            if definition.added and definition.code in found:
+                check_same(made, found[definition.code])
+            else:
+                found[definition.code] = made
     return _with_shared_fields(dict(sorted(found.items())))
 
 
+def check_same(added: Parameter, known: Parameter) -> None:
+    """Raise :class:`ValueError` unless ``added`` only repeats what ``known`` does."""
+    same = (added.type, set(added.paths), added.wholes) == (
+        *(known.type, set(known.paths), known.wholes),
+    )
+    if not same:
+        raise ValueError(
+            f"{added.resource_type} has a search parameter {added.code} already, {known.url}, "
+            "which reads other elements; give this one another code"
+        )
+
+
 def _with_shared_fields(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
-    """Give one field to those of ``parameters`` that write the same keys."""
+    """Give one field to those of ``parameters`` that write the same keys.
+
+    What a site adds never renames a field: it would have to be written anew everywhere.
+    """
     groups: dict[Any, list[str]] = {}
-    for parameter in parameters.values():
+    for parameter in sorted(parameters.values(), key=lambda one: one.added):
         if parameter.key:
             what = (parameter.type, frozenset(parameter.paths), parameter.wholes)
             groups.setdefault(what, []).append(parameter.code)
     for codes in groups.values():
-        name = next((code for code in _NAMED_FIRST if code in codes), codes[0])
+        own = [code for code in codes if not parameters[code].added] or codes
+        name = next((code for code in _NAMED_FIRST if code in own), own[0])
         for code in codes:
             parameters[code] = replace(parameters[code], field=f"keys.{name}")
     return parameters
@@ -387,13 +538,21 @@ def _exclude(one: Path, other: Path) -> bool:
 
 
 def parameter_table(
-    definitions: Definitions, base_urls: tuple[str, ...] = (), *, text_search: bool = True
+    definitions: Definitions,
+    base_urls: tuple[str, ...] = (),
+    *,
+    text_search: bool = True,
+    reference_bases: tuple[str, ...] = (),
 ) -> ParameterTable:
     """Return the table of all search parameters in ``definitions``.
 
-    ``base_urls`` are those of this server: a reference below one of them is a local one.
+    ``base_urls`` are those of this server: a reference below one of them is a local one;
+    ``reference_bases`` are those of them that a setting names.
     ``text_search`` has the words of every resource written for ``_text`` and ``_content``.
 
-    Raises :class:`ValueError` that names the parameter for an expression that is not supported.
+    Raises :class:`ValueError` that names the parameter for an expression that is not supported,
+    unless a site has added it: that one is left out, and is in ``unusable``.
     """
-    return ParameterTable(definitions, base_urls, text_search=text_search)
+    return ParameterTable(
+        definitions, base_urls, text_search=text_search, reference_bases=reference_bases
+    )

@@ -206,7 +206,8 @@ def _named(name: str, error: FhirError) -> FhirError:
         for issue in error.issues
     )
     # http.html#search: a search that cannot be processed is 400, also one that asks for too much.
-    return FhirError(*named, status=400)
+    status = error.status if error.status >= 500 else 400
+    return FhirError(*named, status=status, headers=error.headers)
 
 
 def _too_much(what: str, limit: int) -> FhirError:
@@ -263,6 +264,7 @@ def _criterion(builder: _Builder, type: str, name: str, values: Sequence[str]) -
     if not values:
         raise invalid_value(f"Search parameter {name}", "", "a value to look for")
     if parameter is None:
+        builder.table.check_words(type)
         return _bounded(builder, compile_special(name, values, builder.table))
     return _bounded(builder, builder.criteria.filter(parameter, modifier, values))
 

@@ -5,7 +5,7 @@ some 900 files for a clinic that uses twenty of them.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -35,10 +35,15 @@ _UNINDEXED = {"quantity": ("s", "c", "u"), "composite": ("b",)}
 
 @dataclass(slots=True)
 class Indexes:
-    """Makes a type's collections and indexes before the type is first written to."""
+    """Makes a type's collections and indexes before the type is first written to.
+
+    ``parameters`` are those of the specification: what a site adds is found by the wildcard, and
+    needs no index made or remade. ``began`` is told of a type before its collection is made.
+    """
 
     database: Database
     parameters: ParameterTable
+    began: Callable[[str], Awaitable[None]]
     _ready: set[str] = field(default_factory=set)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -54,8 +59,11 @@ class Indexes:
         if not missing:
             return
         async with self._making:  # one maker a process is enough; others wait for it
+            there = await self.existing()
             for type in missing:
                 if type not in self._ready:
+                    if type not in there:
+                        await self.began(type)
                     await self._make(type)
                     self._ready.add(type)
 

@@ -24,6 +24,7 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
 from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class ResourceStore:
     includes_max: int
     fetch: Fetch
     commit: Commit
+    keys: SearchKeys
     session: AsyncClientSession | None = None
 
     async def read(self, type: str, id: str) -> Stored | None:
@@ -117,6 +119,12 @@ class ResourceStore:
 
         Raises ``conflict`` where a precondition forbids one, ``transient`` under contention.
         """
+        stored = await self._written(changes, now)
+        if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
+            await self.keys.changed(self.session)
+        return stored
+
+    async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
@@ -147,5 +155,9 @@ class ResourceStore:
                 end,
             )
 
-        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
-            return await repeated(attempt, end)
+        # What is written inside is committed at the end: until then this process writes by the
+        # table that it has now.
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN), self.keys.writing():
+            result = await repeated(attempt, end)
+        await self.keys.take_up()
+        return result

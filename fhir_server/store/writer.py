@@ -23,6 +23,7 @@ from fhir_server.store.documents import (
     Stored,
     historical,
 )
+from fhir_server.store.keys import SearchKeys
 from fhir_server.store.transactions import StaleRead, transacted
 
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
@@ -40,27 +41,32 @@ class Writer:
 
     database: Database
     judge: Judge
+    keys: SearchKeys
     session: AsyncClientSession | None = None
 
     async def all(self, changes: Sequence[Change], now: datetime, end: float) -> list[Stored]:
         """Make all of ``changes``, or none; a refusal has the place of its change."""
-        befores = await self._befores(changes)
-        judged = [self._judged(place, change, befores, now) for place, change in enumerate(changes)]
-        await self._written(judged, end)
-        return [one.stored for one in judged]
+        async with self.keys.writing():
+            befores = await self._befores(changes)
+            judged = [
+                self._judged(place, change, befores, now) for place, change in enumerate(changes)
+            ]
+            await self._written(judged, end)
+            return [one.stored for one in judged]
 
     async def each(
         self, changes: Sequence[Change], now: datetime, end: float
     ) -> list[Stored | FhirError]:
         """Make those of ``changes`` that are not refused; return what came of each."""
-        befores = await self._befores(changes)
-        outcomes: list[Judged | FhirError] = []
-        for place, change in enumerate(changes):
-            try:
-                outcomes.append(self._judged(place, change, befores, now))
-            except FhirError as error:
-                outcomes.append(error)
-        await self._written([one for one in outcomes if isinstance(one, Judged)], end)
+        async with self.keys.writing():
+            befores = await self._befores(changes)
+            outcomes: list[Judged | FhirError] = []
+            for place, change in enumerate(changes):
+                try:
+                    outcomes.append(self._judged(place, change, befores, now))
+                except FhirError as error:
+                    outcomes.append(error)
+            await self._written([one for one in outcomes if isinstance(one, Judged)], end)
         return [one.stored if isinstance(one, Judged) else one for one in outcomes]
 
     def _judged(self, place: int, change: Change, befores: Befores, now: datetime) -> Judged:

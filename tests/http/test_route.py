@@ -26,9 +26,9 @@ INTERACTIONS = {
     "GET _history": Request("history-system"),
     "PUT Patient": Request("conditional-update", "Patient"),
     "DELETE Patient": Request("conditional-delete", "Patient"),
-    "GET $versions": Request("$versions"),
+    "GET $versions": Request("$versions", reading=True),
     "POST Patient/$match": Request("$match", "Patient"),
-    "GET Patient/1/$everything": Request("$everything", "Patient", "1"),
+    "GET Patient/1/$everything": Request("$everything", "Patient", "1", reading=True),
     "GET Patient/1/Observation": Request("search-compartment", "Patient", "1", "Observation"),
     "GET Patient/1/*": Request("search-compartment", "Patient", "1", "*"),
 }

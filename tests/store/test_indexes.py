@@ -15,7 +15,7 @@ INDEXES_MAX = 64  # of MongoDB, per collection
 
 def fresh(server: Server) -> Indexes:
     """Return what another process on the same database would have."""
-    return Indexes(server.database, server.context.parameters)
+    return Indexes(server.database, server.context.parameters, server.context.store.keys.began)
 
 
 async def test_a_type_gets_its_collections_when_it_is_first_written_to(server: Server) -> None:

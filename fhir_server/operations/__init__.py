@@ -1,0 +1,10 @@
+"""The operations that every server has, one module each, named without the dollar sign.
+
+https://hl7.org/fhir/R4/operations.html
+"""
+
+from fhir_server.operations import reindex
+from fhir_server.registry import Operation, Task
+
+OPERATIONS: tuple[Operation, ...] = (reindex.REINDEX, reindex.STATUS)
+TASKS: tuple[Task, ...] = (reindex.TASK,)

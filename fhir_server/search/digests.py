@@ -1,0 +1,79 @@
+"""What tells whether stored search keys are those that would be written today.
+
+A digest stands for one field of ``keys`` of one type: which elements it is read from and in what
+form it is written. Where the digest that the database has for a field is another one, or none, the
+keys of what is stored are of another make, and a search by them would find too little.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+from fhir_server.r4.paths import Path
+from fhir_server.search.keys import FORMS
+from fhir_server.search.parameters import COMPARTMENTS, WORDS, Parameter, ParameterTable
+
+_DIGITS = 12
+
+
+def field_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
+    """Return the digest of each field that is written for resources of ``type``.
+
+    The fields are names inside ``keys``, ``COMPARTMENTS``, and ``WORDS`` if words are
+    written.
+    """
+    if type not in table.memo:
+        table.memo[type] = _field_digests(table, type)
+    digests: Mapping[str, str] = table.memo[type]
+    return digests
+
+
+def _field_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
+    found = {
+        parameter.code: _digest(_said(parameter, table.reference_bases))
+        for parameter in table.written(type).values()
+        if parameter.key == parameter.code  # others share the field of a namesake
+    }
+    compartments = sorted(table.compartment_fields[type].items())
+    found[COMPARTMENTS] = _digest([FORMS["compartments"], repr(compartments)])
+    if table.text_search:
+        found[WORDS] = _digest([FORMS["words"]])
+    return found
+
+
+def table_digest(table: ParameterTable) -> str:
+    """Return what two servers have in common that write the same keys for every type."""
+    if "" not in table.memo:
+        every = (sorted(field_digests(table, type).items()) for type in table.types)
+        table.memo[""] = _digest(map(repr, every))
+    return str(table.memo[""])
+
+
+def added_fields(table: ParameterTable, type: str) -> frozenset[str]:
+    """Return the fields of ``type`` that nothing but what a site added is read from."""
+    fields: dict[str, bool] = {}
+    for parameter in table.written(type).values():
+        if parameter.key:
+            fields[parameter.key] = fields.get(parameter.key, True) and parameter.added
+    return frozenset(field for field, added in fields.items() if added)
+
+
+def _said(parameter: Parameter, bases: tuple[str, ...]) -> Iterable[str]:
+    """Yield everything that the keys of ``parameter`` depend on."""
+    yield FORMS[parameter.type]
+    yield f"{parameter.type} {parameter.single}"
+    if parameter.type in ("reference", "composite"):
+        yield repr(bases)
+    yield from sorted(map(_written, parameter.paths))
+    for whole, below in parameter.wholes:
+        yield _written(whole)
+        for part, paths in zip(parameter.components, below, strict=True):
+            yield f"{FORMS[part.type]} {part.type} {sorted(map(_written, paths))}"
+
+
+def _written(path: Path) -> str:
+    steps = "/".join(step.key for step in path.steps)
+    return f"{steps} {path.type} {path.from_resource} {path.resolved and path.targets}"
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return sha256("\n".join(texts).encode()).hexdigest()[:_DIGITS]
