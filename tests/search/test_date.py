@@ -55,6 +55,12 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("eb2013-03-14", FROM_15_MARCH, False),
     ("eb2013-03-14", FROM_21_JANUARY, False),
     ("eb2013-03-14", UNTIL_21_JANUARY, True),
+    ("gt9999-12-31", FROM_15_MARCH, True),
+    ("9999-12-31", {"effectivePeriod": {"start": "9999-12-31"}}, False),
+    ("sa9999", FROM_15_MARCH, False),
+    ("gt9999-12-31", {"effectivePeriod": {"end": "9999-12-31"}}, False),
+    ("lt0001-01-01", UNTIL_21_JANUARY, True),
+    ("lt0001-01-01", {"effectivePeriod": {"start": "0001"}}, False),
     ("ap2013-03-14", day("2013-03-14"), True),
     ("ap2013-03-14", day("2013-04-14"), True),  # now is 2026: a tenth is more than a year
     ("ap2013-03-14", day("2015-06-15"), False),
