@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/search.html
 """
 
+import re
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -203,7 +204,7 @@ class Asker:
                 part = value[start : start + self.random.randint(1, 8)]
                 if bare(part) and bare(part) in bare(value):
                     return ":contains", escaped(part)
-            case 2 if len(words := value.split()) > 1:
+            case 2 if len(words := re.split(r"[\s\-]+", value)) > 1:
                 return "", self._beginning(words[1]) if bare(words[1]) else escaped(value)
         return "", self._beginning(value)
 
