@@ -25,7 +25,7 @@ from tests.conftest import SHARED, Fhir
 from tests.interactions.asking import BASE, json_of
 
 EXAMPLES = Path("examples/examples-702.ndjson.gz")
-SEARCHES = int(os.environ.get("FHIR_TEST_SEARCHES", "2000"))
+SEARCHES = int(os.environ.get("FHIR_TEST_SEARCHES", "1200"))
 SEED = int(os.environ.get("FHIR_TEST_SEED", "1"))
 BATCH = 200
 
