@@ -14,8 +14,9 @@ from fhir_server.outcome import invalid_value
 
 DateRange = tuple[datetime, datetime]
 
-EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-LATEST = datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)
+# A millisecond is left on either side, so that what has no beginning or no end is beyond all dates.
+EARLIEST = datetime(1, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, 998000, tzinfo=UTC)
 
 _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)
@@ -43,9 +44,10 @@ def date_range(text: str, what: str = "A date") -> DateRange:
     if found is None:
         raise _no_date(what, text)
     try:
-        return _range(found.groups())
+        low, high = _range(found.groups())
     except ValueError as error:
         raise _no_date(what, text) from error
+    return max(low, EARLIEST), min(high, LATEST)
 
 
 def _no_date(what: str, text: str) -> Exception:

@@ -19,6 +19,10 @@ from fhir_server.search.keys import Filter, on_range
 
 Conditions = dict[str, Any]
 
+# What a period that is open at an end is open to: beyond every date that can be asked for.
+_ALWAYS = EARLIEST - timedelta(milliseconds=1)
+_FOREVER = LATEST + timedelta(milliseconds=1)
+
 # Prefix -> conditions, where the stored value covers [l, h) and the asked value covers
 # [low, high). https://hl7.org/fhir/R4/search.html#prefix
 # "eq" has a second bound on l, which follows from the others: it keeps the index scan short.
@@ -65,7 +69,7 @@ def _of_period(period: Any) -> DateRange | None:
     start, end = _range(period.get("start")), _range(period.get("end"))
     if not (start or end):
         return None
-    return start[0] if start else EARLIEST, end[1] if end else LATEST
+    return start[0] if start else _ALWAYS, end[1] if end else _FOREVER
 
 
 def _timing(timing: Any) -> list[Any]:

@@ -63,9 +63,9 @@ def includes(name: str, value: str, type: str, table: ParameterTable) -> tuple[I
     parts = value.split(":")
     if len(parts) > _PARTS_MAX or (len(parts) == 1 and parts != [ALL]):
         raise invalid_value(name, value, "[type]:[reference parameter], with :[target type], or *")
-    target = parts[2] if len(parts) == _PARTS_MAX else ""
-    for one in (parts[0], target):
-        if one not in ("", ALL, *table.types):
+    target = parts[2] if len(parts) == _PARTS_MAX and parts[2] != ALL else ""
+    for one in (parts[0], *((target,) if target else ())):
+        if one not in (ALL, *table.types):
             near = nearest(one, table.types)
             raise FhirError(Issue("not-supported", f"{shown(one)} is no resource type.{near}"))
     found = tuple(

@@ -207,7 +207,8 @@ def compile_token(
 
     Raises ``value`` for more than one bar, and for no code and no system.
     """
-    match [unescape(part) for part in split(value, "|")]:
+    parts = [unescape(part) for part in split(value, "|")]
+    match parts:
         case [code] if code:
             low = shortened(code) + SEPARATOR
             found = [on_element(field, {"$gte": low, "$lt": low[:-1] + AFTER}, single)]
@@ -221,8 +222,8 @@ def compile_token(
                 found.append({field: token_key(code)})
         case _:
             raise invalid_value("A token", value, "code, system|code, |code or system|")
-    if folds and "|" not in value:
-        found.append({field: token_key(unescape(value).casefold())})
+    if folds and (len(parts) == 1 or not parts[0]):  # a string has no system
+        found.append({field: token_key(code.casefold())})
     return any_of(found)
 
 

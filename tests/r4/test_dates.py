@@ -40,7 +40,10 @@ RANGES = {
     ),
     "9999": (at(9999, 1, 1), LATEST),
     "9999-12-31": (at(9999, 12, 31), LATEST),
-    "0001-01-01T00:00:00+14:00": (EARLIEST, EARLIEST + timedelta(seconds=1)),
+    "0001": (EARLIEST, at(2, 1, 1)),
+    "0001-01": (EARLIEST, at(1, 2, 1)),
+    "0001-01-01": (EARLIEST, at(1, 1, 2)),
+    "0001-01-01T00:00:00Z": (EARLIEST, at(1, 1, 1, 0, 0, 1)),
     "9999-12-31T23:59:59-14:00": (LATEST, LATEST),
 }
 

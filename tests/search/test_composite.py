@@ -5,8 +5,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
+from fhir_server.search.escape import escape
 from fhir_server.search.index import index
 from fhir_server.search.parameters import ParameterTable
 from tests.search.matching import found_by
@@ -103,3 +106,26 @@ def test_combinations_are_limited(table: ParameterTable) -> None:
         "valueCodeableConcept": {"coding": codings},
     }
     assert len(index(huge, table).keys["code-value-concept"]) == 1000
+
+
+CODES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
+VALUES = st.decimals(-100, 100, places=1)
+
+
+@given(codes=st.lists(CODES, min_size=2, max_size=2, unique=True), first=VALUES, second=VALUES)
+def test_a_composite_finds_what_was_indexed_from_it(
+    table: ParameterTable, codes: list[str], first: Decimal, second: Decimal
+) -> None:
+    """Each pair of one element is found; with another value, or one of the other element, not."""
+    one, other = (escape(f"c{code}") for code in codes)
+    parts = zip(codes, (first, second), strict=True)
+    component = [part(f"c{code}", {"value": value}) for code, value in parts]
+    written = {"resourceType": "Observation", "component": component}
+    name = "component-code-value-quantity"
+
+    assert found_by(table, written, (name, f"{one}${first}"))
+    assert found_by(table, written, (name, f"{LOINC}|{other}$eq{second}"))
+    assert not found_by(table, written, (name, f"{one}$ne{first}"))
+    assert not found_by(table, written, (name, f"{one}$gt{first}"))
+    assert not found_by(table, written, (name, f"{one}x${first}"))
+    assert found_by(table, written, (name, f"{one}${second}")) is (first == second)

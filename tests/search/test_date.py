@@ -1,7 +1,7 @@
 # https://hl7.org/fhir/R4/search.html#date
 """Date parameters."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -55,6 +55,12 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("eb2013-03-14", FROM_15_MARCH, False),
     ("eb2013-03-14", FROM_21_JANUARY, False),
     ("eb2013-03-14", UNTIL_21_JANUARY, True),
+    ("gt9999-12-31", FROM_15_MARCH, True),
+    ("9999-12-31", {"effectivePeriod": {"start": "9999-12-31"}}, False),
+    ("sa9999", FROM_15_MARCH, False),
+    ("gt9999-12-31", {"effectivePeriod": {"end": "9999-12-31"}}, False),
+    ("lt0001-01-01", UNTIL_21_JANUARY, True),
+    ("lt0001-01-01", {"effectivePeriod": {"start": "0001"}}, False),
     ("ap2013-03-14", day("2013-03-14"), True),
     ("ap2013-03-14", day("2013-04-14"), True),  # now is 2026: a tenth is more than a year
     ("ap2013-03-14", day("2015-06-15"), False),
@@ -114,6 +120,7 @@ def test_what_is_no_date_is_refused(value: str) -> None:
     assert caught.value.issues[0].code == "value"
 
 
+MOMENT = datetime(2015, 1, 1)  # noqa: DTZ001 - a day
 MOMENTS = st.datetimes(*(at.replace(tzinfo=None) for at in date_range("1900")))
 # What each prefix says of a value asked about itself.
 OF_ITSELF = {**dict.fromkeys(("eq", "ge", "le", "ap", ""), True)}
@@ -130,3 +137,23 @@ def test_a_date_finds_what_was_indexed_from_it(
     for prefix in ("", *PREFIXES):
         found = found_by(table, observation, ("date", prefix + text))
         assert found is OF_ITSELF.get(prefix, False)
+
+
+@given(days=st.lists(st.integers(0, 4000), min_size=2, max_size=2), open_at=st.integers(0, 2))
+def test_a_period_finds_what_was_indexed_from_it(
+    table: ParameterTable, days: list[int], open_at: int
+) -> None:
+    """A period is around its own ends, and neither outside of them nor missing."""
+    first, last = (MOMENT + timedelta(days=day) for day in sorted(days))
+    ends = {"start": f"{first:%Y-%m-%d}", "end": f"{last:%Y-%m-%d}"}
+    period = {name: day for place, (name, day) in enumerate(ends.items()) if place + 1 != open_at}
+    written = {"resourceType": "Observation", "effectivePeriod": period}
+    start, end = ends["start"], ends["end"]
+
+    assert found_by(table, written, ("date", start)) is (start == end and not open_at)
+    assert found_by(table, written, ("date", f"lt{start}")) is ("start" not in period)
+    assert found_by(table, written, ("date", f"gt{end}")) is ("end" not in period)
+    assert found_by(table, written, ("date", f"ap{start}"), ("date", f"ap{end}"))
+    assert not found_by(table, written, ("date", f"sa{end}"))
+    assert not found_by(table, written, ("date", f"eb{start}"))
+    assert not found_by(table, written, ("date:missing", "true"))

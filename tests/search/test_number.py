@@ -81,3 +81,18 @@ def test_a_number_finds_what_was_indexed_from_it(
     for prefix in ("", *PREFIXES):
         found = found_by(table, risk(value), ("probability", f"{prefix}{value}"))
         assert found is OF_ITSELF.get(prefix, False)
+
+
+@given(ends=st.lists(st.decimals(-100, 100, places=2), min_size=2, max_size=2))
+def test_a_range_finds_what_was_indexed_from_it(table: ParameterTable, ends: list[Decimal]) -> None:
+    """A Range reaches from its low to its high, and not beyond."""
+    low, high = sorted(ends)
+    written = risk({"low": {"value": low}, "high": {"value": high}})
+
+    assert found_by(table, written, ("probability", f"ge{high}"), ("probability", f"le{low}"))
+    assert found_by(table, written, ("probability", f"ap{low}"))
+    assert found_by(table, written, ("probability", f"gt{low}")) is (low < high)
+    assert found_by(table, written, ("probability", f"lt{high}")) is (low < high)
+    for wrong in (f"gt{high}", f"lt{low}", f"sa{low}", f"eb{high}"):
+        assert not found_by(table, written, ("probability", wrong))
+    assert not found_by(table, written, ("probability:missing", "true"))

@@ -174,3 +174,26 @@ def test_a_quantity_finds_what_was_indexed_from_it(
     assert found_by(table, written, ("value-quantity", f"ge{value}||{escape(code)}"))
     assert not found_by(table, written, ("value-quantity", f"{value}|{unit}x"))
     assert not found_by(table, written, ("value-quantity", f"ne{value}|{unit}"))
+
+
+@given(
+    value=st.integers(-(10**6), 10**6),
+    units=st.sampled_from([("mg", "g", 3), ("mm", "m", 3), ("mg/dL", "g/L", 2), ("mL", "L", 3)]),
+    comparator=st.sampled_from(["", "<", ">"]),
+)
+def test_a_quantity_is_found_in_another_unit(
+    table: ParameterTable, value: int, units: tuple[str, str, int], comparator: str
+) -> None:
+    """What was written in one unit of UCUM is found by the same in another, not by its negation."""
+    unit, larger, places = units
+    stated = {"comparator": comparator} if comparator else {}
+    written = observation(value=Decimal(value), system=UCUM, code=unit, **stated)
+    asked = f"{Decimal(value).scaleb(-places):f}|{UCUM}|{larger}"
+
+    assert found_by(table, written, ("value-quantity", asked)) is not bool(comparator)
+    assert found_by(table, written, ("value-quantity", f"ge{asked}"))
+    assert found_by(table, written, ("value-quantity", f"ne{asked}")) is bool(comparator)
+    assert found_by(table, written, ("value-quantity", f"gt{asked}")) is (comparator == ">")
+    assert found_by(table, written, ("value-quantity", f"lt{asked}")) is (comparator == "<")
+    assert not found_by(table, written, ("value-quantity", f"ge{asked}x"))
+    assert not found_by(table, written, ("value-quantity:missing", "true"))

@@ -113,3 +113,32 @@ def test_a_reference_finds_what_was_indexed_from_it(
         assert found_by(table, observation, ("subject", value))
     assert found_by(table, observation, (f"subject:{type}", id))
     assert not found_by(table, observation, ("subject", f"{type}/x{id}"[:60]))
+    assert not found_by(table, observation, ("subject:missing", "true"))
+
+
+@given(id=IDS, version=st.integers(1, 99))
+def test_a_versioned_reference_finds_what_was_indexed_from_it(
+    table: ParameterTable, id: str, version: int
+) -> None:
+    """By its version and without; by another version, or as missing, it is not found."""
+    text = f"Patient/{id}/_history/{version}"
+    observation = {"resourceType": "Observation", "subject": {"reference": text}}
+
+    for value in (text, f"{BASE}/{text}", f"Patient/{id}", id):
+        assert found_by(table, observation, ("subject", value))
+    assert not found_by(table, observation, ("subject", f"{text}0"))
+    assert not found_by(table, observation, ("subject:missing", "true"))
+
+
+@given(system=st.sampled_from(["http://a", "urn:oid:1.2"]), value=IDS)
+def test_an_identifier_of_a_reference_finds_it(
+    table: ParameterTable, system: str, value: str
+) -> None:
+    """The identifier finds it, its system alone as well; another one does not."""
+    identifier = {"system": system, "value": value}
+    observation = {"resourceType": "Observation", "subject": {"identifier": identifier}}
+
+    for asked in (value, f"{system}|{value}", f"{system}|"):
+        assert found_by(table, observation, ("subject:identifier", asked))
+    for asked in (f"{value}x", f"|{value}", f"{system}x|{value}"):
+        assert not found_by(table, observation, ("subject:identifier", asked))
