@@ -22,6 +22,7 @@ from fhir_server.search.chain import HAS
 from fhir_server.search.page import cursor, digest, values_of
 from fhir_server.search.parse import CURSOR, SearchQuery
 from fhir_server.search.plan import Plan, plan
+from fhir_server.search.wanted import Wanted
 from fhir_server.store.search import Page
 
 TYPE = "_type"
@@ -45,9 +46,14 @@ async def search_types(
     types = _types(request, context, members)
     given = tuple(pair for pair in request.parameters if pair[0] not in (TYPE, CURSOR))
     _check_common(given, types, context)
-    known = search_query(types[0], given, request, context) if types else None
+    looked_up: dict[Wanted, Any] = {}
+    known = await search_query(types[0], given, request, context, looked_up) if types else None
     existing = await context.store.indexes.existing()
-    queries = [search_query(type, given, request, context) for type in types if type in existing]
+    queries = [
+        await search_query(type, given, request, context, looked_up)
+        for type in types
+        if type in existing
+    ]
     plans = [plan(query, context.parameters, within=within) for query in queries]
     place = f"{within}/*" if within else ""
     named = value_of(request, TYPE)

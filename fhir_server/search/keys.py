@@ -12,6 +12,9 @@ from typing import Any
 Filter = dict[str, Any]
 """A MongoDB filter. What came from the client is in it as a scalar value, never as a key."""
 
+NOTHING: Filter = {"_id": {"$in": []}}
+"""What nothing meets."""
+
 SEPARATOR = "\x1f"  # below every character that FHIR allows in a code, a uri or a line of text
 AFTER = "\x20"  # the first character above SEPARATOR: the end of a range over what follows it
 LAST = "\U0010ffff"  # above every character that a text can go on with

@@ -32,6 +32,9 @@ _OWN_FIELDS = {ID: "_id", LAST_UPDATED: "last_updated"}
 # them; else the first by alphabet.
 _NAMED_FIRST = ("patient", "code", "date", "identifier", "name", "status")
 
+# What the parameter is called by which a resource says which other of its type it is a part of.
+_PART_OF = ("partof", "part-of", "parent")
+
 # FHIR types of which one value can have several keys; a composite always can.
 _SEVERAL_KEYS = {
     "token": ("CodeableConcept",),
@@ -153,6 +156,24 @@ class ParameterTable:
         return self._of[type]
 
     @cached_property
+    def _hierarchies(self) -> Mapping[str, str]:
+        """Type -> the field of the references that make its resources a hierarchy."""
+        return {
+            type: found.field
+            for type in self._of
+            for code in _PART_OF
+            if (found := self._of[type].get(code))
+            if found.type == "reference" and type in found.targets
+        }
+
+    def hierarchies(self, parameter: Parameter) -> Mapping[str, str]:
+        """Return those types that ``parameter`` can point at whose resources are parts of others
+        of the type, each with the field that says of which."""
+        return {
+            type: self._hierarchies[type] for type in parameter.targets if type in self._hierarchies
+        }
+
+    @cached_property
     def compartment_fields(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         """Type -> compartment -> the fields of ``keys`` whose references put it there."""
         return {
@@ -178,6 +199,22 @@ class ParameterTable:
             for type, fields in self.compartment_fields.items()
             if fields.get(compartment) or (type == compartment and compartment in fields)
         )
+
+    def named_parts(self, composite: Parameter) -> Mapping[str, Parameter]:
+        """Return the parts of ``composite`` by the codes of their definitions.
+
+        Where a part is not of the type that its definition has (R4 has those of DocumentReference
+        ``relationship`` exchanged), it is called after the other definition that has that type.
+        """
+        defined = [self._by_url[part.url] for part in composite.components]
+        return {
+            next((one.code for one in (own, *defined) if one.type == part.type), own.code): part
+            for part, own in reversed(list(zip(composite.components, defined, strict=True)))
+        }
+
+    @cached_property
+    def _by_url(self) -> Mapping[str, SearchParameter]:
+        return {one.url: one for one in self.definitions.search_parameters}
 
     def singles(self, type: str) -> frozenset[str]:
         """Return the fields of ``keys`` that hold a bare value in documents of ``type``."""

@@ -13,17 +13,20 @@ from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.r4.subsets import SUMMARIES
-from fhir_server.search.chain import HAS, Chains, Join
+from fhir_server.search.chain import HAS, Chains, Part, Selection
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
+from fhir_server.search.filter import filter_tree
 from fhir_server.search.include import NAMES as INCLUDES
 from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
-from fhir_server.search.operators import FILTER, compile_filter
+from fhir_server.search.lists import LIST, compile_list
+from fhir_server.search.operators import FILTER, Operators
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
-from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
+from fhir_server.search.special import DOCUMENTATION, compile_special
 from fhir_server.search.text import CONTENT, TEXT
+from fhir_server.search.wanted import Known, Wanted, Wants
 
 CURSOR = "_cursor"
 REST = "_rest"
@@ -64,15 +67,26 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a search is read against: the time that ``ap`` measures a date's distance from, and
+    what was looked up for it."""
+
+    now: datetime | None = None
+    known: Known = field(default_factory=dict)
+
+
+NOTHING_GIVEN = Given()
+
+
+@dataclass(frozen=True, slots=True)
 class SearchQuery:
     """A search as asked.
 
     ``filters`` and ``joins`` are to be met all at once. ``sort`` has parameter codes, a minus sign
     before those that go down. ``summary`` is ``""`` where it was not asked for;
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
-    used, for the self link; ``ignored`` says what was not, as warnings. ``lists`` are ids of lists
-    that the results are to be members of, of one of each; ``with_lists`` in ``plan.py`` makes
-    filters of them.
+    used, for the self link; ``ignored`` says what was not, as warnings. ``wanted`` is what has to
+    be looked up first: the search is then to be parsed again with what is known of it.
     """
 
     type: str
@@ -85,10 +99,10 @@ class SearchQuery:
     cursor: str
     understood: tuple[tuple[str, str], ...]
     ignored: tuple[Issue, ...]
-    joins: tuple[Join, ...] = ()
+    joins: tuple[Part, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: str = ""
-    lists: tuple[tuple[str, ...], ...] = ()
+    wanted: frozenset[Wanted] = frozenset()
 
 
 @dataclass(slots=True)
@@ -101,7 +115,7 @@ class _Builder:
     count: int
     limits: Limits
     filters: list[Filter] = field(default_factory=list)
-    joins: list[Join] = field(default_factory=list)
+    joins: list[Part] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     rest: str = ""
     sort: tuple[str, ...] = ()
@@ -109,7 +123,6 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
-    lists: list[tuple[str, ...]] = field(default_factory=list)
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
     chains: Chains = field(init=False)
@@ -131,21 +144,22 @@ def parse(
     count_default: int,
     lenient: bool = False,
     limits: Limits = DEFAULT_LIMITS,
-    now: datetime | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> SearchQuery:
     """Return what ``parameters`` ask of the resources of ``type``.
 
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
     values are in place. ``count_default`` is the length of a page whose ``_count`` is not given.
-    ``lenient`` turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a
-    date's distance from.
+    ``lenient`` turns what would be refused into ``ignored``. ``given`` is the
+    time, and what was looked up of the ``wanted`` of an earlier parsing.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
     """
     if len(parameters) > limits.parameters_max:
         raise _too_much("parameters", limits.parameters_max)
-    builder = _Builder(type, table, Criteria(table, now), count_default, limits)
+    criteria = Criteria(table, given.now, Wants(table.definitions, given.known))
+    builder = _Builder(type, table, criteria, count_default, limits)
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
@@ -177,7 +191,7 @@ def parse(
         joins=tuple(builder.joins),
         includes=tuple(dict.fromkeys(builder.includes)),
         rest=builder.rest,
-        lists=tuple(builder.lists),
+        wanted=frozenset(criteria.wants.wanted),
     )
 
 
@@ -237,8 +251,10 @@ def _read(builder: _Builder, name: str, value: str) -> None:
 
 def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     if name == FILTER and value:
-        known = builder.table.of(builder.type)
-        builder.filters.append(_bounded(builder, compile_filter(value, known, builder.criteria)))
+        operators = Operators(
+            builder.table, builder.criteria, builder.chains, partial(_bounded, builder)
+        )
+        _select(builder, operators.selection(builder.type, filter_tree(value)))
         return
     values = list(dict.fromkeys(split(value, ","))) if value else []
     if len(values) > builder.limits.values_max:
@@ -246,9 +262,13 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
     if name == LIST and values:
-        builder.lists.append(list_ids(values))
+        found_on = compile_list(builder.type, values, builder.table, builder.criteria)
+        builder.filters.append(_bounded(builder, found_on))
         return
-    found = builder.chains.selection(builder.type, name, values)
+    _select(builder, builder.chains.selection(builder.type, name, values))
+
+
+def _select(builder: _Builder, found: Selection) -> None:
     if found.filter:
         builder.filters.append(found.filter)
     builder.joins += found.joins

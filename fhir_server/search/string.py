@@ -168,7 +168,21 @@ def compile_equal(field: str, value: str, *, single: bool = False) -> Filter:
     return on_element(field, {"$gte": folded + SEPARATOR, "$lt": folded + AFTER}, single)
 
 
-def compile_ending(field: str, value: str, *, single: bool = False) -> Filter:
+def compile_ordered(field: str, value: str, operator: str, *, single: bool = False) -> Filter:
+    """Return the filter for strings that are ``gt``, ``ge``, ``lt`` or ``le`` than ``value``."""
+    folded = _asked(value)
+    end = folded + AFTER  # beyond all keys of that text
+    bounds = {
+        "gt": ("$gte", end),
+        "ge": ("$gte", folded),
+        "lt": ("$lt", folded),
+        "le": ("$lt", end),
+    }
+    compare, bound = bounds[operator]
+    return on_element(field, {compare: bound}, single)
+
+
+def compile_ending(field: str, value: str) -> Filter:
     """Return the filter for strings that end with ``value``; it looks at all keys."""
     return {field: {"$regex": f"^[^{SEPARATOR}]*{regex_text(_asked(value))}{SEPARATOR}"}}
 

@@ -29,6 +29,7 @@ from fhir_server.search.keys import (
     Filter,
     any_of,
     on_element,
+    regex_text,
     shortened,
     starting_with,
 )
@@ -173,6 +174,14 @@ def compile_text(field: str, value: str) -> Filter:
     if not folded or len(folded) > _TEXT_KEPT:
         raise invalid_value("A text", value, f"between one and {_TEXT_KEPT} characters")
     return on_element(f"{field}{TEXTS}", starting_with(folded), False)
+
+
+def compile_in_text(field: str, value: str, *, at_end: bool) -> Filter:
+    """Return the filter for texts that contain ``value``, or end with it; it looks at all keys."""
+    folded = fold(unescape(value))
+    if not folded or len(folded) > _TEXT_KEPT:
+        raise invalid_value("A text", value, f"between one and {_TEXT_KEPT} characters")
+    return {f"{field}{TEXTS}": {"$regex": regex_text(folded) + ("$" if at_end else "")}}
 
 
 def compile_of_type(field: str, value: str) -> Filter:

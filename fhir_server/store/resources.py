@@ -12,6 +12,7 @@ from typing import TypeVar
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.plan import Plan
+from fhir_server.search.wanted import Kin
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -24,6 +25,7 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.kin import kin
 from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
@@ -108,6 +110,11 @@ class ResourceStore:
             types = await self.indexes.existing() if linked else ()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
             return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
+
+    async def kin(self, wanted: Kin) -> list[str]:
+        """Return the ids of what lies above or below a resource, its own first."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await kin(self.database, self.session, wanted)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

@@ -25,7 +25,7 @@ REFUSED = {
     ("famly", "x"): ("not-supported", "Did you mean family"),
     ("family:phonetic", "x"): ("not-supported", ":exact, :contains"),
     ("gender:text", "x"): ("not-supported", ":not"),
-    ("gender:in", "http://x"): ("not-supported", "not known"),
+    ("gender:below", "male"): ("value", "system|code"),
     ("birthdate:exact", "2020"): ("not-supported", ":missing"),
     ("birthdate", "today"): ("value", "2024-02-29"),
     ("gender:missing", "yes"): ("value", "true or false"),
