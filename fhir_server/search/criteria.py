@@ -149,6 +149,7 @@ class Criteria:
                 compile_token,
                 single=parameter.single,
                 folds=parameter.has_strings,
+                bare=parameter.is_bare,
                 implied=implied if value_sets else None,
             )
         return partial(

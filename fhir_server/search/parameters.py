@@ -19,9 +19,9 @@ from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
 from fhir_server.search.composite import composite_index, part_name
-from fhir_server.search.token import modifiers
+from fhir_server.search.token import WITHOUT_SYSTEM, modifiers
 from fhir_server.search.tree import Convert, Tree
-from fhir_server.search.written import BARE_SUFFIXES, FAMILY, Written
+from fhir_server.search.written import BARE_SUFFIXES, NAME_PARTS, Written
 
 ID = "_id"
 LAST_UPDATED = "_lastUpdated"
@@ -85,15 +85,20 @@ class Parameter:
 
     @property
     def has_parts(self) -> bool:
-        """Whether the later words of family names are kept beside the keys."""
+        """Whether the later words of names are kept beside the keys."""
         return self.type == "string" and any(
-            path.type == "HumanName" or path.at == FAMILY for path in self.paths
+            path.type == "HumanName" or path.at in NAME_PARTS for path in self.paths
         )
 
     @property
     def has_strings(self) -> bool:
         """Whether some of the tokens are of the type string, which is compared without case."""
         return self.type == "token" and any(path.type == "string" for path in self.paths)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether none of the tokens has a system."""
+        return all(path.type in WITHOUT_SYSTEM for path in self.paths)
 
     @property
     def token_modifiers(self) -> tuple[str, ...]:
