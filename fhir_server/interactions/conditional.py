@@ -26,7 +26,7 @@ from fhir_server.store.documents import Stored
 
 _ABOUT_THE_RESULT = (
     *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest"),
-    *("_include", "_revinclude"),
+    *("_include", "_revinclude", "_contained", "_containedType"),
 )
 
 

@@ -7,7 +7,6 @@ Results are ordered by type, then by id: a page goes on where the one before end
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
@@ -21,13 +20,16 @@ from fhir_server.r4.json import encode
 from fhir_server.search.chain import HAS
 from fhir_server.search.page import cursor, digest, values_of
 from fhir_server.search.parse import CURSOR, SearchQuery
-from fhir_server.search.plan import Plan, plan
+from fhir_server.search.plan import Plan, following, plan
 from fhir_server.search.wanted import Wanted
 from fhir_server.store.search import Page
 
 TYPE = "_type"
 # What orders or follows the matches of one type, and is not served over several.
-_OF_ONE_TYPE = ("_sort", "_include", "_revinclude", "_rest")
+_OF_ONE_TYPE = (
+    *("_sort", "_include", "_revinclude", "_rest"),
+    *("_contained", "_containedType", "_query"),
+)
 _OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS)
 
 
@@ -60,7 +62,7 @@ async def search_types(
     understood = (*(((TYPE, named),) if named else ()), *(known.understood if known else ()))
     subject = digest(place, understood)
     start = value_of(request, CURSOR)
-    first = _from(plans, values_of(start, subject, context.page_key) if start else ())
+    first = following(plans, values_of(start, subject, context.page_key) if start else ())
     counted = [one for one in plans if one.total == "accurate"]
     page = await context.store.search_types(first, counted)
     after = cursor(page.after, subject, context.page_key) if page.after else ""
@@ -116,14 +118,3 @@ def _check_common(given: Sequence[tuple[str, str]], types: Sequence[str], contex
                 f"_type.{nearest(code, common)}"
             )
             raise FhirError(Issue("not-supported", text))
-
-
-def _from(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
-    """Return the plans of what comes after ``key``: a type, then the key inside that type."""
-    if not key:
-        return list(plans)
-    type, *inside = key
-    rest = [one for one in plans if one.type >= type]
-    if inside and rest and rest[0].type == type:
-        rest[0] = replace(rest[0], after=tuple(inside))
-    return rest

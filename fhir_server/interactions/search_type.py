@@ -16,6 +16,7 @@ from fhir_server.context import Context
 from fhir_server.interactions.asking import asked
 from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import Subset
+from fhir_server.interactions.search_contained import search_contained
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
@@ -40,6 +41,8 @@ async def search_one(request: Request, type: str, context: Context, within: str 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
     """
     query = await search_query(type, request.parameters, request, context)
+    if query.contained != "false":
+        return await search_contained(request, query, context, within)
     wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
     place = f"{within}/{type}" if within else type

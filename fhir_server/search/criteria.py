@@ -62,7 +62,7 @@ class Criteria:
         self, table: ParameterTable, now: datetime | None = None, wants: Wants | None = None
     ) -> None:
         self._table = table
-        self._now = now
+        self.now = now
         self.wants = wants or Wants(table.definitions)
 
     def filter(self, parameter: Parameter, modifier: str, values: Sequence[str]) -> Filter:
@@ -117,9 +117,9 @@ class Criteria:
                     compile_string, modifier=modifier, single=single, parts=parameter.has_parts
                 )
             case "date" if parameter.code == LAST_UPDATED:
-                return partial(compile_instant, now=self._now)
+                return partial(compile_instant, now=self.now)
             case "date":
-                return partial(compile_date, single=single, now=self._now)
+                return partial(compile_date, single=single, now=self.now)
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":

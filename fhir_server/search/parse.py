@@ -23,6 +23,7 @@ from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.lists import LIST, compile_list
 from fhir_server.search.operators import FILTER, Operators
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.queries import QUERY, named_query
 from fhir_server.search.sort import sort_keys
 from fhir_server.search.special import DOCUMENTATION, compile_special
 from fhir_server.search.text import CONTENT, TEXT
@@ -32,14 +33,13 @@ CURSOR = "_cursor"
 REST = "_rest"
 """The parameters of page links: where a page begins, and where the rest of its includes does."""
 
+CONTAINED = ("false", "true", "both")
+CONTAINED_TYPES = ("container", "contained")
 TOTALS = ("none", "estimate", "accurate")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
-    "_query": "named queries",
     "_type": "search over several types",
-    "_contained": "search in contained resources",
-    "_containedType": "search in contained resources",
 }
 _COUNT_DIGITS_MAX = 9
 
@@ -87,6 +87,7 @@ class SearchQuery:
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
     used, for the self link; ``ignored`` says what was not, as warnings. ``wanted`` is what has to
     be looked up first: the search is then to be parsed again with what is known of it.
+    ``contained`` and ``contained_type`` are what ``contained.py`` is about.
     """
 
     type: str
@@ -102,6 +103,8 @@ class SearchQuery:
     joins: tuple[Part, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: str = ""
+    contained: str = "false"
+    contained_type: str = "container"
     wanted: frozenset[Wanted] = frozenset()
 
 
@@ -118,6 +121,8 @@ class _Builder:
     joins: list[Part] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     rest: str = ""
+    contained: str = "false"
+    contained_type: str = "container"
     sort: tuple[str, ...] = ()
     total: str = "none"
     summary: str = ""
@@ -191,6 +196,8 @@ def parse(
         joins=tuple(builder.joins),
         includes=tuple(dict.fromkeys(builder.includes)),
         rest=builder.rest,
+        contained=builder.contained,
+        contained_type=builder.contained_type,
         wanted=frozenset(criteria.wants.wanted),
     )
 
@@ -201,7 +208,7 @@ def _may_be_ignored(builder: _Builder, name: str, error: FhirError) -> bool:
     A modifier or a value that is not understood is refused all the same (search.html#modifiers,
     #errors): without it the search would find more than was asked for.
     """
-    is_filter = _is_served(builder, name) and name not in _RESULT_PARAMETERS
+    is_filter = _is_served(builder, name) and (name not in _RESULT_PARAMETERS or name == QUERY)
     return error.issues[0].code == "not-supported" and not is_filter
 
 
@@ -342,6 +349,24 @@ def _read_cursor(builder: _Builder, value: str) -> None:
     builder.cursor = value
 
 
+def _read_contained(builder: _Builder, value: str) -> None:
+    if value not in CONTAINED:
+        raise invalid_value("_contained", value, ", ".join(CONTAINED))
+    builder.contained = value
+
+
+def _read_contained_type(builder: _Builder, value: str) -> None:
+    if value not in CONTAINED_TYPES:
+        raise invalid_value("_containedType", value, ", ".join(CONTAINED_TYPES))
+    builder.contained_type = value
+
+
+def _read_query(builder: _Builder, value: str) -> None:
+    wanted = named_query(builder.type, value)
+    for name, values in wanted.parameters(builder.criteria.now):
+        _select(builder, builder.chains.selection(builder.type, name, values))
+
+
 def _read_rest(builder: _Builder, value: str) -> None:
     builder.rest = value
 
@@ -352,6 +377,9 @@ _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_total": _read_total,
     "_summary": _read_summary,
     "_elements": _read_elements,
+    QUERY: _read_query,
+    "_contained": _read_contained,
+    "_containedType": _read_contained_type,
     CURSOR: _read_cursor,
     REST: _read_rest,
 }

@@ -3,7 +3,8 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_server.search.chain import Part, Selection
@@ -113,3 +114,15 @@ def _all(filters: tuple[Filter, ...]) -> Filter:
         elif one not in repeated:
             repeated.append(one)
     return together | {"$and": repeated} if repeated else together
+
+
+def following(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
+    """Return those of ``plans``, one for each type, that come after ``key``: a type, then the key
+    inside that type."""
+    if not key:
+        return list(plans)
+    type, *inside = key
+    rest = [one for one in plans if one.type >= type]
+    if inside and rest and rest[0].type == type:
+        rest[0] = replace(rest[0], after=tuple(inside))
+    return rest

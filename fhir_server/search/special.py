@@ -7,6 +7,7 @@ https://hl7.org/fhir/R4/search.html#all
 from collections.abc import Mapping, Sequence
 
 from fhir_server.outcome import FhirError, Issue, unsupported_modifier
+from fhir_server.search import queries
 from fhir_server.search.keys import Filter, any_of
 from fhir_server.search.lists import FUNCTIONAL, LIST
 from fhir_server.search.parameters import ParameterTable
@@ -15,6 +16,10 @@ from fhir_server.search.text import CONTENT, TEXT, compile_words
 DOCUMENTATION: Mapping[str, str] = {
     CONTENT: "Words of the whole resource, with AND, OR, NOT and parentheses.",
     TEXT: "Words of the narrative, with AND, OR, NOT and parentheses.",
+    "_contained": "false, true or both: also what lies in other resources; without chains, _sort, "
+    "_include, _list, _text and _content.",
+    "_containedType": "container or contained: what comes of those, and under which address.",
+    queries.QUERY: queries.DOCUMENTATION + ".",
     "_filter": "The whole grammar of search_filter.html; brackets stand behind references and "
     "composites.",
     LIST: f"The members of a List, by its id; by a rule {', '.join(FUNCTIONAL)}.",

@@ -277,3 +277,38 @@ async def test_functional_lists(fhir: Fhir) -> None:
         asked = (("patient", "42"), ("_list", name))
         assert await ids(fhir, type, *asked) == expected, name
         assert await ids(fhir, type, ("patient", "43"), ("_list", name)) == []
+
+
+def appointment(id: str, status: str, start: str) -> dict[str, Any]:
+    return {
+        "resourceType": "Appointment",
+        "id": id,
+        "status": status,
+        "start": start,
+        "end": start,
+        "participant": [{"actor": {"reference": "Patient/42"}, "status": "accepted"}],
+    }
+
+
+async def test_named_queries(fhir: Fhir) -> None:
+    """A name stands for its searches, others narrow it, and no name is taken for nothing."""
+    for one in (
+        appointment("past", "booked", "2020-01-01T10:00:00Z"),
+        appointment("next", "booked", "2999-01-01T10:00:00Z"),
+        appointment("off", "cancelled", "2999-01-01T10:00:00Z"),
+    ):
+        assert (await fhir(put(one))).status == 201, one
+
+    assert await ids(fhir, "Appointment", ("_query", "upcoming")) == ["next"]
+    assert await ids(fhir, "Appointment", ("_query", "upcoming"), ("patient", "43")) == []
+    lenient = {"handling": "lenient"}
+    for prefer in ({}, lenient):
+        for type, name, expected in (
+            ("Appointment", "upcomin", "Did you mean upcoming?"),
+            ("Appointment", "x", "It has upcoming."),
+            ("Patient", "upcoming", "Patient has no named query"),
+        ):
+            asked = (("_query", name),)
+            answer = await fhir(Request("search-type", type, parameters=asked, prefer=prefer))
+            assert answer.status == 400
+            assert expected in json_of(answer)["issue"][0]["diagnostics"]
