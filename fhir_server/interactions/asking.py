@@ -19,6 +19,11 @@ from fhir_server.search.wanted import Artifact, Kin, Known, Wanted
 
 LOOKUPS_MAX = 100
 """The resources that one search may have looked up before it is run."""
+ROUNDS_MAX = 10
+"""How far value sets may take in each other: each level is parsed again."""
+BYTES_MAX = 8 * 1024 * 1024
+"""What all of that may come to; decoding a megabyte takes some 10 ms."""
+_BYTES_OF_ID = 400  # an id of a hierarchy, in work: 20,000 of them
 
 _NUMBERS = re.compile("[0-9]+")
 _SAME_URL_MAX = 20  # versions of one definition that are compared
@@ -34,35 +39,50 @@ async def asked(
     Raises ``too-costly`` for a search that wants too much.
     """
     known = {} if known is None else known
-    while wanted := (query := read(known)).wanted:
-        if len(known) + len(wanted) > LOOKUPS_MAX:
-            text = f"What this search names leads to more than {LOOKUPS_MAX} other resources."
-            raise FhirError(Issue("too-costly", text), status=400)
-        for one in sorted(wanted):
-            known[one] = await _looked_up(one, context)
-    return query
+    room = BYTES_MAX
+    for _ in range(ROUNDS_MAX):
+        query = read(known)
+        if not query.wanted:
+            return query
+        if len(known) + len(query.wanted) > LOOKUPS_MAX:
+            raise _too_much(f"leads to more than {LOOKUPS_MAX} other resources")
+        for one in sorted(query.wanted):
+            known[one], bytes = await _looked_up(one, context)
+            room -= bytes
+            if room < 0:
+                raise _too_much(f"leads to more than {BYTES_MAX >> 20} MB of other resources")
+    raise _too_much(f"leads through more than {ROUNDS_MAX} levels of other resources")
 
 
-async def _looked_up(wanted: Wanted, context: Context) -> Any:
+def _too_much(what: str) -> FhirError:
+    return FhirError(Issue("too-costly", f"What this search names {what}."), status=400)
+
+
+async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
+    """Return what is known of ``wanted``, and the bytes that it took."""
     if isinstance(wanted, Kin):
-        return await context.store.kin(wanted)
+        ids = await context.store.kin(wanted)
+        return ids, _BYTES_OF_ID * len(ids)
     type, name = wanted
-    if name.startswith(f"{type}/"):
-        found = await context.store.read(type, name.removeprefix(f"{type}/"))
-        return decode(found.json) if found and not found.deleted else None
-    return _best(await _of_url(wanted, context))
+    if not name.startswith(f"{type}/"):
+        return await _of_url(wanted, context)
+    found = await context.store.read(type, name.removeprefix(f"{type}/"))
+    if found is None or found.deleted:
+        return None, 0
+    return decode(found.json), len(found.json)
 
 
-async def _of_url(wanted: Artifact, context: Context) -> list[Mapping[str, Any]]:
-    """Return the stored versions of a definition that its canonical can mean."""
+async def _of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] | None, int]:
+    """Return the stored definition that its canonical means, and the bytes that it took."""
     url, _, version = wanted.name.partition("|")
     if not url:
-        return []
+        return None, 0
     parameters = [("url", escape(url)), *([("version", escape(version))] if version else [])]
     query = parse(wanted.type, parameters, context.parameters, count_default=_SAME_URL_MAX)
     page = await context.store.search(plan(query, context.parameters))
     found = [decode(one.json) for one in page.entries]
-    return [one for one in found if version in ("", one.get("version"))]
+    bytes = sum(len(one.json) for one in page.entries)
+    return _best(one for one in found if version in ("", one.get("version"))), bytes
 
 
 def _best(found: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -21,6 +21,7 @@ from fhir_server.search.chain import HAS
 from fhir_server.search.page import cursor, digest, values_of
 from fhir_server.search.parse import CURSOR, SearchQuery
 from fhir_server.search.plan import Plan, following, plan
+from fhir_server.search.special import DOCUMENTATION
 from fhir_server.search.wanted import Wanted
 from fhir_server.store.search import Page
 
@@ -30,7 +31,7 @@ _OF_ONE_TYPE = (
     *("_sort", "_include", "_revinclude", "_rest"),
     *("_contained", "_containedType", "_query"),
 )
-_OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS)
+_OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS, *DOCUMENTATION)
 
 
 async def search_system(request: Request, context: Context) -> Response:

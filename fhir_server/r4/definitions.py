@@ -152,6 +152,8 @@ class Definitions:
 
         They cannot where the set takes in a system that is not loaded whole, such as all of UCUM.
         """
+        if value_set not in self._value_sets:
+            return None  # and nothing is kept of it: any client can name it
         if value_set not in self._expansions:
             try:
                 self._expansions[value_set] = self._expander.codes(value_set)

@@ -25,6 +25,8 @@ _DEFINED = ("parent", "child", "inactive", "status", "notSelectable", "deprecate
 # Extensions that say that an expansion is not whole.
 _CUT = ("valueset-toocostly", "valueset-unclosed")
 _PATTERN_MAX = 500
+# How many times over the codes of a largest expansion may be looked at.
+_LOOKS = 50
 
 
 class Unexpandable(Exception):
@@ -34,12 +36,14 @@ class Unexpandable(Exception):
 class Expander:
     """Expands value sets, each once.
 
-    ``codes_max`` bounds one expansion. ``find`` may raise what it likes: it comes through.
+    ``codes_max`` bounds one expansion, and with it how many codes are looked at for all of them.
+    ``find`` may raise what it likes: it comes through.
     """
 
     def __init__(self, find: Find, codes_max: int | None = None) -> None:
         self._find = find
         self._codes_max = codes_max
+        self._looked_at = 0
         self._expansions: dict[str, frozenset[Code]] = {}
         self._hierarchies: dict[str, Hierarchy] = {}
 
@@ -57,9 +61,16 @@ class Expander:
         """
         if system not in self._hierarchies:
             found = self._whole(system)
+            self._look_at(len(found.get("concept", ())))
             nested = found.get("hierarchyMeaning", "is-a") == "is-a"
             self._hierarchies[system] = Hierarchy(found.get("concept", ()), nested=nested)
         return self._hierarchies[system]
+
+    def _look_at(self, codes: int) -> None:
+        """Count the work: a value set of a megabyte can have ten thousand filters."""
+        self._looked_at += codes
+        if self._codes_max is not None and self._looked_at > self._codes_max * _LOOKS:
+            raise Unexpandable("its filters and imports go through too many codes")
 
     def _whole(self, system: str) -> Mapping[str, Any]:
         found = self._find("CodeSystem", system)
@@ -105,7 +116,8 @@ class Expander:
         halves: dict[str, set[Code]] = {"include": set(), "exclude": set()}
         for half, codes in halves.items():
             for part in compose.get(half, ()):
-                codes |= self._part(part, inside)
+                codes |= (more := self._part(part, inside))
+                self._look_at(len(more))
         found = halves["include"] - halves["exclude"]
         if compose.get("inactive") is False:
             systems = {system: self.hierarchy(system) for system in {one for one, _ in found}}
@@ -119,6 +131,7 @@ class Expander:
             found = frozenset((system, code) for code in self._of_system(part, system))
         for canonical in part.get("valueSet", ()):
             other = self._codes(canonical, inside)
+            self._look_at(len(other))
             found = other if found is None else found & other
         return found or frozenset()
 
@@ -129,6 +142,7 @@ class Expander:
         hierarchy = self.hierarchy(name)
         found = hierarchy.codes
         for one in part.get("filter", ()):
+            self._look_at(len(hierarchy.codes))
             found &= _filtered(hierarchy, one, system)
         return found
 

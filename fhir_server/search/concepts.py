@@ -16,7 +16,7 @@ Value sets and code systems are those of the loaded packages and those stored on
 else is refused, never taken for empty.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.r4.expansion import Code, Unexpandable
@@ -39,11 +39,12 @@ def compile_concepts(
     """
     try:
         if modifier in ("in", "not-in"):
-            codes: Iterable[Code] = _in_value_set(value, wants)
+            codes: Collection[Code] = _in_value_set(value, wants)
         else:
             codes = _related(value, modifier, wants)
     except NotKnown:
         return NOTHING
+    wants.count(len(codes))
     systems = {system: implied(system) for system, _ in codes} if implied else {}
     keys = [token_key(code, system) for system, code in codes]
     keys += [token_key(code) for system, code in codes if code in systems.get(system, ())]

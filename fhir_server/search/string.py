@@ -128,8 +128,8 @@ INDEXED: Mapping[str, Callable[[Any], list[Any]]] = {
 def word_parts(name: Any) -> list[str]:
     """Return the keys of the later words of a family or given name, and of the whole without its
     hyphens; its beginning is found without them."""
-    if type(name) is not str:
-        return []
+    if type(name) is not str or name.isalpha():
+        return []  # most names are one word
     starts = islice((found.end() for found in _WORD_BREAK.finditer(name)), _PARTS_MAX)
     folded = [_beginning(name[start:]) for start in starts]
     if _HYPHENS.search(name):

@@ -99,11 +99,15 @@ class Tree:
                 below.walk(passed, resource, found)
             elif passed:
                 below.walk(element, resource, found)
+        if self._elsewhere:
+            self._walk_elsewhere(element, resource, found)
+        if kind is dict and self._members:
+            self._walk_members(element, resource, found)
+
+    def _walk_elsewhere(self, element: Any, resource: Any, found: Found) -> None:
         for path, end in self._elsewhere.items():
             for value in path.values(element, resource):
                 end.walk(value, resource, found)
-        if kind is dict and self._members:
-            self._walk_members(element, resource, found)
 
     def _walk_members(self, element: dict[str, Any], resource: Any, found: Found) -> None:
         members = self._members

@@ -8,12 +8,14 @@ the search compiled again with what is *known*.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.codes import Hierarchy
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.expansion import Code, Expander, Unexpandable
 
 CODES_MAX = 10_000
 """The codes of a value set that a search can ask for."""
+_CODES_IN_ALL = 50_000
 
 
 class Artifact(NamedTuple):
@@ -55,6 +57,7 @@ class Wants:
         self._definitions = definitions
         self._known = known
         self._expander = Expander(self._artifact, CODES_MAX)
+        self._codes = 0
 
     def get(self, wanted: Wanted) -> Any:
         """Return what is known of ``wanted``. Raises :class:`NotKnown`."""
@@ -62,6 +65,13 @@ class Wants:
             self.wanted.add(wanted)
             raise NotKnown(wanted)
         return self._known[wanted]
+
+    def count(self, codes: int) -> None:
+        """Count ``codes`` that the search asks for. Raises ``too-costly`` for too many."""
+        self._codes += codes
+        if self._codes > _CODES_IN_ALL:
+            text = f"The value sets of a search have at most {_CODES_IN_ALL:,} codes in all."
+            raise FhirError(Issue("too-costly", text), status=400)
 
     def codes(self, name: str) -> frozenset[Code]:
         """Return the codes of the value set ``name``, loaded or stored.

@@ -16,7 +16,7 @@ from fhir_server.store.documents import PRESENT, Document
 from fhir_server.store.joins import values_at
 
 KIN_MAX = 10_000
-LEVELS_MAX = 100
+LEVELS_MAX = 50
 
 
 async def kin(database: Database, session: AsyncClientSession | None, wanted: Kin) -> list[str]:

@@ -126,7 +126,8 @@ async def test_what_is_found(filled: Fhir) -> None:
             _, hash, id = one["fullUrl"].partition("#")
             assert one["fullUrl"].startswith(f"{BASE}/{resource['resourceType']}/") or hash
             assert not hash or (resource["resourceType"], resource["id"]) == ("Medication", id)
-        paged, after = [], ()
+        paged: list[str] = []
+        after: tuple[tuple[str, str], ...] = ()
         while True:
             page = await answer(filled, *parameters, ("_count", "1"), *after)
             paged.append(addresses(page))

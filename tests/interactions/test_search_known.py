@@ -131,10 +131,39 @@ FOUND: list[tuple[str, str, str, list[str]]] = [
 ]
 
 
+LIST = {
+    "resourceType": "List",
+    "id": "42",
+    "status": "current",
+    "mode": "working",
+    "entry": [{"item": {"reference": "Encounter/e1"}}, {"item": {"reference": "Observation/o"}}],
+}
+DEEP = [value_set(f"deep{n}", {"valueSet": [f"{SETS}deep{n + 1}"]}) for n in range(12)]
+# A few thousand filters of a system of a thousand codes: small to store, and much to look at.
+MUCH: tuple[dict[str, Any], ...] = (
+    {
+        "resourceType": "CodeSystem",
+        "id": "much",
+        "url": "http://here/much",
+        "status": "active",
+        "content": "complete",
+        "concept": [{"code": f"c{n}"} for n in range(1000)],
+    },
+    value_set(
+        "much",
+        {
+            "system": "http://here/much",
+            "filter": [{"property": "concept", "op": "is-not-a", "value": "c1"}] * 1000,
+        },
+    ),
+)
+
+
 @pytest.fixture
 async def filled(fhir: Fhir) -> Fhir:
     """A server that has the resources."""
-    entries = (entry("PUT", f"{one['resourceType']}/{one['id']}", one) for one in RESOURCES)
+    written = (*RESOURCES, LIST, *DEEP, *MUCH)
+    entries = (entry("PUT", f"{one['resourceType']}/{one['id']}", one) for one in written)
     answer = await fhir(bundle(*entries))
     assert answer.status == 200, answer.body
     return fhir
@@ -158,6 +187,8 @@ REFUSED = [
     ("Observation", "code:in", f"{SETS}foreign", f"{MISSING_SYSTEM} is not here"),
     ("Observation", "code:in", f"{SETS}nothing", "is not here"),
     ("Observation", "code:in", f"{SETS}penicillins|3", "is not here"),
+    ("Observation", "code:in", f"{SETS}deep0", "more than 10 levels"),
+    ("Observation", "code:in", f"{SETS}much", "too many codes"),
     ("Observation", "code:in", ",".join(f"http://no/{n}" for n in range(101)), "more than 100"),
     ("Observation", "code:below", "http://nowhere|x", "is not here"),
     ("Encounter", "location:below", "Patient/1", "the id of a Location"),
@@ -181,6 +212,16 @@ async def test_a_change_of_a_value_set_counts_at_once(filled: Fhir) -> None:
     assert await ids(filled, "Observation", ("code:in", f"{SETS}two|9")) == ["a"]
 
 
+async def test_what_is_looked_up_is_bounded(filled: Fhir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search looks up so many bytes and no more."""
+    monkeypatch.setattr("fhir_server.interactions.asking.BYTES_MAX", 200)
+    for name, value in (("code:in", f"{SETS}two|9"), ("_list", "42")):
+        asked = ((name, value),)
+        answer = await filled(Request("search-type", "Observation", parameters=asked))
+        assert answer.status == 400
+        assert "MB of other resources" in json_of(answer)["issue"][0]["diagnostics"]
+
+
 async def test_over_several_types(filled: Fhir) -> None:
     """Value sets and lists can be asked of several types at once."""
     parameters = (("_type", "Observation,Encounter"), ("_tag:in", f"{SETS}penicillins"))
@@ -188,6 +229,10 @@ async def test_over_several_types(filled: Fhir) -> None:
 
     assert answer.status == 200
     assert json_of(answer)["total"] == 0
+    parameters = (("_list", "42"), ("_type", "Observation,Encounter,Location"))
+    answer = await filled(Request("search-system", parameters=parameters, base_url=BASE))
+    found = [one["resource"]["id"] for one in json_of(answer)["entry"]]
+    assert found == ["e1", "o"]
 
 
 async def test_a_hierarchy_is_bounded(filled: Fhir, monkeypatch: pytest.MonkeyPatch) -> None:
