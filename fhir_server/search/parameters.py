@@ -341,7 +341,7 @@ class _Maker:
         """Return ``paths`` to types that are searched as ``type``; of extensions, their values."""
         written = self._converters[type]
         found: list[Path] = []
-        for path in paths:
+        for path in map(_with_system, paths) if type == "token" else paths:
             if path.type == "Extension":
                 found += (one for one in compiler.paths(_VALUE, path) if one.type in written)
             elif path.type in written:
@@ -350,6 +350,17 @@ class _Maker:
             kinds = ", ".join(path.type for path in paths) or "nothing"
             raise ValueError(f"it leads to {kinds}, which cannot be searched as {type}")
         return tuple(found)
+
+
+def _with_system(path: Path) -> Path:
+    """Return the path to the whole Coding for one to its code, so that its system is searched too.
+
+    US Core has ``Patient.extension.where(…).extension.value.code`` for races.
+    """
+    if path.at != "Coding.code":
+        return path
+    coding = replace(path, steps=path.steps[:-1], type="Coding", element=None)
+    return replace(coding, owner="Coding", at="Coding")
 
 
 def _makers(

@@ -159,3 +159,30 @@ async def test_chains_find_what_they_say(filled: Fhir) -> None:
         answer = json_of(await filled(_request(search, ("_count", "1"))))
         assert [one["resource"]["id"] for one in answer.get("entry", [])] == ids.split()[:1]
         assert any(link["relation"] == "next" for link in answer["link"]) == (len(ids.split()) > 1)
+
+
+LEAVES = (
+    "code eq bp",
+    "patient.name eq ahmed",
+    "patient[gender eq female].organization.name eq south",
+    "not (subject:Device.device-name eq ahmed)",
+    "(patient._id eq c or has-member.code eq bp)",
+)
+
+
+async def test_filters_are_sets(filled: Fhir) -> None:
+    """``and`` is what both find, ``or`` what either finds, ``not`` the rest, however they mix."""
+
+    async def found(text: str) -> set[str]:
+        answer = json_of(await filled(_request(f"Observation?_filter={text}")))
+        return {one["resource"]["id"] for one in answer.get("entry", [])}
+
+    every = await found("_id pr true")
+    alone = {leaf: await found(leaf) for leaf in LEAVES}
+    assert all(0 < len(some) < len(every) for some in alone.values()), alone
+    for left in LEAVES:
+        assert await found(f"not ({left})") == every - alone[left]
+        for right in LEAVES:
+            assert await found(f"{left} and {right}") == alone[left] & alone[right]
+            assert await found(f"{left} or {right}") == alone[left] | alone[right]
+            assert await found(f"not ({left} or not ({right}))") == alone[right] - alone[left]
