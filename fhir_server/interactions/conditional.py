@@ -9,22 +9,24 @@ written in a later round.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fhir_server.context import Context
+from fhir_server.interactions.asking import asked
 from fhir_server.interactions.entries import in_entry
 from fhir_server.interactions.rewriting import CONDITIONAL
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, shown
-from fhir_server.search.parse import parse
+from fhir_server.search.parse import Given, parse
 from fhir_server.search.plan import plan
 from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
 
 _ABOUT_THE_RESULT = (
     *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest"),
-    *("_include", "_revinclude"),
+    *("_include", "_revinclude", "_contained", "_containedType"),
 )
 
 
@@ -100,12 +102,9 @@ async def _place(url: str, context: Context) -> str:
             raise FhirError(
                 Issue("not-supported", f"{name} has no place in a conditional reference.")
             )
-    wanted = parse(
-        type,
-        parameters,
-        context.parameters,
-        count_default=2,
-    )
+    now = context.now()
+    read = partial(parse, type, parameters, context.parameters, count_default=2)
+    wanted = await asked(lambda known: read(given=Given(now, known)), context)
     page = await context.store.search(plan(wanted, context.parameters))
     if len(page.entries) != 1:
         count = "no resource" if not page.entries else "several resources"

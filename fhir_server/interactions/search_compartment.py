@@ -8,6 +8,7 @@ from fhir_server.interactions.search_system import search_types
 from fhir_server.interactions.search_type import search_one
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, unknown_type
+from fhir_server.search.parameters import COMPARTMENTS
 
 ALL = "*"
 
@@ -23,7 +24,7 @@ async def search_compartment(request: Request, context: Context) -> Response:
         text = f"{request.type} has no compartment; these have: {known}."
         raise FhirError(Issue("not-supported", text), status=404)
     within, type = f"{request.type}/{request.id}", request.version
-    context.parameters.check_compartments(members if type == ALL else (type,))
+    context.parameters.check_complete(COMPARTMENTS, members if type == ALL else (type,))
     if type == ALL:
         return await search_types(request, context, members, within)
     types = context.definitions.resource_types

@@ -7,7 +7,6 @@ Results are ordered by type, then by id: a page goes on where the one before end
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
@@ -21,13 +20,18 @@ from fhir_server.r4.json import encode
 from fhir_server.search.chain import HAS
 from fhir_server.search.page import cursor, digest, values_of
 from fhir_server.search.parse import CURSOR, SearchQuery
-from fhir_server.search.plan import Plan, plan
+from fhir_server.search.plan import Plan, following, plan
+from fhir_server.search.special import DOCUMENTATION
+from fhir_server.search.wanted import Wanted
 from fhir_server.store.search import Page
 
 TYPE = "_type"
 # What orders or follows the matches of one type, and is not served over several.
-_OF_ONE_TYPE = ("_sort", "_include", "_revinclude", "_rest")
-_OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS)
+_OF_ONE_TYPE = (
+    *("_sort", "_include", "_revinclude", "_rest"),
+    *("_contained", "_containedType", "_query"),
+)
+_OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS, *DOCUMENTATION)
 
 
 async def search_system(request: Request, context: Context) -> Response:
@@ -45,16 +49,21 @@ async def search_types(
     types = _types(request, context, members)
     given = tuple(pair for pair in request.parameters if pair[0] not in (TYPE, CURSOR))
     _check_common(given, types, context)
-    known = search_query(types[0], given, request, context) if types else None
+    looked_up: dict[Wanted, Any] = {}
+    known = await search_query(types[0], given, request, context, looked_up) if types else None
     existing = await context.store.indexes.existing()
-    queries = [search_query(type, given, request, context) for type in types if type in existing]
+    queries = [
+        await search_query(type, given, request, context, looked_up)
+        for type in types
+        if type in existing
+    ]
     plans = [plan(query, context.parameters, within=within) for query in queries]
     place = f"{within}/*" if within else ""
     named = value_of(request, TYPE)
     understood = (*(((TYPE, named),) if named else ()), *(known.understood if known else ()))
     subject = digest(place, understood)
     start = value_of(request, CURSOR)
-    first = _from(plans, values_of(start, subject, context.page_key) if start else ())
+    first = following(plans, values_of(start, subject, context.page_key) if start else ())
     counted = [one for one in plans if one.total == "accurate"]
     page = await context.store.search_types(first, counted)
     after = cursor(page.after, subject, context.page_key) if page.after else ""
@@ -110,14 +119,3 @@ def _check_common(given: Sequence[tuple[str, str]], types: Sequence[str], contex
                 f"_type.{nearest(code, common)}"
             )
             raise FhirError(Issue("not-supported", text))
-
-
-def _from(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
-    """Return the plans of what comes after ``key``: a type, then the key inside that type."""
-    if not key:
-        return list(plans)
-    type, *inside = key
-    rest = [one for one in plans if one.type >= type]
-    if inside and rest and rest[0].type == type:
-        rest[0] = replace(rest[0], after=tuple(inside))
-    return rest

@@ -9,16 +9,22 @@ Where more comes along (``_include``, ``_revinclude``) than a page holds, ``next
 with the rest of it, and then on to the next matches.
 """
 
+from functools import partial
+from typing import Any
+
 from fhir_server.context import Context
+from fhir_server.interactions.asking import asked
 from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import Subset
+from fhir_server.interactions.search_contained import search_contained
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
-from fhir_server.r4.json import decode, encode
+from fhir_server.r4.json import encode
 from fhir_server.search.page import cursor
-from fhir_server.search.parse import CURSOR, REST, Limits, SearchQuery, parse
-from fhir_server.search.plan import Lists, Plan, plan, rest_subject, with_lists
+from fhir_server.search.parse import CURSOR, REST, Given, Limits, SearchQuery, parse
+from fhir_server.search.plan import Plan, plan, rest_subject
+from fhir_server.search.wanted import Wanted
 from fhir_server.store.documents import Stored
 from fhir_server.store.includes import Included
 from fhir_server.store.search import Page
@@ -34,9 +40,9 @@ async def search_one(request: Request, type: str, context: Context, within: str 
 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
     """
-    query = search_query(type, request.parameters, request, context)
-    if query.lists:
-        query = with_lists(query, await _lists(query, context), context.parameters)
+    query = await search_query(type, request.parameters, request, context)
+    if query.contained != "false":
+        return await search_contained(request, query, context, within)
     wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
     place = f"{within}/{type}" if within else type
@@ -88,12 +94,20 @@ def _said_of(included: Included) -> tuple[Issue, ...]:
     return ()
 
 
-def search_query(
-    type: str, parameters: Parameters, request: Request, context: Context
+async def search_query(
+    type: str,
+    parameters: Parameters,
+    request: Request,
+    context: Context,
+    known: dict[Wanted, Any] | None = None,
 ) -> SearchQuery:
-    """Return the search of ``type`` that ``parameters`` ask for, as ``request`` wants it read."""
+    """Return the search of ``type`` that ``parameters`` ask for, as ``request`` wants it read.
+
+    ``known`` has what was looked up for other searches of the request, and is added to.
+    """
     settings = context.settings
-    return parse(
+    read = partial(
+        parse,
         type,
         parameters,
         context.parameters,
@@ -105,18 +119,9 @@ def search_query(
             settings.search_value_characters_max,
             count_max=settings.page_entries_max,
         ),
-        now=context.now(),
     )
-
-
-async def _lists(query: SearchQuery, context: Context) -> Lists:
-    """Return the lists that the search names, as far as they exist."""
-    found = {}
-    for id in dict.fromkeys(id for ids in query.lists for id in ids):
-        stored = await context.store.read("List", id)
-        if stored and not stored.deleted:
-            found[id] = decode(stored.json)
-    return found
+    now = context.now()
+    return await asked(lambda known: read(given=Given(now, known)), context, known)
 
 
 def match_entry(

@@ -16,14 +16,12 @@ from typing import Any
 import msgspec
 
 from fhir_server.r4.codes import Hierarchy
+from fhir_server.r4.expansion import Code, Expander, Unexpandable
 from fhir_server.r4.ucum import Units, load_units
 
 _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
-
-Code = tuple[str, str]
-"""``(system, code)``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,6 @@ class Definitions:
     _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
     units: Units = field(default_factory=Units, repr=False)
     _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
-    _hierarchies: dict[str, Hierarchy | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def resource_types(self) -> tuple[str, ...]:
@@ -157,73 +154,38 @@ class Definitions:
 
         They cannot where the set takes in a system that is not loaded whole, such as all of UCUM.
         """
+        if value_set not in self._value_sets:
+            return None  # and nothing is kept of it: any client can name it
         if value_set not in self._expansions:
-            self._expansions[value_set] = self._expansion(value_set, frozenset())
+            try:
+                self._expansions[value_set] = self._expander.codes(value_set)
+            except Unexpandable:
+                self._expansions[value_set] = None
         return self._expansions[value_set]
 
-    def value_set(self, name: str) -> str | None:
-        """Return the url of the value set ``name``: a url, ``url|version`` or ``ValueSet/id``.
+    def artifact(self, type: str, name: str) -> Mapping[str, Any] | None:
+        """Return the loaded ValueSet or CodeSystem ``name``: a url, ``url|version``, ``type/id``.
 
         ``None`` where it is not loaded, or not in that version.
         """
-        if name.startswith("ValueSet/"):
-            ids = (url for url, one in self._value_sets.items() if name[9:] == one.get("id"))
-            return next(ids, None)
+        loaded = self._value_sets if type == "ValueSet" else self._code_systems
+        if name.startswith(f"{type}/"):
+            id = name.removeprefix(f"{type}/")
+            return next((one for one in loaded.values() if one.get("id") == id), None)
         url, _, version = name.partition("|")
-        found = self._value_sets.get(url, {})
-        return url if found and version in ("", found.get("version")) else None
+        found = loaded.get(url)
+        return found if found and version in ("", found.get("version")) else None
 
-    def hierarchy(self, system: str) -> Hierarchy | None:
-        """Return the hierarchy of a code system; ``None`` where it is not loaded whole."""
-        if system not in self._code_systems:
-            return None
-        if system not in self._hierarchies:
-            found = self._code_systems[system]
-            whole = found.get("content") == "complete"
-            self._hierarchies[system] = Hierarchy(found.get("concept", ())) if whole else None
-        return self._hierarchies[system]
+    def hierarchy(self, system: str) -> Hierarchy:
+        """Return the hierarchy of a loaded code system.
 
-    def _expansion(self, url: str, inside: frozenset[str]) -> frozenset[Code] | None:
-        value_set = self._value_sets.get(url)
-        if value_set is None or url in inside:
-            return None
-        halves: dict[str, set[Code]] = {"include": set(), "exclude": set()}
-        for half, codes in halves.items():
-            for part in value_set["compose"].get(half, ()):
-                found = self._part(part, inside | {url})
-                if found is None:
-                    return None
-                codes |= found
-        return frozenset(halves["include"] - halves["exclude"])
+        Raises :class:`Unexpandable` where it is not loaded whole.
+        """
+        return self._expander.hierarchy(system)
 
-    def _part(self, part: Mapping[str, Any], inside: frozenset[str]) -> frozenset[Code] | None:
-        """Return the codes of one include or exclude: what its system and its value sets share."""
-        found: frozenset[Code] | None = None
-        if system := part.get("system"):
-            if "concept" in part:
-                found = frozenset((system, concept["code"]) for concept in part["concept"])
-            elif "filter" not in part:
-                found = self._system(system)
-            if found is None:
-                return None
-        for url in part.get("valueSet", ()):
-            other = self._expansion(url.partition("|")[0], inside)
-            if other is None:
-                return None
-            found = other if found is None else found & other
-        return found
-
-    def _system(self, url: str) -> frozenset[Code] | None:
-        code_system = self._code_systems.get(url)
-        if code_system is None or code_system.get("content") != "complete":
-            return None
-        return frozenset((url, code) for code in _codes(code_system["concept"]))
-
-
-def _codes(concepts: list[dict[str, Any]]) -> Iterator[str]:
-    for concept in concepts:
-        yield concept["code"]
-        yield from _codes(concept.get("concept", []))
+    @cached_property
+    def _expander(self) -> Expander:
+        return Expander(self.artifact)
 
 
 def load_definitions(root: Path) -> Definitions:

@@ -6,7 +6,9 @@ A search parameter's expression is compiled against the definition of the type i
 FHIR type of whatever a path leads to is known before any resource is seen. Supported is what the
 R4 parameters use and what profiles commonly add:
 
-- steps, choice elements (``Observation.value``), ``Resource`` and ``DomainResource`` as the root
+- steps, choice elements (``Observation.value``, and by one form ``Extension.valueDateTime``), and
+  what some of the forms of a choice have (``Extension.value.code``)
+- ``Resource`` and ``DomainResource`` as the root
 - ``as``, ``as()``, ``ofType()``, ``is``, unions, ``[0]``, ``first()``, ``%resource``
 - ``where()`` with ``=``, ``!=``, ``and``, ``exists()``, ``hasExtension()``, ``resolve() is X``
 - ``extension(url)``, and a condition as the whole: ``Patient.deceased.exists() and …``
@@ -168,7 +170,9 @@ class PathCompiler:
                 yield from self._paths(right, start)
             case Binary() | Call(_, "exists" | "hasExtension", _) | Typed("is"):
                 yield from self._condition(node, start)
-            case Member(source) | Index(source) | Typed(_, source) | Call(source):
+            case Member(source, name):
+                yield from self._members_of(tuple(self._paths(source, start)), name)
+            case Index(source) | Typed(_, source) | Call(source):
                 for path in self._paths(source, start):
                     yield from self._further(path, node)
             case _:
@@ -177,8 +181,6 @@ class PathCompiler:
     def _further(self, path: Path, node: Node) -> Iterator[Path]:
         """Yield where ``node`` leads from its source, which is at the end of ``path``."""
         match node:
-            case Member(_, name):
-                yield from self._children(path, name)
             case Index(_, position):
                 yield path.then(Step(f"[{position}]", position=position))
             case Typed("as", _, type):
@@ -197,15 +199,29 @@ class PathCompiler:
         elif name == "$this":
             yield start
         else:
-            yield from self._children(start, name)
+            yield from self._members_of((start,), name)
+
+    def _members_of(self, sources: tuple[Path, ...], name: str) -> Iterator[Path]:
+        """Yield the paths to ``name``; one of several ``sources`` at least must have it.
+
+        ``Extension.value`` is of some forty types: ``.code`` is asked of those that have it.
+        """
+        having = [path for path in sources if any(self._children(path, name))]
+        if sources and not having:
+            raise ValueError(f"{sources[0].at} has no element {name}")
+        for path in having:
+            yield from self._children(path, name)
 
     def _children(self, path: Path, name: str) -> Iterator[Path]:
+        """Yield the paths to the element ``name``, or to the one form ``valueCode`` of a choice."""
         owner, at = self._place(path)
         for element in self._types[owner].elements.get(at, ()) if owner in self._types else ():
             if element.name == name:
                 yield from self._members(path, owner, element)
                 return
-        raise ValueError(f"{path.at} has no element {name}")
+            if element.is_choice and name.startswith(element.name):
+                forms = self._members(path, owner, element)
+                yield from (one for one in forms if one.steps[-1].name == name)
 
     def _members(self, path: Path, owner: str, element: Element) -> Iterator[Path]:
         if element.content_reference:

@@ -46,7 +46,7 @@ class Selection:
 
     type: str
     filter: Filter
-    joins: tuple["Join", ...] = ()
+    joins: tuple["Part", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,23 @@ class Join:
     link: Link
     reverse: bool
     selections: tuple[Selection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """The condition of being in one of ``selections``, which are of the same type."""
+
+    selections: tuple[Selection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """The condition of not being in ``selection``, which is of the same type."""
+
+    selection: Selection
+
+
+Part = Join | Either | Without
 
 
 def link_of(parameter: Parameter) -> Link:
@@ -90,13 +107,17 @@ class Chains:
         self._selections_max = selections_max
         self._selections = 0
 
+    def check(self, steps: int) -> None:
+        """Raise ``too-costly`` where a chain has come through too many resources."""
+        if steps > self._steps_max:
+            raise _too_long(self._steps_max)
+
     def selection(self, type: str, name: str, values: Sequence[str], steps: int = 0) -> Selection:
         """Return the resources of ``type`` that the parameter ``name`` with ``values`` selects.
 
         Raises ``not-supported`` for what is unknown, ``too-costly`` for what is over the limits.
         """
-        if steps > self._steps_max:
-            raise _too_long(self._steps_max)
+        self.check(steps)
         if name.partition(":")[0] == HAS:
             return self._reverse(type, name, values, steps)
         head, point, rest = name.partition(".")
@@ -108,6 +129,19 @@ class Chains:
         self, type: str, head: str, rest: str, values: Sequence[str], steps: int
     ) -> Selection:
         """``subject:Patient`` and what is asked of it."""
+        asked = rest.partition(".")[0].partition(":")[0]
+        return self.forward(
+            type, head, asked, lambda one: self.selection(one, rest, values, steps + 1)
+        )
+
+    def forward(
+        self, type: str, head: str, asked: str, read: Callable[[str], Selection]
+    ) -> Selection:
+        """Return the resources of ``type`` that refer, by ``head``, to what ``read`` selects.
+
+        ``head`` is a reference parameter, perhaps with a type: ``subject:Patient``. ``asked`` is
+        the code of what is asked of the target; ``read`` is called for each type that has it.
+        """
         code, _, named = head.partition(":")
         parameter = self._reference(type, code)
         if named and named not in self._table.types:
@@ -118,13 +152,13 @@ class Chains:
                     f"{nearest(named, parameter.targets)}",
                 )
             )
-        types = (named,) if named else self._having(rest, parameter)
+        types = (named,) if named else self._having(asked, parameter)
         inner: list[Selection] = []
         refusals: list[FhirError] = []
         for one in types:
             self._count()
             try:
-                inner.append(self.selection(one, rest, values, steps + 1))
+                inner.append(read(one))
             except FhirError as error:
                 if error.issues[0].code == "too-costly":
                     raise
@@ -133,9 +167,8 @@ class Chains:
             raise refusals[0]
         return Selection(type, {}, (Join(link_of(parameter), False, tuple(inner)),))
 
-    def _having(self, rest: str, parameter: Parameter) -> tuple[str, ...]:
+    def _having(self, code: str, parameter: Parameter) -> tuple[str, ...]:
         """Return the types that ``parameter`` can lead to and that have what comes next."""
-        code = rest.partition(".")[0].partition(":")[0]
         targets = parameter.targets
         if code == HAS:
             return targets

@@ -11,58 +11,71 @@ modifier                       what it finds
 ``:above=system|code``         that code and what it is a kind of
 =============================  ==============================================================
 
-Only value sets and code systems that are loaded whole can be asked: the codes are put in the
-query. Everything else is refused, never taken for empty.
+Value sets and code systems are those of the loaded packages and those stored on the server
+(``wanted.py``). Only what is known whole can be asked: the codes are put in the query. Everything
+else is refused, never taken for empty.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
-from fhir_server.r4.definitions import Code, Definitions
+from fhir_server.r4.expansion import Code, Unexpandable
 from fhir_server.search.escape import split, unescape
-from fhir_server.search.keys import Filter
+from fhir_server.search.keys import NOTHING, Filter
 from fhir_server.search.token import Implied, token_key
+from fhir_server.search.wanted import NotKnown, Wants
 
 
 def compile_concepts(
-    field: str, value: str, modifier: str, *, definitions: Definitions, implied: Implied | None
+    field: str, value: str, modifier: str, *, wants: Wants, implied: Implied | None
 ) -> Filter:
     """Return the filter for one value of ``modifier``, which is in the table above.
 
-    ``implied`` says which codes of a system an element of type ``code`` can have.
+    ``implied`` says which codes of a system an element of type ``code`` can have. Where something
+    has to be looked up first, ``wants`` remembers it, and the filter finds nothing.
 
     Raises ``value`` for another form of value, ``not-supported`` for a value set or code system
     that is not known whole.
     """
-    if modifier in ("in", "not-in"):
-        codes: Iterable[Code] = _in_value_set(value, definitions)
-    else:
-        codes = _related(value, modifier, definitions)
+    try:
+        if modifier in ("in", "not-in"):
+            codes: Collection[Code] = _in_value_set(value, wants)
+        else:
+            codes = _related(value, modifier, wants)
+    except NotKnown:
+        return NOTHING
+    wants.count(len(codes))
     systems = {system: implied(system) for system, _ in codes} if implied else {}
     keys = [token_key(code, system) for system, code in codes]
     keys += [token_key(code) for system, code in codes if code in systems.get(system, ())]
     return {field: {"$in": sorted(set(keys))}}
 
 
-def _in_value_set(value: str, definitions: Definitions) -> frozenset[Code]:
+def _in_value_set(value: str, wants: Wants) -> frozenset[Code]:
     name = unescape(value)
-    url = definitions.value_set(name)
-    codes = definitions.codes(url) if url else None
-    if codes is None:
-        what = "cannot be expanded here" if url else "is not known here"
-        raise FhirError(Issue("not-supported", f"The value set {shown(name)} {what}."))
-    return codes
+    try:
+        return wants.codes(name)
+    except Unexpandable as error:
+        text = f"The value set {shown(name)} cannot be expanded here: {shown_reason(error)}."
+        raise FhirError(Issue("not-supported", text)) from error
 
 
-def _related(value: str, modifier: str, definitions: Definitions) -> list[Code]:
+def shown_reason(error: Unexpandable) -> str:
+    """Return the sentence of ``error`` for a message, on one line."""
+    return shown(str(error), most=200)[1:].rstrip("'")
+
+
+def _related(value: str, modifier: str, wants: Wants) -> list[Code]:
     match [unescape(part) for part in split(value, "|")]:
         case [system, code] if system and code:
-            hierarchy = definitions.hierarchy(system)
+            pass
         case _:
             raise invalid_value(f"A token with :{modifier}", value, "system|code")
-    if hierarchy is None:
-        text = f"The code system {shown(system)} is not known whole here."
-        raise FhirError(Issue("not-supported", text))
+    try:
+        hierarchy = wants.hierarchy(system)
+    except Unexpandable as error:
+        text = f"The code system {shown(system)} is not known whole here: {shown_reason(error)}."
+        raise FhirError(Issue("not-supported", text)) from error
     found = hierarchy.below(code) if modifier == "below" else hierarchy.above(code)
     if found is None:
         raise invalid_value("A code", code, f"a code of {shown(system)}")

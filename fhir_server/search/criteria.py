@@ -18,10 +18,16 @@ from fhir_server.search.near import compile_near
 from fhir_server.search.number import compile_number
 from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
 from fhir_server.search.quantity import compile_quantity
-from fhir_server.search.reference import IDENTIFIER, compile_below, compile_reference
+from fhir_server.search.reference import (
+    IDENTIFIER,
+    compile_below,
+    compile_kin,
+    compile_reference,
+)
 from fhir_server.search.string import compile_string
 from fhir_server.search.token import compile_of_type, compile_text, compile_token
 from fhir_server.search.uri import compile_uri
+from fhir_server.search.wanted import Wants
 
 MISSING = "missing"
 
@@ -41,18 +47,23 @@ MODIFIERS: dict[str, tuple[str, ...]] = {
 
 
 _NEGATING = ("not", "not-in")
+_KIN = ("above", "below")
 _TOKENS = {"text": compile_text, "of-type": compile_of_type}
 
 
 class Criteria:
     """Compiles the parameters of one search.
 
-    ``now`` is what the prefix ``ap`` of a date is measured from.
+    ``now`` is what the prefix ``ap`` of a date is measured from. ``wants`` has what was looked up
+    for this search, and remembers what still has to be.
     """
 
-    def __init__(self, table: ParameterTable, now: datetime | None = None) -> None:
+    def __init__(
+        self, table: ParameterTable, now: datetime | None = None, wants: Wants | None = None
+    ) -> None:
         self._table = table
-        self._now = now
+        self.now = now
+        self.wants = wants or Wants(table.definitions)
 
     def filter(self, parameter: Parameter, modifier: str, values: Sequence[str]) -> Filter:
         """Return the filter that is met where one of ``values`` is.
@@ -66,7 +77,7 @@ class Criteria:
             return _missing(parameter, values)
         # Any type: what was stored before a profile narrowed the targets stays findable.
         types = self._table.types if parameter.type == "reference" else ()
-        known = _modifiers(parameter)
+        known = self.modifiers(parameter)
         if modifier and modifier not in known and modifier not in types:
             named = parameter.targets[:10] if types else ()
             offered = () if parameter.type == "composite" else (MISSING, *known, *named)
@@ -74,6 +85,18 @@ class Criteria:
         compile = self._compiler(parameter, modifier)
         found = any_of([compile(parameter.field, value) for value in values])
         return {"$nor": [found]} if modifier in _NEGATING else found
+
+    def modifiers(self, parameter: Parameter) -> tuple[str, ...]:
+        """Return the modifiers of ``parameter`` beside :missing and the types of references."""
+        if parameter.code == ID:
+            return MODIFIERS["token"]
+        if parameter.type == "token":
+            return parameter.token_modifiers
+        if parameter.has_canonicals:
+            return (*MODIFIERS["reference"], "below")
+        if parameter.type == "reference" and self._table.hierarchies(parameter):
+            return (*MODIFIERS["reference"], *_KIN)
+        return MODIFIERS[parameter.type]
 
     def overlapping(self, parameter: Parameter, value: str) -> Filter:
         """Return the filter for dates whose range overlaps that of ``value``."""
@@ -94,9 +117,9 @@ class Criteria:
                     compile_string, modifier=modifier, single=single, parts=parameter.has_parts
                 )
             case "date" if parameter.code == LAST_UPDATED:
-                return partial(compile_instant, now=self._now)
+                return partial(compile_instant, now=self.now)
             case "date":
-                return partial(compile_date, single=single, now=self._now)
+                return partial(compile_date, single=single, now=self.now)
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":
@@ -108,7 +131,7 @@ class Criteria:
             case "special":
                 return partial(compile_near, units=self._table.definitions.units)
             case "composite":
-                components = [self._component(part) for part in parameter.components]
+                components = [self.component(part) for part in parameter.components]
                 return partial(compile_composite, components=components)
         return self._reference(parameter, modifier)
 
@@ -126,18 +149,27 @@ class Criteria:
                 compile_token,
                 single=parameter.single,
                 folds=parameter.has_strings,
+                bare=parameter.is_bare,
                 implied=implied if value_sets else None,
             )
         return partial(
             compile_concepts,
             modifier=modifier,
-            definitions=self._table.definitions,
+            wants=self.wants,
             implied=implied if value_sets else None,
         )
 
     def _reference(self, parameter: Parameter, modifier: str) -> Callable[[str, str], Filter]:
         if modifier == "identifier":
             return lambda field, value: compile_token(field + IDENTIFIER, value)
+        if modifier in _KIN and not parameter.has_canonicals:
+            return partial(
+                compile_kin,
+                modifier=modifier,
+                hierarchies=self._table.hierarchies(parameter),
+                base_urls=self._table.base_urls,
+                wants=self.wants,
+            )
         if modifier == "below":
             return partial(compile_below, single=parameter.single)
         return partial(
@@ -159,22 +191,12 @@ class Criteria:
                 return {"$and": [found, self._token(version)(version.field, text)]}
         return compile_uri(field, value, single=parameter.single)
 
-    def _component(self, part: Parameter) -> Callable[[str, str], Filter]:
+    def component(self, part: Parameter) -> Callable[[str, str], Filter]:
+        """Return the function ``(field, value) -> filter`` for a part of a composite."""
         compile = self._compiler(part, "")
         if part.type != "token":
             return compile
         return lambda field, value: compile_system(field, value) or compile(field, value)
-
-
-def _modifiers(parameter: Parameter) -> tuple[str, ...]:
-    """Return the modifiers of ``parameter`` beside :missing and the types of references."""
-    if parameter.code == ID:
-        return MODIFIERS["token"]
-    if parameter.type == "token":
-        return parameter.token_modifiers
-    if parameter.has_canonicals:
-        return (*MODIFIERS["reference"], "below")
-    return MODIFIERS[parameter.type]
 
 
 def _missing(parameter: Parameter, values: Sequence[str]) -> Filter:

@@ -10,24 +10,30 @@ from hashlib import sha256
 
 from fhir_server.r4.paths import Path
 from fhir_server.search.keys import FORMS
-from fhir_server.search.parameters import COMPARTMENTS, WORDS, Parameter, ParameterTable
+from fhir_server.search.parameters import COMPARTMENTS, CONTAINED, WORDS, Parameter, ParameterTable
 
 _DIGITS = 12
+_TABLE, _ADDED = "table", "added"  # in the memo of a table, beside its types
 
 
 def field_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
     """Return the digest of each field that is written for resources of ``type``.
 
-    The fields are names inside ``keys``, ``COMPARTMENTS``, and ``WORDS`` if words are
-    written.
+    The fields are names inside ``keys``, ``COMPARTMENTS``, ``CONTAINED``, and ``WORDS`` if words
+    are written. What is contained may be of any type, and has the keys of that type.
     """
-    if type not in table.memo:
-        table.memo[type] = _field_digests(table, type)
+    if _TABLE not in table.memo:
+        own = {each: _own_digests(table, each) for each in table.types}
+        contained = _digest(
+            [FORMS["contained"], *(repr(sorted(one.items())) for one in own.values())]
+        )
+        table.memo |= {each: {**fields, CONTAINED: contained} for each, fields in own.items()}
+        table.memo[_TABLE] = _digest(repr(sorted(table.memo[each].items())) for each in table.types)
     digests: Mapping[str, str] = table.memo[type]
     return digests
 
 
-def _field_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
+def _own_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
     found = {
         parameter.code: _digest(_said(parameter, table.reference_bases))
         for parameter in table.written(type).values()
@@ -42,19 +48,23 @@ def _field_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
 
 def table_digest(table: ParameterTable) -> str:
     """Return what two servers have in common that write the same keys for every type."""
-    if "" not in table.memo:
-        every = (sorted(field_digests(table, type).items()) for type in table.types)
-        table.memo[""] = _digest(map(repr, every))
-    return str(table.memo[""])
+    field_digests(table, table.types[0])
+    return str(table.memo[_TABLE])
 
 
 def added_fields(table: ParameterTable, type: str) -> frozenset[str]:
+    """Return the fields of ``type`` that would be written otherwise without what a site added."""
+    if _ADDED not in table.memo:
+        table.memo[_ADDED] = any(_only_added(table, each) for each in table.types)
+    contained = {CONTAINED} if table.memo[_ADDED] else set()
+    return _only_added(table, type) | contained
+
+
+def _only_added(table: ParameterTable, type: str) -> frozenset[str]:
     """Return the fields of ``type`` that nothing but what a site added is read from."""
-    fields: dict[str, bool] = {}
-    for parameter in table.written(type).values():
-        if parameter.key:
-            fields[parameter.key] = fields.get(parameter.key, True) and parameter.added
-    return frozenset(field for field, added in fields.items() if added)
+    parameters = [one for one in table.written(type).values() if one.key]
+    own = {one.key for one in parameters if not one.added}
+    return frozenset(one.key for one in parameters if one.key and one.key not in own)
 
 
 def _said(parameter: Parameter, bases: tuple[str, ...]) -> Iterable[str]:

@@ -4,17 +4,15 @@ https://hl7.org/fhir/R4/search_filter.html
 
 =========================  =====================================================
 ``name co "pet"``          parameter, operator, value: JSON string or bare word
+``subject.name sw "pet"``  the same of what a reference leads to; ``subject:Patient`` of a type
+``a[b eq 1].c eq 2``       of one and the same target, or part of a composite: ``b`` and ``c``
 ``a eq 1 and b eq 2``      ``and``, ``or``: from left to right, none before the other
 ``not (a eq 1)``           what the parenthesis does not find
 =========================  =====================================================
-
-Paths into other resources (``subject.name``) and into elements (``related[type eq x].target``) are
-read, and refused: nothing answers them yet.
 """
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from fhir_server.outcome import FhirError, Issue, shown
@@ -28,6 +26,7 @@ _DEPTH_MAX = 10
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
+_TYPE = re.compile(r":([A-Za-z]+)(?=[.\[])")
 _NOT = re.compile(r"not\s*\(")
 _JOINED = re.compile(r"(and|or)(?=[\s(]|$)")
 _OPERATOR = re.compile(r"\s+([a-z]{2})\s+")
@@ -36,13 +35,24 @@ _WORD = re.compile(r'[^\s)\]"][^\s)\]]*')
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a path before the last: a parameter, the ``type`` that it is to lead to, and what
+    else is true of what it leads to."""
+
+    name: str
+    type: str
+    below: "Test | Not | Joined | None"
+
+
+@dataclass(frozen=True, slots=True)
 class Test:
-    """A parameter compared with a value. ``column`` is where the parameter's name begins."""
+    """A parameter compared with a value, at the end of ``path``. ``column`` is where it begins."""
 
     name: str
     operator: str
     value: str
     column: int
+    path: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +81,7 @@ def refused(code: str, text: str, column: int) -> FhirError:
 def filter_tree(text: str) -> Tree:
     """Return the tree that ``text`` writes.
 
-    Raises ``value`` with the column for what is not in the grammar, is too deep or too long, and
-    ``not-supported`` for paths.
+    Raises ``value`` with the column for what is not in the grammar, is too deep or too long.
     """
     return _Reader(text).whole()
 
@@ -118,29 +127,33 @@ class _Reader:
     def _one(self, depth: int) -> Tree:
         self._take(_SPACE)
         if self._take(_NOT):
-            return Not(self._closed(depth))
+            return Not(self._in_parentheses(depth))
         if self._text[self._at : self._at + 1] == "(":
             self._at += 1
-            return self._closed(depth)
-        found = self._test()
+            return self._in_parentheses(depth)
+        found = self._test(depth)
         self._take(_SPACE)
         return found
 
-    def _closed(self, depth: int) -> Tree:
+    def _closed(self, depth: int, end: str, what: str) -> Tree:
         found = self._filter(depth + 1)
-        if self._text[self._at : self._at + 1] != ")":
-            raise self._expected("a closing parenthesis")
+        if self._text[self._at : self._at + 1] != end:
+            raise self._expected(what)
         self._at += 1
+        return found
+
+    def _in_parentheses(self, depth: int) -> Tree:
+        found = self._closed(depth, ")", "a closing parenthesis")
         self._take(_SPACE)
         return found
 
-    def _test(self) -> Test:
+    def _test(self, depth: int) -> Test:
         column = self._at + 1
-        name = self._take(_NAME)
-        if not name:
-            raise self._expected("the name of a search parameter")
-        if self._text[self._at : self._at + 1] in (".", "[", ":"):
-            raise refused("not-supported", "a path in a filter is not served yet.", self._at + 1)
+        path: list[Step] = []
+        name = self._name()
+        while self._text[self._at : self._at + 1] in (".", "[", ":"):
+            path.append(self._step(name, depth))
+            name = self._name()
         operator = self._take(_OPERATOR)
         if not operator or operator[1] not in OPERATORS:
             if operator:
@@ -149,7 +162,25 @@ class _Reader:
         self._tests += 1
         if self._tests > _TESTS_MAX:
             raise self._expected(f"at most {_TESTS_MAX} tests")
-        return Test(name[0], operator[1], self._value(), column)
+        return Test(name, operator[1], self._value(), column, tuple(path))
+
+    def _name(self) -> str:
+        name = self._take(_NAME)
+        if not name:
+            raise self._expected("the name of a search parameter")
+        return name[0]
+
+    def _step(self, name: str, depth: int) -> Step:
+        """Return the step that ``name`` begins; what follows it is read up to the point."""
+        type = self._take(_TYPE)
+        below: Tree | None = None
+        if self._text[self._at : self._at + 1] == "[":
+            self._at += 1
+            below = self._closed(depth, "]", "a closing bracket")
+        if self._text[self._at : self._at + 1] != ".":
+            raise self._expected("a point and the name of a search parameter")
+        self._at += 1
+        return Step(name, type[1] if type else "", below)
 
     def _value(self) -> str:
         start = self._at
@@ -166,14 +197,3 @@ class _Reader:
             return word[0]
         self._at = start
         raise self._expected("a value")
-
-
-def walked(tree: Tree, leaf: Callable[[Test], dict[str, object]]) -> dict[str, object]:
-    """Return the MongoDB filter of ``tree``; ``leaf`` makes those of its tests."""
-    match tree:
-        case Not(below):
-            return {"$nor": [walked(below, leaf)]}
-        case Joined(word, parts):
-            return {f"${word}": [walked(part, leaf) for part in parts]}
-        case Test():
-            return leaf(tree)

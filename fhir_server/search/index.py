@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/search.html, https://hl7.org/fhir/R4/compartmentdefinition.html
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,13 @@ class Indexed:
     but has nothing to search is an empty list or ``None``: it is not missing.
 
     ``compartments`` are such as ``Patient/1``; ``labels`` are ``system|code`` of ``meta.security``.
+    ``contained`` has id, type and keys of each resource that this one contains.
     """
 
     keys: dict[str, Any]
     compartments: tuple[str, ...]
     labels: tuple[str, ...]
+    contained: tuple[dict[str, Any], ...] = ()
 
 
 def index(resource: Resource, table: ParameterTable) -> Indexed:
@@ -34,17 +37,28 @@ def index(resource: Resource, table: ParameterTable) -> Indexed:
 
     Does not fail for an invalid resource: what cannot be read has no key.
     """
-    type = resource["resourceType"]
+    name = resource["resourceType"]
     found: Found = {}
-    table.tree(type).walk(resource, resource, found)
-    keys = _keys(found, table.singles(type))
+    table.tree(name).walk(resource, resource, found)
+    keys = _keys(found, table.singles(name))
     if table.text_search:
         keys |= text_keys(resource)
     return Indexed(
         keys=keys,
         compartments=_compartments(resource, found, table),
         labels=_labels(resource),
+        contained=tuple(_contained(resource, table)) if "contained" in resource else (),
     )
+
+
+def _contained(resource: Resource, table: ParameterTable) -> Iterator[dict[str, Any]]:
+    inside = resource["contained"]
+    for one in inside if type(inside) is list else ():
+        kind, id = (one.get("resourceType"), one.get("id")) if type(one) is dict else ("", "")
+        if kind in table.definitions.types and kind in table.types and type(id) is str:
+            found: Found = {}
+            table.tree(kind).walk(one, one, found)
+            yield {"_id": id, "type": kind, "keys": _keys(found, table.singles(kind))}
 
 
 def _keys(found: Found, singles: frozenset[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ parameter use the same functions, so they agree.
 
 from collections.abc import Mapping
 from hashlib import sha256
+from math import ceil
 from typing import Any
 
 Filter = dict[str, Any]
@@ -15,9 +16,9 @@ Filter = dict[str, Any]
 # What the keys of each kind of parameter look like, as a number. Whoever changes what is written
 # raises it: servers then write the keys of stored resources anew (`digests.py`).
 FORMS = {
-    "token": "1",
-    "string": "1",
-    "date": "1",
+    "token": "2",
+    "string": "2",
+    "date": "2",
     "number": "1",
     "quantity": "1",
     "uri": "1",
@@ -25,8 +26,12 @@ FORMS = {
     "composite": "1",
     "special": "1",
     "compartments": "1",
-    "words": "1",
+    "words": "2",
+    "contained": "1",
 }
+
+NOTHING: Filter = {"_id": {"$in": []}}
+"""What nothing meets."""
 
 SEPARATOR = "\x1f"  # below every character that FHIR allows in a code, a uri or a line of text
 AFTER = "\x20"  # the first character above SEPARATOR: the end of a range over what follows it
@@ -111,8 +116,27 @@ def any_of(filters: list[Filter]) -> Filter:
     return branches[0] if len(branches) == 1 else {"$or": branches}
 
 
+# A pattern is held against every key of an index, one value of many is a point in it. Measured on
+# 100,000 documents: 20 ms for a pattern, 4 µs for a point at most.
+_PATTERN_WEIGHT = 40
+_POINTS_WEIGHT = 0.25
+
+
 def conditions_in(filter: Any) -> int:
-    """Return how many values ``filter`` compares with: what the database has to look up."""
-    if isinstance(filter, dict):
-        return sum(map(conditions_in, filter.values()))
-    return sum(map(conditions_in, filter)) if isinstance(filter, list) else 1
+    """Return how many values ``filter`` compares with, in comparisons with a single value."""
+    return ceil(_weight(filter))
+
+
+def _weight(filter: Any) -> float:
+    if isinstance(filter, list):
+        return sum(map(_weight, filter))
+    if not isinstance(filter, dict):
+        return 1
+    return sum(
+        _PATTERN_WEIGHT
+        if name == "$regex"
+        else max(1, len(below) * _POINTS_WEIGHT)
+        if name == "$in"
+        else _weight(below)
+        for name, below in filter.items()
+    )

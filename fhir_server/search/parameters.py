@@ -21,9 +21,9 @@ from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
 from fhir_server.r4.paths import Path, PathCompiler
 from fhir_server.search.composite import composite_index, part_name
-from fhir_server.search.token import modifiers
+from fhir_server.search.token import WITHOUT_SYSTEM, modifiers
 from fhir_server.search.tree import Convert, Tree
-from fhir_server.search.written import BARE_SUFFIXES, FAMILY, Written
+from fhir_server.search.written import BARE_SUFFIXES, NAME_PARTS, Written
 
 ID = "_id"
 LAST_UPDATED = "_lastUpdated"
@@ -33,6 +33,9 @@ _OWN_FIELDS = {ID: "_id", LAST_UPDATED: "last_updated"}
 # Of the parameters that share a field, the one after which it is called, if one of these is among
 # them; else the first by alphabet.
 _NAMED_FIRST = ("patient", "code", "date", "identifier", "name", "status")
+
+# What the parameter is called by which a resource says which other of its type it is a part of.
+_PART_OF = ("partof", "part-of", "parent")
 
 # FHIR types of which one value can have several keys; a composite always can.
 _SEVERAL_KEYS = {
@@ -45,7 +48,9 @@ _VALUE = Name("value")  # what an extension is searched by
 
 COMPARTMENTS = ":compartments"
 WORDS = ":words"
-"""What is kept beside the keys of parameters: compartments, and the words for ``_text``."""
+CONTAINED = ":contained"
+"""What is kept beside the keys of parameters, as fields that can be pending like theirs."""
+_CALLED = {COMPARTMENTS: "compartment", WORDS: "words", CONTAINED: "what is contained in others"}
 
 
 Wholes = tuple[tuple[Path, tuple[tuple[Path, ...], ...]], ...]
@@ -90,15 +95,20 @@ class Parameter:
 
     @property
     def has_parts(self) -> bool:
-        """Whether the later words of family names are kept beside the keys."""
+        """Whether the later words of names are kept beside the keys."""
         return self.type == "string" and any(
-            path.type == "HumanName" or path.at == FAMILY for path in self.paths
+            path.type == "HumanName" or path.at in NAME_PARTS for path in self.paths
         )
 
     @property
     def has_strings(self) -> bool:
         """Whether some of the tokens are of the type string, which is compared without case."""
         return self.type == "token" and any(path.type == "string" for path in self.paths)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether none of the tokens has a system."""
+        return all(path.type in WITHOUT_SYSTEM for path in self.paths)
 
     @property
     def token_modifiers(self) -> tuple[str, ...]:
@@ -224,16 +234,14 @@ class ParameterTable:
         }
         return table
 
-    def check_words(self, type: str) -> None:
-        """Raise ``transient`` while the words of resources of ``type`` are still being written."""
-        if WORDS in self.pending(type):
-            raise _not_yet(type, "words")
+    def check_complete(self, field: str, types: Iterable[str]) -> None:
+        """Raise ``transient`` while a part of the resources of one of ``types`` has no ``field``.
 
-    def check_compartments(self, types: Iterable[str]) -> None:
-        """Raise ``transient`` while the compartments of one of ``types`` are being computed."""
+        ``field`` is ``COMPARTMENTS``, ``WORDS`` or ``CONTAINED``.
+        """
         for type in types:
-            if COMPARTMENTS in self.pending(type):
-                raise _not_yet(type, "compartment")
+            if field in self.pending(type):
+                raise _not_yet(type, _CALLED[field])
 
     def with_added(self, added: Iterable[SearchParameter]) -> "ParameterTable":
         """Return the table of the specification's parameters and of ``added``, none pending.
@@ -270,6 +278,24 @@ class ParameterTable:
         return self._pending.get(type, frozenset())
 
     @cached_property
+    def _hierarchies(self) -> Mapping[str, str]:
+        """Type -> the field of the references that make its resources a hierarchy."""
+        return {
+            type: found.field
+            for type in self._of
+            for code in _PART_OF
+            if (found := self._of[type].get(code))
+            if found.type == "reference" and type in found.targets
+        }
+
+    def hierarchies(self, parameter: Parameter) -> Mapping[str, str]:
+        """Return those types that ``parameter`` can point at whose resources are parts of others
+        of the type, each with the field that says of which."""
+        return {
+            type: self._hierarchies[type] for type in parameter.targets if type in self._hierarchies
+        }
+
+    @cached_property
     def compartment_fields(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         """Type -> compartment -> the fields of ``keys`` whose references put it there."""
         return {
@@ -295,6 +321,22 @@ class ParameterTable:
             for type, fields in self.compartment_fields.items()
             if fields.get(compartment) or (type == compartment and compartment in fields)
         )
+
+    def named_parts(self, composite: Parameter) -> Mapping[str, Parameter]:
+        """Return the parts of ``composite`` by the codes of their definitions.
+
+        Where a part is not of the type that its definition has (R4 has those of DocumentReference
+        ``relationship`` exchanged), it is called after the other definition that has that type.
+        """
+        defined = [self._by_url[part.url] for part in composite.components]
+        return {
+            next((one.code for one in (own, *defined) if one.type == part.type), own.code): part
+            for part, own in reversed(list(zip(composite.components, defined, strict=True)))
+        }
+
+    @cached_property
+    def _by_url(self) -> Mapping[str, SearchParameter]:
+        return {one.url: one for one in self.definitions.search_parameters}
 
     def singles(self, type: str) -> frozenset[str]:
         """Return the fields of ``keys`` that hold a bare value in documents of ``type``."""
@@ -417,7 +459,7 @@ class _Maker:
         """Return ``paths`` to types that are searched as ``type``; of extensions, their values."""
         written = self._converters[type]
         found: list[Path] = []
-        for path in paths:
+        for path in map(_with_system, paths) if type == "token" else paths:
             if path.type == "Extension":
                 found += (one for one in compiler.paths(_VALUE, path) if one.type in written)
             elif path.type in written:
@@ -426,6 +468,17 @@ class _Maker:
             kinds = ", ".join(path.type for path in paths) or "nothing"
             raise ValueError(f"it leads to {kinds}, which cannot be searched as {type}")
         return tuple(found)
+
+
+def _with_system(path: Path) -> Path:
+    """Return the path to the whole Coding for one to its code, so that its system is searched too.
+
+    US Core has ``Patient.extension.where(…).extension.value.code`` for races.
+    """
+    if path.at != "Coding.code":
+        return path
+    coding = replace(path, steps=path.steps[:-1], type="Coding", element=None)
+    return replace(coding, owner="Coding", at="Coding")
 
 
 def _makers(

@@ -13,30 +13,33 @@ from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.r4.subsets import SUMMARIES
-from fhir_server.search.chain import HAS, Chains, Join
+from fhir_server.search.chain import HAS, Chains, Part, Selection
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
+from fhir_server.search.filter import filter_tree
 from fhir_server.search.include import NAMES as INCLUDES
 from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
-from fhir_server.search.operators import FILTER, compile_filter
-from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.lists import LIST, compile_list
+from fhir_server.search.operators import FILTER, Operators
+from fhir_server.search.parameters import WORDS, ParameterTable
+from fhir_server.search.queries import QUERY, named_query
 from fhir_server.search.sort import sort_keys
-from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
+from fhir_server.search.special import DOCUMENTATION, compile_special
 from fhir_server.search.text import CONTENT, TEXT
+from fhir_server.search.wanted import Known, Wanted, Wants
 
 CURSOR = "_cursor"
 REST = "_rest"
 """The parameters of page links: where a page begins, and where the rest of its includes does."""
 
+CONTAINED = ("false", "true", "both")
+CONTAINED_TYPES = ("container", "contained")
 TOTALS = ("none", "estimate", "accurate")
 
 # Names that the specification defines and this server does not serve yet: each with what it is.
 NOT_SERVED = {
-    "_query": "named queries",
     "_type": "search over several types",
-    "_contained": "search in contained resources",
-    "_containedType": "search in contained resources",
 }
 _COUNT_DIGITS_MAX = 9
 
@@ -64,15 +67,27 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a search is read against: the time that ``ap`` measures a date's distance from, and
+    what was looked up for it."""
+
+    now: datetime | None = None
+    known: Known = field(default_factory=dict)
+
+
+NOTHING_GIVEN = Given()
+
+
+@dataclass(frozen=True, slots=True)
 class SearchQuery:
     """A search as asked.
 
     ``filters`` and ``joins`` are to be met all at once. ``sort`` has parameter codes, a minus sign
     before those that go down. ``summary`` is ``""`` where it was not asked for;
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
-    used, for the self link; ``ignored`` says what was not, as warnings. ``lists`` are ids of lists
-    that the results are to be members of, of one of each; ``with_lists`` in ``plan.py`` makes
-    filters of them.
+    used, for the self link; ``ignored`` says what was not, as warnings. ``wanted`` is what has to
+    be looked up first: the search is then to be parsed again with what is known of it.
+    ``contained`` and ``contained_type`` are what ``contained.py`` is about.
     """
 
     type: str
@@ -85,10 +100,12 @@ class SearchQuery:
     cursor: str
     understood: tuple[tuple[str, str], ...]
     ignored: tuple[Issue, ...]
-    joins: tuple[Join, ...] = ()
+    joins: tuple[Part, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: str = ""
-    lists: tuple[tuple[str, ...], ...] = ()
+    contained: str = "false"
+    contained_type: str = "container"
+    wanted: frozenset[Wanted] = frozenset()
 
 
 @dataclass(slots=True)
@@ -101,15 +118,16 @@ class _Builder:
     count: int
     limits: Limits
     filters: list[Filter] = field(default_factory=list)
-    joins: list[Join] = field(default_factory=list)
+    joins: list[Part] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     rest: str = ""
+    contained: str = "false"
+    contained_type: str = "container"
     sort: tuple[str, ...] = ()
     total: str = "none"
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
-    lists: list[tuple[str, ...]] = field(default_factory=list)
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
     chains: Chains = field(init=False)
@@ -131,21 +149,22 @@ def parse(
     count_default: int,
     lenient: bool = False,
     limits: Limits = DEFAULT_LIMITS,
-    now: datetime | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> SearchQuery:
     """Return what ``parameters`` ask of the resources of ``type``.
 
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
     values are in place. ``count_default`` is the length of a page whose ``_count`` is not given.
-    ``lenient`` turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a
-    date's distance from.
+    ``lenient`` turns what would be refused into ``ignored``. ``given`` is the
+    time, and what was looked up of the ``wanted`` of an earlier parsing.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
     """
     if len(parameters) > limits.parameters_max:
         raise _too_much("parameters", limits.parameters_max)
-    builder = _Builder(type, table, Criteria(table, now), count_default, limits)
+    criteria = Criteria(table, given.now, Wants(table.definitions, given.known))
+    builder = _Builder(type, table, criteria, count_default, limits)
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
@@ -177,7 +196,9 @@ def parse(
         joins=tuple(builder.joins),
         includes=tuple(dict.fromkeys(builder.includes)),
         rest=builder.rest,
-        lists=tuple(builder.lists),
+        contained=builder.contained,
+        contained_type=builder.contained_type,
+        wanted=frozenset(criteria.wants.wanted),
     )
 
 
@@ -187,7 +208,7 @@ def _may_be_ignored(builder: _Builder, name: str, error: FhirError) -> bool:
     A modifier or a value that is not understood is refused all the same (search.html#modifiers,
     #errors): without it the search would find more than was asked for.
     """
-    is_filter = _is_served(builder, name) and name not in _RESULT_PARAMETERS
+    is_filter = _is_served(builder, name) and (name not in _RESULT_PARAMETERS or name == QUERY)
     return error.issues[0].code == "not-supported" and not is_filter
 
 
@@ -238,8 +259,10 @@ def _read(builder: _Builder, name: str, value: str) -> None:
 
 def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     if name == FILTER and value:
-        known = builder.table.of(builder.type)
-        builder.filters.append(_bounded(builder, compile_filter(value, known, builder.criteria)))
+        operators = Operators(
+            builder.table, builder.criteria, builder.chains, partial(_bounded, builder)
+        )
+        _select(builder, operators.selection(builder.type, filter_tree(value)))
         return
     values = list(dict.fromkeys(split(value, ","))) if value else []
     if len(values) > builder.limits.values_max:
@@ -247,9 +270,13 @@ def _read_criterion(builder: _Builder, name: str, value: str) -> None:
     if any(len(one) > builder.limits.value_characters_max for one in values):
         raise _too_much("characters in a value", builder.limits.value_characters_max)
     if name == LIST and values:
-        builder.lists.append(list_ids(values))
+        found_on = compile_list(builder.type, values, builder.table, builder.criteria)
+        builder.filters.append(_bounded(builder, found_on))
         return
-    found = builder.chains.selection(builder.type, name, values)
+    _select(builder, builder.chains.selection(builder.type, name, values))
+
+
+def _select(builder: _Builder, found: Selection) -> None:
     if found.filter:
         builder.filters.append(found.filter)
     builder.joins += found.joins
@@ -264,7 +291,7 @@ def _criterion(builder: _Builder, type: str, name: str, values: Sequence[str]) -
     if not values:
         raise invalid_value(f"Search parameter {name}", "", "a value to look for")
     if parameter is None:
-        builder.table.check_words(type)
+        builder.table.check_complete(WORDS, (type,))
         return _bounded(builder, compile_special(name, values, builder.table))
     return _bounded(builder, builder.criteria.filter(parameter, modifier, values))
 
@@ -324,6 +351,24 @@ def _read_cursor(builder: _Builder, value: str) -> None:
     builder.cursor = value
 
 
+def _read_contained(builder: _Builder, value: str) -> None:
+    if value not in CONTAINED:
+        raise invalid_value("_contained", value, ", ".join(CONTAINED))
+    builder.contained = value
+
+
+def _read_contained_type(builder: _Builder, value: str) -> None:
+    if value not in CONTAINED_TYPES:
+        raise invalid_value("_containedType", value, ", ".join(CONTAINED_TYPES))
+    builder.contained_type = value
+
+
+def _read_query(builder: _Builder, value: str) -> None:
+    wanted = named_query(builder.type, value)
+    for name, values in wanted.parameters(builder.criteria.now):
+        _select(builder, builder.chains.selection(builder.type, name, values))
+
+
 def _read_rest(builder: _Builder, value: str) -> None:
     builder.rest = value
 
@@ -334,6 +379,9 @@ _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_total": _read_total,
     "_summary": _read_summary,
     "_elements": _read_elements,
+    QUERY: _read_query,
+    "_contained": _read_contained,
+    "_containedType": _read_contained_type,
     CURSOR: _read_cursor,
     REST: _read_rest,
 }

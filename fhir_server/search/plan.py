@@ -3,22 +3,17 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fhir_server.outcome import FhirError, Issue
-from fhir_server.r4.references import target
-from fhir_server.search.chain import Join, Selection
+from fhir_server.search.chain import Part, Selection
 from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
 from fhir_server.search.sort import SortKey, sort_keys
-
-Lists = Mapping[str, Mapping[str, Any]]
-"""The id of a List -> the List. One that does not exist is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class Plan:
     elements: tuple[str, ...]
     after: tuple[Any, ...] | None
     subject: str
-    joins: tuple[Join, ...] = ()
+    joins: tuple[Part, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: Place | None = None
     until: tuple[Any, ...] | None = None
@@ -60,11 +55,10 @@ def plan(
 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
 
-    Raises ``value`` for a page link of another search, ``not-supported`` for lists that nobody
-    has looked up (see :func:`with_lists`).
+    Raises ``value`` for a page link of another search. All that the query wanted must
+    have been looked up.
     """
-    if query.lists:
-        raise FhirError(Issue("not-supported", "_list cannot be asked in this place."), status=400)
+    assert not query.wanted, "what is wanted is looked up before"
     subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
     after = values_of(query.cursor, subject, page_key) if query.cursor else None
     rest, until = _rest(query.rest, rest_subject(subject), page_key)
@@ -122,21 +116,13 @@ def _all(filters: tuple[Filter, ...]) -> Filter:
     return together | {"$and": repeated} if repeated else together
 
 
-def with_lists(query: SearchQuery, lists: Lists, table: ParameterTable) -> SearchQuery:
-    """Return ``query`` with its lists as filters; ``lists`` has those of them that exist."""
-    filters = []
-    for ids in query.lists:
-        members = {
-            id for one in ids for id in _members(lists.get(one, {}), query.type, table.base_urls)
-        }
-        filters.append({"_id": {"$in": sorted(members)}})
-    return replace(query, filters=(*query.filters, *filters), lists=())
-
-
-def _members(found: Mapping[str, Any], type: str, base_urls: tuple[str, ...]) -> Iterator[str]:
-    """Yield the ids of the resources of ``type`` that a List has, but for those taken off it."""
-    for entry in found.get("entry", ()):
-        text = entry.get("item", {}).get("reference", "")
-        member = target(text, base_urls)
-        if member.id and member.type == type and not entry.get("deleted"):
-            yield member.id
+def following(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
+    """Return those of ``plans``, one for each type, that come after ``key``: a type, then the key
+    inside that type."""
+    if not key:
+        return list(plans)
+    type, *inside = key
+    rest = [one for one in plans if one.type >= type]
+    if inside and rest and rest[0].type == type:
+        rest[0] = replace(rest[0], after=tuple(inside))
+    return rest

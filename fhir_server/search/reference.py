@@ -13,20 +13,24 @@ modifier           what it does
 ``:[type]``        the value is the id of a resource of that type
 ``:identifier``    the value is a token, compared with the identifier
 ``:below``         of a canonical, ``url|1.2``: also versions such as 1.2.3
+``:below``         of a resource that has parts: it, its parts, and theirs
+``:above``         of such a resource: it, what it is a part of, and so on
 =================  ==================================================
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fhir_server.outcome import invalid_value
 from fhir_server.r4.references import Target, target
 from fhir_server.search.escape import unescape
-from fhir_server.search.keys import Filter, on_element, shortened, starting_with
+from fhir_server.search.keys import NOTHING, Filter, on_element, shortened, starting_with
 from fhir_server.search.token import INDEXED as TOKENS
 from fhir_server.search.token import INDEXED_SYSTEMS
 from fhir_server.search.uri import PREFIX_MAX, canonical_keys
+from fhir_server.search.wanted import Kin, NotKnown, Wants
 
 IDENTIFIER = ":identifier"
 VERSION = ":version"
@@ -112,6 +116,37 @@ def compile_reference(
     else:
         keys = dict.fromkeys((*(f"{name}/{text}" for name in targets), text))
     return {field: next(iter(keys)) if len(keys) == 1 else {"$in": list(keys)}}
+
+
+def compile_kin(
+    field: str,
+    value: str,
+    modifier: str,
+    *,
+    hierarchies: Mapping[str, str],
+    base_urls: Sequence[str],
+    wants: Wants,
+) -> Filter:
+    """Return the filter for references to a resource or to what is ``above`` or ``below`` it.
+
+    ``value`` is ``id`` or ``Type/id``, escapes still in place. ``hierarchies`` are the types that
+    refer to themselves, with the field that does. Where the resources have to be looked up first,
+    ``wants`` remembers it, and the filter finds nothing.
+
+    Raises ``value`` for what is no resource of these types.
+    """
+    text = unescape(value)
+    found = target(text, base_urls)
+    types = (found.type,) if found.id else tuple(hierarchies)
+    id = found.id or text
+    if not _ID.fullmatch(id) or not set(types) <= hierarchies.keys():
+        raise invalid_value("A reference", value, f"the id of a {' or '.join(hierarchies)}")
+    keys: list[str] = []
+    for type in types:
+        with suppress(NotKnown):
+            ids = wants.get(Kin(type, hierarchies[type], id, modifier == "above"))
+            keys += [f"{type}/{one}" for one in ids]
+    return {field: {"$in": keys}} if keys else NOTHING
 
 
 def compile_below(field: str, value: str, *, single: bool = False) -> Filter:

@@ -5,8 +5,8 @@ https://hl7.org/fhir/R4/search.html#string
 A key is ``folded text SEPARATOR original text``. One index then answers the default search (a range
 of folded text), ``:exact`` (an equality) and ``:contains`` (a pattern on the folded half). Folding
 takes away case, accents, punctuation and needless white space; see :func:`fold`. The words of a
-family name after the first are kept in ``[code]:part``, so that either half of *Carreno Quinones*
-finds it, and sorting and ``:exact`` do not see them.
+family or given name after the first are kept in ``[code]:part``, so that either half of *Carreno
+Quinones* and *Anne-Marie* finds it, and sorting and ``:exact`` do not see them.
 """
 
 import re
@@ -42,8 +42,10 @@ _IGNORED = re.compile(
     "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
     "\u00ad\u200b-\u200f\u2060\ufeff\ufe00-\ufe0f]+"
 )
-_ASCII_PUNCTUATION = str.maketrans("", "", "!\"#%&'()*,-./:;?@[\\]_{}")
+_ASCII_PUNCTUATION = str.maketrans("-", " ", "!\"#%&'()*,./:;?@[\\]_{}")
+_DASH = "Pd"  # the category of hyphens and dashes
 _WORD_BREAK = re.compile(r"[\s\-\u2010-\u2015]+")
+_HYPHENS = re.compile(r"[\-\u2010-\u2015]+")
 _PARTS_MAX = 10  # the longest family names in earnest have six words
 _ADDRESS = ("text", "city", "district", "state", "postalCode", "country")
 
@@ -52,9 +54,9 @@ def fold(text: str) -> str:
     """Return ``text`` as the default search compares it.
 
     Compatibility forms are made one (NFKD, then NFC), case is folded, the marks of ``_IGNORED``
-    and punctuation are dropped, white space is one space between words. Folding again changes
-    nothing. A text of nothing else, such as ``-``, keeps its punctuation: it must stay findable
-    without being a prefix of everything.
+    and punctuation are dropped, white space and dashes are one space between words. Folding
+    again changes nothing. A text of nothing else, such as ``-``, keeps its punctuation: it must
+    stay findable without being a prefix of everything.
     """
     if text.isascii():
         lowered = text.lower()
@@ -62,8 +64,13 @@ def fold(text: str) -> str:
         return kept or " ".join(lowered.split())
     folded = _IGNORED.sub("", _caseless(text))
     folded = unicodedata.normalize("NFC", folded)
-    bare = "".join(sign for sign in folded if not unicodedata.category(sign).startswith("P"))
+    bare = "".join(_letter(sign) for sign in folded)
     return " ".join(bare.split()) or " ".join(folded.split())
+
+
+def _letter(sign: str) -> str:
+    category = unicodedata.category(sign)
+    return " " if category == _DASH else "" if category.startswith("P") else sign
 
 
 def _caseless(text: str) -> str:
@@ -118,18 +125,23 @@ INDEXED: Mapping[str, Callable[[Any], list[Any]]] = {
 """FHIR type -> what is written for a value of it."""
 
 
-def family_parts(family: Any) -> list[str]:
-    """Return the keys of the later words of a family name; the first is found without them."""
-    if type(family) is not str:
-        return []
-    starts = islice((found.end() for found in _WORD_BREAK.finditer(family)), _PARTS_MAX)
-    folded = (_beginning(family[start:]) for start in starts)
+def word_parts(name: Any) -> list[str]:
+    """Return the keys of the later words of a family or given name, and of the whole without its
+    hyphens; its beginning is found without them."""
+    if type(name) is not str or name.isalpha():
+        return []  # most names are one word
+    starts = islice((found.end() for found in _WORD_BREAK.finditer(name)), _PARTS_MAX)
+    folded = [_beginning(name[start:]) for start in starts]
+    if _HYPHENS.search(name):
+        folded.append(_beginning(_HYPHENS.sub("", name[: 4 * TEXT_MAX])))
     return [part + SEPARATOR for part in folded if part]
 
 
 def name_parts(name: Any) -> list[str]:
-    """Return the keys of the later words of the family name in a HumanName."""
-    return family_parts(name.get("family"))
+    """Return the same keys of the family name and the given names in a HumanName."""
+    given = name.get("given")
+    several = given if type(given) is list else []
+    return [key for one in (name.get("family"), *several) for key in word_parts(one)]
 
 
 def compile_string(
@@ -168,7 +180,21 @@ def compile_equal(field: str, value: str, *, single: bool = False) -> Filter:
     return on_element(field, {"$gte": folded + SEPARATOR, "$lt": folded + AFTER}, single)
 
 
-def compile_ending(field: str, value: str, *, single: bool = False) -> Filter:
+def compile_ordered(field: str, value: str, operator: str, *, single: bool = False) -> Filter:
+    """Return the filter for strings that are ``gt``, ``ge``, ``lt`` or ``le`` than ``value``."""
+    folded = _asked(value)
+    end = folded + AFTER  # beyond all keys of that text
+    bounds = {
+        "gt": ("$gte", end),
+        "ge": ("$gte", folded),
+        "lt": ("$lt", folded),
+        "le": ("$lt", end),
+    }
+    compare, bound = bounds[operator]
+    return on_element(field, {compare: bound}, single)
+
+
+def compile_ending(field: str, value: str) -> Filter:
     """Return the filter for strings that end with ``value``; it looks at all keys."""
     return {field: {"$regex": f"^[^{SEPARATOR}]*{regex_text(_asked(value))}{SEPARATOR}"}}
 

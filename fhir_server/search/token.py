@@ -7,6 +7,8 @@ answers ``code`` as a range and ``system|code`` as an equality. ``system|`` is a
 systems alone, which are kept beside the keys in ``[code]:system``. Codes are compared with case,
 except where the element is a ``string`` (it is folded on both sides).
 
+The system of a ContactPoint is its ``system``: ``phone|555``.
+
 =================  ==========================================================================
 modifier           what it does
 =================  ==========================================================================
@@ -29,6 +31,7 @@ from fhir_server.search.keys import (
     Filter,
     any_of,
     on_element,
+    regex_text,
     shortened,
     starting_with,
 )
@@ -82,11 +85,6 @@ def _identifier(identifier: Any) -> list[str]:
     return [token_key(value, system if type(system) is str else "")]
 
 
-def _contact(contact: Any) -> list[str]:
-    value = contact.get("value")  # its system is "phone", which is no namespace
-    return [token_key(value)] if type(value) is str else []
-
-
 def _boolean(value: Any) -> list[str]:
     return [token_key("true" if value else "false")]
 
@@ -99,11 +97,16 @@ def _plain(text: Any) -> list[str]:
     return [token_key(text)]
 
 
+# "The implicit system for boolean values ... but this is never actually used" (search.html#token).
+_SPECIAL_VALUES = "http://terminology.hl7.org/CodeSystem/special-values"
+WITHOUT_SYSTEM = frozenset(("boolean", "string", "id", "uri", "url", "canonical", "oid", "uuid"))
+"""The FHIR types that have no system, nor one that is implied."""
+
 INDEXED: Mapping[str, Callable[[Any], list[Any]]] = {
     "CodeableConcept": _concept,
     "Coding": _coding,
     "Identifier": _identifier,
-    "ContactPoint": _contact,
+    "ContactPoint": _identifier,
     "boolean": _boolean,
     "string": _folded,
     **dict.fromkeys(("code", "id", "uri", "url", "canonical", "oid", "uuid"), _plain),
@@ -128,6 +131,7 @@ def _concept_systems(concept: Any) -> list[str]:
 INDEXED_SYSTEMS: Mapping[str, Callable[[Any], list[Any]]] = {
     "CodeableConcept": _concept_systems,
     "Coding": _system,
+    "ContactPoint": _system,
     "Identifier": _system,
 }
 """FHIR type -> what is written to the field :data:`SYSTEMS` for a value of it."""
@@ -175,6 +179,14 @@ def compile_text(field: str, value: str) -> Filter:
     return on_element(f"{field}{TEXTS}", starting_with(folded), False)
 
 
+def compile_in_text(field: str, value: str, *, at_end: bool) -> Filter:
+    """Return the filter for texts that contain ``value``, or end with it; it looks at all keys."""
+    folded = fold(unescape(value))
+    if not folded or len(folded) > _TEXT_KEPT:
+        raise invalid_value("A text", value, f"between one and {_TEXT_KEPT} characters")
+    return {f"{field}{TEXTS}": {"$regex": regex_text(folded) + ("$" if at_end else "")}}
+
+
 def compile_of_type(field: str, value: str) -> Filter:
     """Return the filter for an identifier, ``system|code|value``: all three must be there."""
     parts = [unescape(part) for part in split(value, "|")]
@@ -190,6 +202,7 @@ def compile_token(
     *,
     single: bool = False,
     folds: bool = False,
+    bare: bool = False,
     implied: Implied | None = None,
 ) -> Filter:
     """Return the filter for one token value against the keys at ``field``.
@@ -203,11 +216,17 @@ def compile_token(
     ``system|``       any code of that system
     ================  ==============================================
 
-    ``folds`` says that strings are among the elements, ``implied`` which system the codes have.
+    ``folds`` says that strings are among the elements, ``bare`` that none of them has a system,
+    ``implied`` which system the codes have.
 
-    Raises ``value`` for more than one bar, and for no code and no system.
+    Raises ``value`` for more than one bar, for no code and no system, and for the system of what
+    has none.
     """
     parts = [unescape(part) for part in split(value, "|")]
+    if bare and len(parts) == 2:
+        parts = [part for part in parts if part not in ("", _SPECIAL_VALUES)]
+        if len(parts) != 1 or not value.endswith(parts[0]):
+            raise invalid_value("A token", value, "a code alone: what is searched has no system")
     match parts:
         case [code] if code:
             low = shortened(code) + SEPARATOR

@@ -7,6 +7,7 @@ the size of the resource, not on the number of parameters: Observation has some 
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from fhir_server.r4.json import WrittenDecimal
@@ -35,7 +36,7 @@ _NO_KEYS: list[Any] = []
 class Tree:
     """A place in a resource, and what is done with an element found there."""
 
-    __slots__ = ("_leaves", "_members", "_positions", "_tests", "_wholes")
+    __slots__ = ("_elsewhere", "_leaves", "_members", "_positions", "_tests", "_wholes")
 
     def __init__(self) -> None:
         self._members: dict[str, Tree] = {}
@@ -43,14 +44,21 @@ class Tree:
         self._tests: dict[Step, Tree] = {}
         self._leaves: list[tuple[frozenset[type], Convert, tuple[str, ...]]] = []
         self._wholes: list[tuple[ConvertWhole, str]] = []
+        self._elsewhere: dict[Path, Tree] = {}
 
     def add(self, path: Path, convert: Convert, field: str) -> None:
         """Have ``convert`` write to ``field`` what lies at the end of ``path``."""
-        self._at(path.steps)._add_leaf(_JSON_TYPES.get(path.type, _OBJECT), convert, field)
+        self._end(path)._add_leaf(_JSON_TYPES.get(path.type, _OBJECT), convert, field)
 
     def add_whole(self, path: Path, convert: ConvertWhole, field: str) -> None:
         """The same for a ``convert`` that also looks at the whole resource."""
-        self._at(path.steps)._wholes.append((convert, field))
+        self._end(path)._wholes.append((convert, field))
+
+    def _end(self, path: Path) -> "Tree":
+        """Return the tree of what lies at the end of ``path``."""
+        if _is_walkable(path.steps):
+            return self._at(path.steps)
+        return self._elsewhere.setdefault(path, Tree())
 
     def _add_leaf(self, kinds: frozenset[type], convert: Convert, field: str) -> None:
         for at, (other_kinds, other, fields) in enumerate(self._leaves):
@@ -91,8 +99,15 @@ class Tree:
                 below.walk(passed, resource, found)
             elif passed:
                 below.walk(element, resource, found)
+        if self._elsewhere:
+            self._walk_elsewhere(element, resource, found)
         if kind is dict and self._members:
             self._walk_members(element, resource, found)
+
+    def _walk_elsewhere(self, element: Any, resource: Any, found: Found) -> None:
+        for path, end in self._elsewhere.items():
+            for value in path.values(element, resource):
+                end.walk(value, resource, found)
 
     def _walk_members(self, element: dict[str, Any], resource: Any, found: Found) -> None:
         members = self._members
@@ -107,3 +122,18 @@ class Tree:
             for position, tree in below._positions.items():
                 for item in items[position : position + 1]:
                     tree.walk(item, resource, found)
+
+
+def _is_walkable(steps: Sequence[Step]) -> bool:
+    """Whether a walk from element to element meets what ``steps`` mean.
+
+    ``name.given[0]`` is the first of all given names, not of each name: a position that stands
+    behind a list, or behind a test, is picked from everything before it.
+    """
+    many = False
+    for before, step in pairwise((Step(""), *steps)):
+        if step.position is None:
+            many = many or (before.many and before.position is None)
+        elif many or not before.name:
+            return False
+    return True

@@ -17,7 +17,7 @@ from typing import Any
 
 from fhir_server.outcome import invalid_value
 from fhir_server.search.escape import unescape
-from fhir_server.search.keys import Filter, on_element, shortened, starting_with
+from fhir_server.search.keys import Filter, on_element, regex_text, shortened, starting_with
 
 MODIFIERS = ("above", "below")
 # A prefix that :func:`shortened` cuts off would not be found by its beginning.
@@ -59,3 +59,11 @@ def compile_uri(field: str, value: str, modifier: str = "", *, single: bool = Fa
     if modifier == "above":
         return {field: {"$in": [uri[:end] for end in range(1, len(uri) + 1)]}}
     return on_element(field, starting_with(uri), single)
+
+
+def compile_in_uri(field: str, value: str, *, at_end: bool) -> Filter:
+    """Return the filter for uris that contain ``value``, or end with it; it looks at all keys."""
+    uri = unescape(value)
+    if not uri or len(uri) > PREFIX_MAX:
+        raise invalid_value("A uri", value, f"between one and {PREFIX_MAX} characters")
+    return {field: {"$regex": regex_text(uri) + ("$" if at_end else "")}}

@@ -7,7 +7,8 @@ from fhir_server.r4.ucum import Units
 from fhir_server.search import date, near, number, quantity, reference, string, token, uri
 from fhir_server.search.tree import Convert
 
-FAMILY = "HumanName.family"
+NAME_PARTS = ("HumanName.family", "HumanName.given")
+"""The elements of names whose words are searched on their own."""
 BARE_SUFFIXES = ("", token.SYSTEMS, reference.VERSION)
 """The suffixes of fields that hold one value where the parameter can have one key only."""
 
@@ -43,5 +44,5 @@ class Written:
             yield reference.IDENTIFIER + token.SYSTEMS, reference.identifier_systems
         elif type == "string" and path.type == "HumanName":
             yield string.PARTS, string.name_parts
-        elif type == "string" and path.at == FAMILY:
-            yield string.PARTS, string.family_parts
+        elif type == "string" and path.at in NAME_PARTS:
+            yield string.PARTS, string.word_parts

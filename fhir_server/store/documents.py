@@ -12,6 +12,7 @@ from typing import Any
 from fhir_server.messages import Resource
 from fhir_server.outcome import too_large
 from fhir_server.r4.json import encode
+from fhir_server.search.contained import CONTAINED
 from fhir_server.search.index import Indexed
 
 Document = dict[str, Any]
@@ -105,9 +106,17 @@ def document(
         "interaction": interaction,
         "resource": resource,
         "json": json,
+        **beside(indexed),
+    }
+
+
+def beside(indexed: Indexed) -> Document:
+    """Return the fields that stand beside a resource, and are computed from it."""
+    return {
         "keys": indexed.keys,
         "compartments": list(indexed.compartments),
         "labels": list(indexed.labels),
+        **({CONTAINED: list(indexed.contained)} if indexed.contained else {}),
     }
 
 

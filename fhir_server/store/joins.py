@@ -11,13 +11,13 @@ A reference to a definition (canonical) with a version means that version, one w
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.search.chain import Join, Link, Selection
+from fhir_server.search.chain import Either, Join, Link, Part, Selection, Without
 from fhir_server.search.keys import regex_text
 from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT, Document
@@ -34,10 +34,25 @@ _NOTHING: Document = {"_id": {"$in": []}}
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter, and the stages of a pipeline that drop what the filter could not judge."""
+    """A filter and, for what it cannot judge, what is looked up beside a document (in fields called
+    ``names``) and what the document then has to meet."""
 
     filter: Document
-    stages: tuple[Document, ...] = ()
+    lookups: tuple[Document, ...] = ()
+    met: Document = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Document, ...]:
+        """The stages of a pipeline that drop what the filter could not judge."""
+        if not self.lookups:
+            return ()
+        return (*self.lookups, {"$match": self.met}, {"$unset": list(self.names)})
+
+    @property
+    def whole(self) -> Document:
+        """All that a document has to meet, once what is looked up is there."""
+        return {"$and": [self.filter, self.met]} if self.met else self.filter
 
 
 class Joins:
@@ -54,14 +69,33 @@ class Joins:
 
     async def condition(self, selection: Selection) -> Condition:
         """Return what a document of the selection's type has to meet."""
-        filters = [selection.filter] if selection.filter else []
-        stages: list[Document] = []
-        for join in selection.joins:
-            joined = await self._joined(join, selection.type)
-            stages += joined.stages
-            if joined.filter:
-                filters.append(joined.filter)
-        return Condition({"$and": [*filters, PRESENT]} if filters else PRESENT, tuple(stages))
+        return await self._all(selection, PRESENT)
+
+    async def _all(self, selection: Selection, *more: Document) -> Condition:
+        """Return what ``selection`` and ``more`` demand."""
+        parts = [await self._part(part, selection.type) for part in selection.joins]
+        filters = [
+            one for one in (selection.filter, *(part.filter for part in parts), *more) if one
+        ]
+        met = [part.met for part in parts if part.met]
+        return replace(
+            _looked_up(parts),
+            filter={"$and": filters} if len(filters) > 1 else (filters or [{}])[0],
+            met={"$and": met} if met else {},
+        )
+
+    async def _part(self, part: Part, type: str) -> Condition:
+        match part:
+            case Join():
+                return await self._joined(part, type)
+            case Without(selection):
+                inner = await self._all(selection)
+                negated: Document = {"$nor": [inner.whole]}
+                if not inner.lookups:
+                    return Condition(negated)
+                return replace(inner, filter={}, met=negated)
+            case Either(selections):
+                return _either([await self._all(one) for one in selections])
 
     async def _joined(self, join: Join, type: str) -> Condition:
         """Return what ``join`` demands of a document of ``type``."""
@@ -85,7 +119,7 @@ class Joins:
             return Condition(_NOTHING)
         if not lookups:
             return Condition(one)
-        return Condition({}, (*lookups, {"$match": one}, {"$unset": names}))
+        return Condition({}, tuple(lookups), one, tuple(names))
 
     async def _found(
         self, join: Join, inner: str, condition: Condition, type: str
@@ -94,7 +128,7 @@ class Joins:
 
         What can only be found by looking up is not looked at beforehand.
         """
-        if condition.stages:
+        if condition.lookups:
             return None
         limit = ROWS_MAX if join.reverse else IDS_MAX
         if join.link.canonical:
@@ -114,6 +148,28 @@ class Joins:
         if join.reverse:
             return _referred(join.link, type, rows)
         return referring(join.link, inner, rows)
+
+
+def _looked_up(parts: Sequence[Condition]) -> Condition:
+    """Return what all ``parts`` look up, and no demand yet."""
+    lookups = tuple(stage for part in parts for stage in part.lookups)
+    return Condition({}, lookups, {}, tuple(name for part in parts for name in part.names))
+
+
+def _either(parts: Sequence[Condition]) -> Condition:
+    """Return the condition of meeting one of ``parts``.
+
+    Where one looks something up, the filters alone still say what cannot be found.
+    """
+    filter: Document = {"$or": [part.filter for part in parts]}
+    if not any(part.lookups for part in parts):
+        return Condition(filter)
+    narrows = all(part.filter for part in parts)
+    return replace(
+        _looked_up(parts),
+        filter=filter if narrows else {},
+        met={"$or": [part.whole for part in parts]},
+    )
 
 
 # Where a definition has its url and its version.

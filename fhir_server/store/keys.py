@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -156,15 +156,15 @@ class SearchKeys:
             {"$set": {f"types.{type}": fields}, "$inc": {"version": 1}},
         )
 
-    async def finished(self, type: str, changes: int) -> bool:
-        """Note that all resources of ``type`` have the keys of this table, since ``changes``.
+    async def finished(self, types: Iterable[str], changes: int) -> bool:
+        """Note that all resources of ``types`` have the keys of this table, since ``changes``.
 
         Return whether it is noted: not if another table was taken up somewhere meanwhile.
         """
-        fields = dict(field_digests(self.table, type))
+        fields = {f"types.{type}": dict(field_digests(self.table, type)) for type in types}
         noted = await self.database[SERVER].update_one(
             {"_id": KEYS, "changes": changes, "table": self._digest},
-            {"$set": {f"types.{type}": fields}, "$inc": {"version": 1}},
+            {"$set": fields, "$inc": {"version": 1}},
         )
         await self.refresh()
         return noted.matched_count == 1

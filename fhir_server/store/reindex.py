@@ -20,8 +20,11 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode_stored
+from fhir_server.search import parameters as pending
+from fhir_server.search.contained import CONTAINED
 from fhir_server.search.index import Indexed
 from fhir_server.store.client import Database
+from fhir_server.store.documents import Document, beside
 from fhir_server.store.keys import SERVER, SearchKeys
 
 _JOB = "reindex/"
@@ -104,11 +107,13 @@ class Reindex:
         type = await self._next()
         if type is None or not await self.keys.agreed() or not await self._is_ours():
             return False
+        if await self._nothing_stored():
+            return True
         server, name, changes = self.database[SERVER], _JOB + type, self.keys.changes
         job = await server.find_one({"_id": name}) or {}
         if job.get("changes") != changes or "ended" in job:
-            job = await self._begun(type)
-        last, count = await self._portion(type, job["after"], job["until"])
+            job = {**job, **await self._begun(type)}
+        last, count = await self._portion(type, job)
         done = job["done"] + count
         if last is not None:
             progress = {"changes": changes, "after": last, "done": done}
@@ -116,7 +121,7 @@ class Reindex:
             await server.update_one(
                 {"_id": name}, {"$set": progress, "$unset": {"ended": ""}}, upsert=True
             )
-        elif await self.keys.finished(type, changes):
+        elif await self.keys.finished([type], changes):
             await server.update_one(
                 {"_id": name},
                 [{"$set": {"done": done, "total": done, "ended": "$$NOW"}}, {"$unset": ["asked"]}],
@@ -126,14 +131,22 @@ class Reindex:
         return True
 
     async def _next(self) -> str | None:
-        """Return the type that is to be indexed next: what cannot be asked for goes first."""
-        pending = self.keys.pending()
-        if pending:
-            return min(pending)
+        """Return the type that is to be indexed next.
+
+        First what cannot be asked for by itself, then by what is contained, then what was asked.
+        """
+        if found := self.keys.pending():
+            return min(found, key=lambda type: (found[type] == (pending.CONTAINED,), type))
         asked = await self.database[SERVER].find_one(
             {"_id": {"$regex": f"^{_JOB}"}, "asked": True}, sort=[("_id", 1)]
         )
         return asked["_id"].removeprefix(_JOB) if asked else None
+
+    async def _nothing_stored(self) -> bool:
+        """Note at once what nothing is stored of. Return whether there was any such type."""
+        stored = await self.database.list_collection_names()
+        empty = self.keys.pending().keys() - set(stored)
+        return bool(empty) and await self.keys.finished(sorted(empty), self.keys.changes)
 
     async def _is_ours(self) -> bool:
         """Take the lease, or keep it: two processes would do everything twice."""
@@ -158,13 +171,13 @@ class Reindex:
         total = await collection.estimated_document_count()
         return {"after": "", "until": last["_id"] if last else "", "done": 0, "total": total}
 
-    async def _portion(self, type: str, after: str, until: str) -> tuple[str | None, int]:
-        """Index the resources that follow the id ``after``; return the last id, and how many."""
+    async def _portion(self, type: str, job: Document) -> tuple[str | None, int]:
+        """Index the next resources of ``job``; return the last id, and how many there were."""
         collection = self.database[type]
-        cursor = collection.find(
-            {"_id": {"$gt": after, "$lte": until}},
-            projection={"json": 1, "version": 1, "deleted": 1},
-        )
+        wanted: Document = {"_id": {"$gt": job["after"], "$lte": job["until"]}}
+        if self.keys.table.pending(type) == {pending.CONTAINED} and not job.get("asked"):
+            wanted[CONTAINED] = {"$exists": True}  # the others contain nothing, whatever is added
+        cursor = collection.find(wanted, projection={"json": 1, "version": 1, "deleted": 1})
         rows = await cursor.sort("_id", 1).limit(_PORTION).to_list()
         present = [row for row in rows if not row.get("deleted")]
         updates = [self._update(row) for row in present]
@@ -173,14 +186,10 @@ class Reindex:
         return (rows[-1]["_id"] if rows else None), len(present)
 
     def _update(self, row: dict[str, Any]) -> UpdateOne:
-        indexed = self.index(decode_stored(row["json"]))
-        beside = {
-            "keys": indexed.keys,
-            "compartments": list(indexed.compartments),
-            "labels": list(indexed.labels),
-        }
+        fields = beside(self.index(decode_stored(row["json"])))
+        change = {"$set": fields} | ({} if CONTAINED in fields else {"$unset": {CONTAINED: ""}})
         # A version that came meanwhile has its keys already.
-        return UpdateOne({"_id": row["_id"], "version": row["version"]}, {"$set": beside})
+        return UpdateOne({"_id": row["_id"], "version": row["version"]}, change)
 
 
 def _job(type: str, known: dict[str, Any], pending: tuple[str, ...]) -> Job:

@@ -11,11 +11,14 @@ from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
+from fhir_server.search.wanted import Kin
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
+from fhir_server.store.contained import contained_ids, own_ids
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
@@ -25,6 +28,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
+from fhir_server.store.kin import kin
 from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
@@ -110,6 +114,24 @@ class ResourceStore:
             types = await self.indexes.existing() if linked else ()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
             return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
+
+    async def contained_ids(
+        self, place: tuple[str, Sequence[str]], type: str, filter: Filter
+    ) -> dict[str, list[str]]:
+        """Return, by container, the ids of those resources of ``type`` in the containers at
+        ``place`` (their type and ids) that meet ``filter``."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await contained_ids(self.database, self.session, place, type, filter)
+
+    async def own_ids(self, place: tuple[str, Sequence[str]], filter: Filter) -> set[str]:
+        """Return the ids of those resources at ``place`` that themselves meet ``filter``."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await own_ids(self.database, self.session, place, filter)
+
+    async def kin(self, wanted: Kin) -> list[str]:
+        """Return the ids of what lies above or below a resource, its own first."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await kin(self.database, self.session, wanted)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

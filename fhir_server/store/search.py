@@ -137,7 +137,7 @@ async def count_types(
 async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
     if plan.total == "none":
         return None
-    if plan.total == "estimate" and not plan.filter and source.session is None:
+    if plan.total == "estimate" and not (plan.filter or plan.joins) and source.session is None:
         return int(await source.collection.estimated_document_count())
     if not source.stages:
         return int(await source.collection.count_documents(filter, session=source.session))

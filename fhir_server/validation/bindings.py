@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from fhir_server.outcome import Issue, nearest, shown
-from fhir_server.r4.definitions import Code
+from fhir_server.r4.expansion import Code
 from fhir_server.validation.shapes import Member
 
 _LISTED_MAX = 12

@@ -9,7 +9,8 @@ of the hot path and the walker that explains, see the same shapes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fhir_server.r4.definitions import Code, Definitions, Element, ElementType
+from fhir_server.r4.definitions import Definitions, Element, ElementType
+from fhir_server.r4.expansion import Code
 
 _BACKBONES = ("BackboneElement", "Element")
 # Types without a definition of elements that could be walked.

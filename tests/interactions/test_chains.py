@@ -104,6 +104,24 @@ CASES = {
     "Questionnaire?_has:QuestionnaireResponse:questionnaire:_id=r1": "q1",
     "Questionnaire?_has:QuestionnaireResponse:questionnaire:_id=r0": "q1 q2",
     "Questionnaire?_has:QuestionnaireResponse:questionnaire:_id=r1,r2": "q1 q2",
+    "Observation?_filter=subject.name co hme": "a1 a2",
+    "Observation?_filter=subject:Patient.name eq ahmed and code eq hr": "a2",
+    "Observation?_filter=subject:Device.device-name sw ah or code eq glu": "c1 d1",
+    "Observation?_filter=not (subject:Patient.name eq ahmed)": "b1 c1 d1 x1 y1",
+    "Observation?_filter=code eq bp and not (patient.name eq ahmed)": "b1 x1 y1",
+    "Observation?_filter=(patient.name eq ahmed or patient.name eq begum) and code eq bp": "a1 b1",
+    "Observation?_filter=not (patient.name eq ahmed or not (code eq bp))": "b1 x1 y1",
+    "Observation?_filter=patient.organization.name eq north": "a1 a2",
+    "Observation?_filter=patient[gender eq male].name eq ahmed": "a1 a2",
+    "Observation?_filter=patient[gender eq female].name eq ahmed": "",
+    "Observation?_filter=patient[organization.name eq south].gender pr true": "b1",
+    "Observation?_filter=has-member[code eq bp].patient.name eq ahmed": "b1",
+    "Observation?_filter=patient.name pr false": "c1",
+    "Observation?_filter=patient.name eq ahmed&code=hr": "a2",
+    "Observation?_filter=patient.name eq ahmed&patient.gender=female": "",
+    "Observation?_filter=not (encounter.status eq finished) and code eq hr": "a2",
+    "QuestionnaireResponse?_filter=questionnaire.title eq first": "r0 r1",
+    "QuestionnaireResponse?_filter=not (questionnaire.title eq first)": "r2",
     "Encounter?patient.name=ahmed": "",
     "Observation?encounter.status=finished": "",
 }
@@ -141,3 +159,30 @@ async def test_chains_find_what_they_say(filled: Fhir) -> None:
         answer = json_of(await filled(_request(search, ("_count", "1"))))
         assert [one["resource"]["id"] for one in answer.get("entry", [])] == ids.split()[:1]
         assert any(link["relation"] == "next" for link in answer["link"]) == (len(ids.split()) > 1)
+
+
+LEAVES = (
+    "code eq bp",
+    "patient.name eq ahmed",
+    "patient[gender eq female].organization.name eq south",
+    "not (subject:Device.device-name eq ahmed)",
+    "(patient._id eq c or has-member.code eq bp)",
+)
+
+
+async def test_filters_are_sets(filled: Fhir) -> None:
+    """``and`` is what both find, ``or`` what either finds, ``not`` the rest, however they mix."""
+
+    async def found(text: str) -> set[str]:
+        answer = json_of(await filled(_request(f"Observation?_filter={text}")))
+        return {one["resource"]["id"] for one in answer.get("entry", [])}
+
+    every = await found("_id pr true")
+    alone = {leaf: await found(leaf) for leaf in LEAVES}
+    assert all(0 < len(some) < len(every) for some in alone.values()), alone
+    for left in LEAVES:
+        assert await found(f"not ({left})") == every - alone[left]
+        for right in LEAVES:
+            assert await found(f"{left} and {right}") == alone[left] & alone[right]
+            assert await found(f"{left} or {right}") == alone[left] | alone[right]
+            assert await found(f"not ({left} or not ({right}))") == alone[right] - alone[left]

@@ -79,13 +79,23 @@ async def test_what_is_found(filled: Fhir) -> None:
         assert ids == expected, (type, parameters)
 
 
-@pytest.mark.parametrize("value", ["$current-problems", "a b", "Patient/1", "{}"])
-async def test_lists_that_are_refused(fhir: Fhir, value: str) -> None:
-    """Functional lists and what is no id of a List are refused with a sentence."""
+REFUSED_LISTS = {
+    "$current-problems": "a list of Condition, not of Patient",
+    "$current-problem": "Did you mean $current-problems",
+    "a b": "the id of a List",
+    "Patient/1": "the id of a List",
+    "{}": "the id of a List",
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), REFUSED_LISTS.items(), ids=REFUSED_LISTS)
+async def test_lists_that_are_refused(fhir: Fhir, value: str, expected: str) -> None:
+    """Functional lists of another type and what is no id of a List are refused with a sentence."""
     parameters = (("_list", value),)
     answer = await fhir(Request("search-type", "Patient", parameters=parameters))
 
     assert answer.status == 400
+    assert expected in json_of(answer)["issue"][0]["diagnostics"]
 
 
 async def test_lists_in_conditions(fhir: Fhir) -> None:

@@ -84,6 +84,47 @@ def test_values_of_a_patient(text: str, expected: list[tuple[str, Any]]) -> None
     assert values(text, PATIENT) == expected
 
 
+RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
+ASSERTED = "http://hl7.org/fhir/StructureDefinition/condition-assertedDate"
+EXTENDED: dict[str, Any] = {
+    "resourceType": "Patient",
+    "extension": [
+        {
+            "url": RACE,
+            "extension": [
+                {"url": "ombCategory", "valueCoding": {"system": "urn:oid:1", "code": "2106-3"}},
+                {"url": "detailed", "valueCoding": {"code": "1010-8"}},
+                {"url": "text", "valueString": "White"},
+            ],
+        },
+        {"url": ASSERTED, "valueDateTime": "2020-05-05"},
+        {"url": "http://use", "valuePeriod": {"start": "2021", "end": "2022"}},
+    ],
+}
+# Expressions of search parameters that US Core 5 and JP Core define, and forms beside them.
+EXTENSION_CASES: dict[str, list[tuple[str, Any]]] = {
+    f"Patient.extension.where(url = '{RACE}').extension.value.code": [
+        ("code", "2106-3"),
+        ("code", "1010-8"),
+    ],
+    f"Patient.extension.where(url = '{RACE}').extension.where(url = 'detailed').value.code": [
+        ("code", "1010-8")
+    ],
+    f"Patient.extension.where(url = '{RACE}').extension.where(url = 'text').valueString": [
+        ("string", "White")
+    ],
+    f"Patient.extension.where(url = '{ASSERTED}').valueDateTime": [("dateTime", "2020-05-05")],
+    "Patient.extension('http://use').valuePeriod.start": [("dateTime", "2021")],
+    "Patient.extension('http://use').value.start": [("dateTime", "2021")],
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), EXTENSION_CASES.items(), ids=range(6))
+def test_values_of_extensions(text: str, expected: list[tuple[str, Any]]) -> None:
+    """What one of the forms of a value has is asked of those, and one form can be named."""
+    assert values(text, EXTENDED) == expected
+
+
 def test_resolve_looks_at_the_text_and_at_what_is_contained() -> None:
     """The type of a target is known from its text, its type element, or what is contained."""
     found = values("Patient.link.other.where(resolve() is Patient)", PATIENT)
@@ -133,6 +174,7 @@ UNSUPPORTED = (
     *("Patient.", "Patient.name.", "Patient.name[", "Patient.name[x]", "(Patient.name", "Patient)"),
     *("Patient.nothing", "Nothing.name", "Patient.name.where(x", "Patient.name.all(use='x')"),
     *("Patient.name + 1", "Patient.name.where()", "'", "Patient.name.where(use ~ 'x')", ""),
+    *("Patient.extension.valueNothing", "Patient.extension.value.nothing"),
     *("%other.name", "Patient.name.extension(url)", "(" * 60 + "Patient" + ")" * 60),
 )
 

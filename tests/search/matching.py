@@ -11,8 +11,9 @@ from typing import Any
 
 from fhir_server.search.index import index
 from fhir_server.search.parameters import ParameterTable
-from fhir_server.search.parse import parse
+from fhir_server.search.parse import Given, parse
 from fhir_server.search.plan import plan
+from fhir_server.search.wanted import Kin, Wanted
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -31,8 +32,15 @@ def document(resource: dict[str, Any], table: ParameterTable) -> dict[str, Any]:
 
 
 def found_by(table: ParameterTable, resource: dict[str, Any], *parameters: tuple[str, str]) -> bool:
-    """Return whether the search ``parameters`` finds ``resource``."""
-    query = parse(resource["resourceType"], parameters, table, count_default=10, now=NOW)
+    """Return whether the search ``parameters`` finds ``resource`` where nothing else is stored."""
+    known: dict[Wanted, Any] = {}
+    while True:
+        query = parse(
+            resource["resourceType"], parameters, table, count_default=10, given=Given(NOW, known)
+        )
+        if not query.wanted:
+            break
+        known |= {one: [one.id] if isinstance(one, Kin) else None for one in query.wanted}
     return matches(plan(query, table).filter, document(resource, table))
 
 

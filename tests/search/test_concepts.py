@@ -89,10 +89,10 @@ def test_modifiers(
 
 REFUSED = [
     ("Condition", "code:in", f"{SETS}mimetypes", "cannot be expanded"),
-    ("Condition", "code:in", "http://no.such/set", "is not known"),
-    ("Condition", "code:in", f"{SETS}condition-ver-status|9", "is not known"),
-    ("Condition", "code:in", "ValueSet/$where", "is not known"),
-    ("Condition", "code:in", "{}", "is not known"),
+    ("Condition", "code:in", "http://no.such/set", "is not here"),
+    ("Condition", "code:in", f"{SETS}condition-ver-status|9", "is not here"),
+    ("Condition", "code:in", "ValueSet/$where", "is not here"),
+    ("Condition", "code:in", "{}", "is not here"),
     ("Condition", "code:below", "http://snomed.info/sct|1", "is not known whole"),
     ("Condition", "code:below", "69896004", "system|code"),
     ("Condition", "code:above", f"{VERIFICATION}|nonsense", "a code of"),
@@ -103,7 +103,8 @@ REFUSED = [
     ("Patient", "identifier:of-type", "MR|446053", "system|code|value"),
     ("Patient", "identifier:of-type", "|MR|446053", "system|code|value"),
     ("Patient", "identifier:text", "x" * 300, "characters"),
-    ("Location", "partof:below", "Location/1", "has no modifier"),
+    ("Location", "partof:below", "Patient/1", "the id of a Location"),
+    ("Observation", "patient:below", "Patient/1", "has no modifier"),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from fhir_server.artifacts import artifacts_root
 from fhir_server.r4.definitions import Definitions, SearchParameter, load_definitions
 from fhir_server.search.parameters import ParameterTable, parameter_table
+from tests.search.matching import found_by
 
 
 def test_every_definition_with_an_expression_is_served(table: ParameterTable) -> None:
@@ -91,3 +92,54 @@ def test_what_cannot_be_served_stops_the_start(type: str, expression: str) -> No
 
     with pytest.raises(ValueError, match="http://x/SearchParameter/bad"):
         parameter_table(definitions_with(bad))
+
+
+CORE = "http://hl7.org/fhir/us/core/"
+RACE = f"{CORE}StructureDefinition/us-core-race"
+OMB = "urn:oid:2.16.840.1.113883.6.238"
+US_CORE = {
+    "race": ("token", f"Patient.extension.where(url = '{RACE}').extension.value.code"),
+    "race-text": (
+        "string",
+        f"Patient.extension.where(url = '{RACE}').extension.where(url = 'text').valueString",
+    ),
+    "asserted": ("date", "Patient.extension.where(url = 'http://asserted').valueDateTime"),
+}
+RACES = {
+    ("race", "2106-3"): True,
+    ("race", f"{OMB}|2106-3"): True,
+    ("race", f"{OMB}|"): True,
+    ("race", "http://other|2106-3"): False,
+    ("race", "2106-4"): False,
+    ("race:missing", "false"): True,
+    ("race-text", "whi"): True,
+    ("race-text", "2106"): False,
+    ("asserted", "2020-05"): True,
+    ("asserted", "2021"): False,
+}
+
+
+@pytest.mark.parametrize(("parameter", "expected"), RACES.items(), ids=map(str, RACES))
+def test_parameters_of_us_core(
+    table: ParameterTable, parameter: tuple[str, str], expected: bool
+) -> None:
+    """What a profile reads from extensions is found by code, by system, by text and by date."""
+    added = tuple(
+        SearchParameter(f"{CORE}{code}", code, type, ("Patient",), text)
+        for code, (type, text) in US_CORE.items()
+    )
+    definitions = table.definitions
+    known = replace(definitions, search_parameters=(*definitions.search_parameters, *added))
+    parts = [
+        {"url": "ombCategory", "valueCoding": {"system": OMB, "code": "2106-3"}},
+        {"url": "text", "valueString": "White"},
+    ]
+    patient = {
+        "resourceType": "Patient",
+        "extension": [
+            {"url": RACE, "extension": parts},
+            {"url": "http://asserted", "valueDateTime": "2020-05-05"},
+        ],
+    }
+
+    assert found_by(parameter_table(known), patient, parameter) is expected

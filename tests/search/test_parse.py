@@ -13,7 +13,7 @@ from fhir_server.search.parse import NOT_SERVED, Limits, SearchQuery, parse
 from tests.search.matching import found_by
 
 LIMITS = Limits(
-    parameters_max=4, values_max=3, value_characters_max=20, conditions_max=300, count_max=100
+    parameters_max=4, values_max=3, value_characters_max=200, conditions_max=300, count_max=100
 )
 
 
@@ -25,7 +25,7 @@ REFUSED = {
     ("famly", "x"): ("not-supported", "Did you mean family"),
     ("family:phonetic", "x"): ("not-supported", ":exact, :contains"),
     ("gender:text", "x"): ("not-supported", ":not"),
-    ("gender:in", "http://x"): ("not-supported", "not known"),
+    ("gender:below", "male"): ("value", "system|code"),
     ("birthdate:exact", "2020"): ("not-supported", ":missing"),
     ("birthdate", "today"): ("value", "2024-02-29"),
     ("gender:missing", "yes"): ("value", "true or false"),
@@ -41,9 +41,9 @@ REFUSED = {
     ("_sort", "famly"): ("not-supported", "Did you mean family"),
     ("_sort", "_id,,family"): ("not-supported", "no search parameter"),
     ("family", "\ud800"): ("value", "UTF-8"),
-    ("family", "x" * 21): ("too-costly", "20 characters"),
+    ("family", "x" * 201): ("too-costly", "200 characters"),
     ("gender", "a,b,c,d"): ("too-costly", "3 alternatives"),
-    ("general-practitioner", "a,b,c"): ("too-costly", "300 conditions"),
+    ("_filter", " or ".join(["name co a"] * 8)): ("too-costly", "300 conditions"),
 }
 
 
@@ -58,6 +58,16 @@ def test_refusals(
     issue = caught.value.issues[0]
     assert issue.code == expected[0]
     assert expected[1] in issue.diagnostics
+
+
+def test_what_costs_more_counts_more(table: ParameterTable) -> None:
+    """Five hundred bare ids, of any type, are one search; as many patterns are one as well."""
+    ids = ",".join(map(str, range(500)))
+
+    for name in ("general-practitioner", "name:contains"):
+        assert parse("Patient", [(name, ids)], table, count_default=1).filters
+        with pytest.raises(FhirError, match="20,000 conditions"):
+            parse("Patient", [(name, ids), (name, f"x{ids[1:]}")], table, count_default=1)
 
 
 @pytest.mark.parametrize("name", NOT_SERVED)

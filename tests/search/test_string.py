@@ -17,7 +17,9 @@ FOLDS = {
     "MU\u0308LLER": "muller",
     "Ångström": "angstrom",
     "Straße": "strasse",
-    "O'Brien-Smith": "obriensmith",
+    "O'Brien-Smith": "obrien smith",
+    "Stratford\u2010upon\u2013Avon": "stratford upon avon",
+    "-a -- b-": "a b",
     "  two \t words\n": "two words",
     "Ελλάς": "ελλασ",
     "Андрей": "андреи",  # its breve is a mark like any other
@@ -100,6 +102,31 @@ def test_either_part_of_a_family_name_finds_it(table: ParameterTable) -> None:
             assert found_by(table, patient, (code, text))
         assert not found_by(table, patient, (code, "reno"))
         assert not found_by(table, patient, (f"{code}:exact", "Quinones"))
+
+
+HYPHENS = {
+    "anne-marie": True,
+    "anne marie": True,
+    "annemarie": True,
+    "ANNE": True,
+    "marie": True,
+    "mar": True,
+    "nne": False,
+    "rie": False,
+    "marie anne": False,
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), HYPHENS.items(), ids=HYPHENS)
+def test_a_hyphen_stands_between_words(table: ParameterTable, text: str, expected: bool) -> None:
+    """A name with a hyphen is found by it, by a space, by neither, and by either word."""
+    given = {"resourceType": "Patient", "name": [{"given": ["Eve", "Anne-Marie"]}]}
+    family = {"resourceType": "Patient", "name": [{"family": "Anne\u2010Marie"}]}
+
+    for patient, codes in ((given, ("given", "name")), (family, ("family", "name"))):
+        for code in codes:
+            assert found_by(table, patient, (code, text)) is expected
+            assert not found_by(table, patient, (f"{code}:exact", "Marie"))
 
 
 def test_an_address_is_searched_in_its_texts_only(table: ParameterTable) -> None:

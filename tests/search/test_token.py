@@ -105,6 +105,30 @@ def test_booleans_and_contacts(table: ParameterTable) -> None:
     assert found_by(table, patient, ("telecom", "555"), ("email", "a@b"), ("phone", "555"))
     assert not found_by(table, patient, ("email", "555"))
     assert not found_by(table, patient, ("active", "false"))
+    assert found_by(table, patient, ("telecom", "phone|555"), ("telecom", "email|a@b"))
+    assert found_by(table, patient, ("telecom", "phone|"))
+    assert not found_by(table, patient, ("telecom", "email|555"))
+    assert not found_by(table, patient, ("telecom", "fax|"))
+    assert not found_by(table, patient, ("telecom", "|555"))
+    values = "http://terminology.hl7.org/CodeSystem/special-values"
+    assert found_by(table, patient, ("active", f"{values}|true"), ("active", "|true"))
+
+
+@pytest.mark.parametrize(
+    ("type", "code", "value"),
+    [
+        ("Patient", "active", "http://x|true"),
+        ("Patient", "active", "true|"),
+        ("Patient", "deceased", "true|http://terminology.hl7.org/CodeSystem/special-values"),
+        ("Library", "version", "http://x|1"),
+    ],
+)
+def test_a_system_of_what_has_none_is_refused(
+    table: ParameterTable, type: str, code: str, value: str
+) -> None:
+    """Nothing could be found by it: that is a mistake, and no empty answer."""
+    with pytest.raises(FhirError, match="has no system"):
+        found_by(table, {"resourceType": type}, (code, value))
 
 
 @pytest.mark.parametrize("value", ["a|b|c", "|", "", r"a\b"])
