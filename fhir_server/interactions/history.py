@@ -7,7 +7,7 @@ links that lead on, and is ours.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
+from fhir_server.interactions.links import Neighbours, page_links
 from fhir_server.interactions.parameters import count_of, known_only, subset_of, value_of
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import not_found
@@ -48,8 +48,9 @@ async def history(request: Request, context: Context) -> Response:
         )
         for version in page.entries
     ]
+    others = Neighbours(((CURSOR, after),) if after else ())
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
-    links = page_links(request.base_url, place, (*understood, *request.format), after)
+    links = page_links(request.base_url, place, (*understood, *request.format), others)
     return Response(200, bundle("history", entries, links=links, total=page.total))
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
+from fhir_server.interactions.links import Neighbours, page_links
 from fhir_server.interactions.parameters import Subset, value_of
 from fhir_server.interactions.search_type import match_entry, search_query
 from fhir_server.messages import Request, Response
@@ -19,7 +19,7 @@ from fhir_server.outcome import FhirError, Issue, nearest, operation_outcome, sh
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
 from fhir_server.search.chain import HAS
-from fhir_server.search.page import cursor, digest, values_of
+from fhir_server.search.page import Edge, cursor, digest, values_of
 from fhir_server.search.parse import CURSOR, SearchQuery
 from fhir_server.search.plan import Plan, plan
 from fhir_server.store.search import Page
@@ -57,12 +57,13 @@ async def search_types(
     first = _from(plans, values_of(start, subject, context.page_key) if start else ())
     counted = [one for one in plans if one.total == "accurate"]
     page = await context.store.search_types(first, counted)
-    after = cursor(page.after, subject, context.page_key) if page.after else ""
+    after = cursor(page.after.key, subject, context.page_key) if page.after else ""
+    others = Neighbours(((CURSOR, after),) if after else ())
     here = (*understood, *(((CURSOR, start),) if start else ()))
     total = page.total
     if total is None and not start and not page.after:
         total = len(page.entries)
-    links = page_links(request.base_url, place, (*here, *request.format), after)
+    links = page_links(request.base_url, place, (*here, *request.format), others)
     entries = _entries(page, known, plans, request, context)
     return Response(200, bundle("searchset", entries, links=links, total=total))
 
@@ -119,5 +120,5 @@ def _from(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
     type, *inside = key
     rest = [one for one in plans if one.type >= type]
     if inside and rest and rest[0].type == type:
-        rest[0] = replace(rest[0], after=tuple(inside))
+        rest[0] = replace(rest[0], after=Edge(tuple(inside)))
     return rest

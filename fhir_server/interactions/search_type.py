@@ -10,13 +10,13 @@ with the rest of it, and then on to the next matches.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
+from fhir_server.interactions.links import Neighbours, page_links
 from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import decode, encode
-from fhir_server.search.page import cursor
+from fhir_server.search.page import AFTER, UNTIL, Edge, cursor
 from fhir_server.search.parse import CURSOR, REST, Limits, SearchQuery, parse
 from fhir_server.search.plan import Lists, Plan, plan, rest_subject, with_lists
 from fhir_server.store.documents import Stored
@@ -40,25 +40,39 @@ async def search_one(request: Request, type: str, context: Context, within: str 
     wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
     place = f"{within}/{type}" if within else type
-    understood, after, rest = _following(query, wanted, page, context)
-    links = page_links(request.base_url, place, (*understood, *request.format), after, rest)
+    here = tuple(
+        (name, text) for name, text in ((CURSOR, query.cursor), (REST, query.rest)) if text
+    )
+    understood = (*query.understood, *here, *request.format)
+    others = neighbours(page, wanted.subject, context.page_key, is_rest=wanted.rest is not None)
+    links = page_links(request.base_url, place, understood, others)
     entries = _entries(query, wanted, page, request, context)
     return Response(200, bundle("searchset", entries, links=links, total=page.total))
 
 
-def _following(
-    query: SearchQuery, wanted: Plan, page: Page, context: Context
-) -> tuple[Parameters, str, str]:
-    """Return the parameters of this page, the cursor of the next, and that of what still belongs
-    to this one."""
+def neighbours(page: Page, subject: str, page_key: bytes, *, is_rest: bool) -> Neighbours:
+    """Return the pages beside ``page``.
+
+    Behind it comes the rest of what it includes, if there is more of it, and then the next matches.
+    ``is_rest`` says that the page has such a rest itself: before it is the page it is the rest of.
+    """
+
+    def link(direction: str, edge: Edge | None) -> Parameters:
+        if edge is None:
+            return ()
+        return ((CURSOR, cursor((direction, *edge.key), subject, page_key)),)
+
     place = page.included.after
-    after = cursor(page.after, wanted.subject, context.page_key) if page.after else ""
-    rest = (*place, *(page.after or ())) if place else ()
-    here = tuple(
-        (name, text) for name, text in ((CURSOR, query.cursor), (REST, query.rest)) if text
-    )
-    more = cursor(rest, rest_subject(wanted.subject), context.page_key) if rest else ""
-    return (*query.understood, *here), after, more
+    here = link(AFTER, page.before)
+    if place:
+        until = page.after.key if page.after else ()
+        rest = cursor((*place, *until), rest_subject(subject), page_key)
+        next = (*here, (REST, rest))
+    else:
+        next = link(AFTER, page.after)
+    if is_rest:
+        return Neighbours(next, here)
+    return Neighbours(next, link(UNTIL, page.before) or None)
 
 
 def _entries(

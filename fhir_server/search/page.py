@@ -10,6 +10,7 @@ that was shown last, so a link is as private as the page it came with.
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -29,6 +30,23 @@ _READERS: dict[str, Any] = {
     "n": Decimal,
     "d": datetime.fromisoformat,
 }
+
+
+AFTER, UNTIL = "after", "until"
+"""Which rows a link of a search leads to: the next behind a place, or the last up to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A place between two rows in the order of a search.
+
+    It is behind the row with ``key``, or, without ``behind``, before it; whether there is such a
+    row does not matter. ``key`` has one value for each sort key (``None`` for a missing one), then
+    the id.
+    """
+
+    key: tuple[Any, ...]
+    behind: bool = True
 
 
 def digest(type: str, understood: Sequence[tuple[str, str]]) -> str:
@@ -53,14 +71,14 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
     Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
     """
     if not key or len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
-        raise _foreign()
+        raise foreign_link()
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
-        raise _foreign() from error
+        raise foreign_link() from error
     mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(written, subject, key)):
-        raise _foreign()
+        raise foreign_link()
     return tuple(
         _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
     )
@@ -85,7 +103,8 @@ def _written(value: Any) -> tuple[str, Any]:
     return "n", str(value)
 
 
-def _foreign() -> FhirError:
+def foreign_link() -> FhirError:
+    """Return the refusal of a page link that was not made here, or not for this search."""
     return FhirError(
         Issue(
             "value",

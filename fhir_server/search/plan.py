@@ -12,7 +12,7 @@ from fhir_server.r4.references import target
 from fhir_server.search.chain import Join, Selection
 from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
-from fhir_server.search.page import digest, values_of
+from fhir_server.search.page import UNTIL, Edge, digest, foreign_link, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
 from fhir_server.search.sort import SortKey, sort_keys
@@ -27,10 +27,10 @@ class Plan:
 
     ``filter`` is without the conditions for deleted documents and for the page. ``sort`` is
     without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
-    ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
-    then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
-    resources, to be met as well. ``includes`` are what comes along; ``rest`` says that only the
-    rest of it is wanted, from that place on, of a page that ends at ``until``.
+    ``after`` is where the page begins, ``until`` where it ends at the latest; ``backward`` says
+    that the last rows up to there are wanted, not the first. ``subject`` is what page links are
+    bound to. ``joins`` are conditions on linked resources, to be met as well. ``includes`` are what
+    comes along; ``rest`` says that only the rest of it is wanted, from that place on.
     """
 
     type: str
@@ -40,12 +40,13 @@ class Plan:
     total: str
     summary: str
     elements: tuple[str, ...]
-    after: tuple[Any, ...] | None
+    after: Edge | None
     subject: str
     joins: tuple[Join, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: Place | None = None
-    until: tuple[Any, ...] | None = None
+    until: Edge | None = None
+    backward: bool = False
 
     @property
     def selection(self) -> Selection:
@@ -66,8 +67,13 @@ def plan(
     if query.lists:
         raise FhirError(Issue("not-supported", "_list cannot be asked in this place."), status=400)
     subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
-    after = values_of(query.cursor, subject, page_key) if query.cursor else None
-    rest, until = _rest(query.rest, rest_subject(subject), page_key)
+    after, until = edges(query.cursor, subject, page_key)
+    backward = until is not None
+    rest: Place | None = None
+    if query.rest:
+        if backward:  # such a link is not ours: the rest is told from where its page begins
+            raise foreign_link()
+        rest, until = _rest(query.rest, rest_subject(subject), page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
@@ -83,7 +89,20 @@ def plan(
         includes=query.includes,
         rest=rest,
         until=until,
+        backward=backward,
     )
+
+
+def edges(text: str, subject: str, page_key: bytes) -> tuple[Edge | None, Edge | None]:
+    """Return where a page begins, and where it ends, by the ``text`` of a page link, if any.
+
+    Only one of them is given: a link leads to what comes behind a place, or up to it.
+    """
+    if not text:
+        return None, None
+    direction, *key = values_of(text, subject, page_key)
+    edge = Edge(tuple(key))
+    return (None, edge) if direction == UNTIL else (edge, None)
 
 
 def in_compartment(compartment: str) -> Filter:
@@ -99,12 +118,10 @@ def rest_subject(subject: str) -> str:
     return f"{subject} includes"
 
 
-def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place | None, tuple[Any, ...] | None]:
+def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place, Edge | None]:
     """Return the place and the end of the page in a link to the rest of its includes."""
-    if not text:
-        return None, None
     round, type, id, *until = values_of(text, subject, page_key)
-    return (int(round), type, id), tuple(until) or None
+    return (int(round), type, id), Edge(tuple(until)) if until else None
 
 
 def _all(filters: tuple[Filter, ...]) -> Filter:

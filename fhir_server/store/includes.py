@@ -134,7 +134,7 @@ class Gathering:
         left = self.bytes_max - sum(len(row["json"]) for _, row in self._shown)
         rows, cut = await rows_within(cursor.sort("_id", 1).limit(limit), max(left, 1))
         new = [row for row in rows if row["_id"] not in seen]
-        over = cut or len(new) > room
+        over = cut is not None or len(new) > room
         if full:
             self._more = self._more or over
         else:
