@@ -50,7 +50,7 @@ async def history(request: Request, context: Context) -> Response:
     ]
     others = Neighbours(((CURSOR, after),) if after else ())
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
-    links = page_links(request.base_url, place, (*understood, *request.format), others)
+    links = page_links(request, place, understood, others)
     return Response(200, bundle("history", entries, links=links, total=page.total))
 
 

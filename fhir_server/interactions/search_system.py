@@ -63,7 +63,7 @@ async def search_types(
     total = page.total
     if total is None and not start and not page.after:
         total = len(page.entries)
-    links = page_links(request.base_url, place, (*here, *request.format), others)
+    links = page_links(request, place, here, others)
     entries = _entries(page, known, plans, request, context)
     return Response(200, bundle("searchset", entries, links=links, total=total))
 

@@ -10,7 +10,12 @@ with the rest of it, and then on to the next matches.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import Neighbours, page_links
+from fhir_server.interactions.links import (
+    Neighbours,
+    page_links,
+    said_of_links,
+    unpacked_request,
+)
 from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
@@ -34,19 +39,20 @@ async def search_one(request: Request, type: str, context: Context, within: str 
 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
     """
+    place = f"{within}/{type}" if within else type
+    request = unpacked_request(request, place, context.page_key)
     query = search_query(type, request.parameters, request, context)
     if query.lists:
         query = with_lists(query, await _lists(query, context), context.parameters)
     wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
     page = await context.store.search(wanted)
-    place = f"{within}/{type}" if within else type
     here = tuple(
         (name, text) for name, text in ((CURSOR, query.cursor), (REST, query.rest)) if text
     )
-    understood = (*query.understood, *here, *request.format)
     others = neighbours(page, wanted.subject, context.page_key, is_rest=wanted.rest is not None)
-    links = page_links(request.base_url, place, understood, others)
-    entries = _entries(query, wanted, page, request, context)
+    links = page_links(request, place, (*query.understood, *here), others, context.page_key)
+    said = (*query.ignored, *said_of_links(links, place, context.settings.url_bytes_max))
+    entries = _entries(wanted, page, said, request, context)
     return Response(200, bundle("searchset", entries, links=links, total=page.total))
 
 
@@ -76,7 +82,7 @@ def neighbours(page: Page, subject: str, page_key: bytes, *, is_rest: bool) -> N
 
 
 def _entries(
-    query: SearchQuery, wanted: Plan, page: Page, request: Request, context: Context
+    wanted: Plan, page: Page, said: tuple[Issue, ...], request: Request, context: Context
 ) -> list[bytes]:
     """Return the entries of the page: matches, what comes along, and what is to be said of it."""
     subset = Subset(wanted.summary, frozenset(wanted.elements))
@@ -86,7 +92,7 @@ def _entries(
     entries += [
         match_entry(one, "include", along, request, context) for one in page.included.entries
     ]
-    if issues := (*query.ignored, *_said_of(page.included)):
+    if issues := (*said, *_said_of(page.included)):
         outcome = encode(operation_outcome(issues))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
     return entries

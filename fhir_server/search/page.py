@@ -1,13 +1,18 @@
-"""Page links: the last sort values of a page, as a text that only we can write.
+"""Page links: the place where a page begins or ends, as a text that only we can write.
 
 https://hl7.org/fhir/R4/http.html#paging
 
 A cursor is ``base64url(mac + values)``, where ``mac`` is the first 128 bits of an HMAC-SHA256 over
 the question it belongs to and the values. Whoever has a link can read the values of the resource
 that was shown last, so a link is as private as the page it came with.
+
+The parameters of a long search do not fit into a URL. A link of such a search has them all in one
+text, ``base64url(mac + zlib(parameters))``. It is our own text or it is not unpacked at all, and it
+is unpacked up to a limit only.
 """
 
 import hmac
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ from fhir_server.outcome import FhirError, Issue
 
 MAC_BYTES = 16
 CURSOR_CHARACTERS_MAX = 16_384  # eight sort keys of the longest kind, and room
+PACKED_BYTES_MAX = 4_194_304  # of parameters, before they are packed; more is asked by POST again
 
 _READERS: dict[str, Any] = {
     "s": str,
@@ -70,7 +76,42 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
 
     Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
     """
-    if not key or len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
+    written = _verified(text, subject, key, CURSOR_CHARACTERS_MAX)
+    return tuple(
+        _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
+    )
+
+
+def packed(parameters: Sequence[tuple[str, str]], place: str, key: bytes) -> str:
+    """Return the text for the ``parameters`` of a search at ``place``, such as ``Patient``.
+
+    ``""`` where there are too many of them, or no ``key``.
+    """
+    text = msgspec.json.encode(parameters)
+    if not key or len(text) > PACKED_BYTES_MAX:
+        return ""
+    small = zlib.compress(text, 9)
+    return urlsafe_b64encode(_mac(small, _packed_subject(place), key) + small).rstrip(b"=").decode()
+
+
+def unpacked(text: str, place: str, key: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the parameters that were packed. Raises ``value`` for what was not packed here for a
+    search at ``place``."""
+    small = _verified(text, _packed_subject(place), key, 2 * PACKED_BYTES_MAX)
+    unpacking = zlib.decompressobj()
+    whole = unpacking.decompress(small, PACKED_BYTES_MAX)
+    if unpacking.unconsumed_tail:
+        raise foreign_link()
+    return msgspec.json.decode(whole, type=tuple[tuple[str, str], ...])
+
+
+def _packed_subject(place: str) -> str:
+    return f"{place} parameters"
+
+
+def _verified(text: str, subject: str, key: bytes, characters_max: int) -> bytes:
+    """Return what stands behind the signature of ``text``, if that is ours for ``subject``."""
+    if not key or len(text) > characters_max or not text.isascii():
         raise foreign_link()
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -79,9 +120,7 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
     mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(written, subject, key)):
         raise foreign_link()
-    return tuple(
-        _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
-    )
+    return written
 
 
 def _mac(text: bytes, subject: str, key: bytes) -> bytes:
