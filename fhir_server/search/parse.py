@@ -96,6 +96,7 @@ class _Builder:
     """What has been read so far."""
 
     type: str
+    types: Sequence[str]
     table: ParameterTable
     criteria: Criteria
     count: int
@@ -124,7 +125,7 @@ class _Builder:
 
 
 def parse(
-    type: str,
+    type: str | Sequence[str],
     parameters: Sequence[tuple[str, str]],
     table: ParameterTable,
     *,
@@ -138,14 +139,16 @@ def parse(
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
     values are in place. ``count_default`` is the length of a page whose ``_count`` is not given.
     ``lenient`` turns what would be refused into ``ignored``. ``now`` is what ``ap`` measures a
-    date's distance from.
+    date's distance from. Where several types are searched at once, ``type`` is the one that is
+    meant here, and behind it all of them.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
     """
     if len(parameters) > limits.parameters_max:
         raise _too_much("parameters", limits.parameters_max)
-    builder = _Builder(type, table, Criteria(table, now), count_default, limits)
+    type, *types = (type,) if isinstance(type, str) else type
+    builder = _Builder(type, types or [type], table, Criteria(table, now), count_default, limits)
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
@@ -230,7 +233,7 @@ def _read(builder: _Builder, name: str, value: str) -> None:
         _RESULT_PARAMETERS[name](builder, value)
         builder.seen.add(name)
     elif name.partition(":")[0] in INCLUDES:
-        builder.includes += includes(name, value, builder.type, builder.table)
+        builder.includes += includes(name, value, builder.types, builder.table)
     else:
         _read_criterion(builder, name, value)
 

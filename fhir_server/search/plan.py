@@ -12,7 +12,7 @@ from fhir_server.r4.references import target
 from fhir_server.search.chain import Join, Selection
 from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
-from fhir_server.search.page import UNTIL, Edge, digest, foreign_link, values_of
+from fhir_server.search.page import AFTER, UNTIL, Edge, digest, foreign_link, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
 from fhir_server.search.sort import SortKey, sort_keys
@@ -67,13 +67,7 @@ def plan(
     if query.lists:
         raise FhirError(Issue("not-supported", "_list cannot be asked in this place."), status=400)
     subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
-    after, until = edges(query.cursor, subject, page_key)
-    backward = until is not None
-    rest: Place | None = None
-    if query.rest:
-        if backward:  # such a link is not ours: the rest is told from where its page begins
-            raise foreign_link()
-        rest, until = _rest(query.rest, rest_subject(subject), page_key)
+    part = window(query.cursor, query.rest, subject, page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
@@ -83,26 +77,41 @@ def plan(
         total="accurate" if counted_only else query.total,
         summary="count" if counted_only else query.summary,
         elements=query.elements,
-        after=after,
+        after=part.after,
         subject=subject,
         joins=query.joins,
         includes=query.includes,
-        rest=rest,
-        until=until,
-        backward=backward,
+        rest=part.rest,
+        until=part.until,
+        backward=part.backward,
     )
 
 
-def edges(text: str, subject: str, page_key: bytes) -> tuple[Edge | None, Edge | None]:
-    """Return where a page begins, and where it ends, by the ``text`` of a page link, if any.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What part of the rows a page link leads to; all from the first, by default. The members are
+    those of :class:`Plan`."""
 
-    Only one of them is given: a link leads to what comes behind a place, or up to it.
+    after: Edge | None = None
+    until: Edge | None = None
+    backward: bool = False
+    rest: Place | None = None
+
+
+def window(cursor: str, rest: str, subject: str, page_key: bytes) -> Window:
+    """Return what the texts of a page link lead to, in the search that ``subject`` stands for.
+
+    Raises ``value`` for what is no link of that search.
     """
-    if not text:
-        return None, None
-    direction, *key = values_of(text, subject, page_key)
-    edge = Edge(tuple(key))
-    return (None, edge) if direction == UNTIL else (edge, None)
+    direction, *key = values_of(cursor, subject, page_key) if cursor else (AFTER,)
+    edge = Edge(tuple(key)) if key else None
+    if not rest:
+        backward = direction == UNTIL
+        return Window(None, edge, True) if backward else Window(edge)
+    if direction == UNTIL:  # the rest is told from where its page begins
+        raise foreign_link()
+    round, type, id, *until = values_of(rest, rest_subject(subject), page_key)
+    return Window(edge, Edge(tuple(until)) if until else None, rest=(int(round), type, id))
 
 
 def in_compartment(compartment: str) -> Filter:
@@ -116,12 +125,6 @@ def in_compartment(compartment: str) -> Filter:
 def rest_subject(subject: str) -> str:
     """Return what links to the rest of a page's includes are bound to."""
     return f"{subject} includes"
-
-
-def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place, Edge | None]:
-    """Return the place and the end of the page in a link to the rest of its includes."""
-    round, type, id, *until = values_of(text, subject, page_key)
-    return (int(round), type, id), Edge(tuple(until)) if until else None
 
 
 def _all(filters: tuple[Filter, ...]) -> Filter:

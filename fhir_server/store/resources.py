@@ -12,6 +12,7 @@ from typing import TypeVar
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.plan import Plan
+from fhir_server.search.several import Several
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -24,6 +25,7 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.search_types import Types
 from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
@@ -83,23 +85,12 @@ class ResourceStore:
                 self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
             )
 
-    async def search_types(self, plans: Sequence[Plan], counted: Sequence[Plan]) -> search.Page:
-        """Return one page of what ``plans`` find, a plan for each type; only the first has an
-        ``after``. The matches of ``counted`` are counted, if any."""
+    async def search_types(self, wanted: Several) -> search.Page:
+        """Return one page of what ``wanted`` finds in several types."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             types = await self.indexes.existing()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
-            total = None
-            if counted:
-                total = await search.count_types(
-                    self.database, self.session, counted, types=types, bounds=bounds
-                )
-            if not any(plan.count for plan in plans):
-                return search.Page((), None, total)
-            page = await search.run_types(
-                self.database, self.session, plans, types=types, bounds=bounds
-            )
-            return replace(page, total=total)
+            return await Types(self.database, self.session, types, bounds).page(wanted)
 
     async def search(self, plan: Plan) -> search.Page:
         """Return one page of what ``plan`` finds."""

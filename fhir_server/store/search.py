@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/search.html
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -15,6 +15,7 @@ from fhir_server.store.documents import SERVED, Document, Stored, stored
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
 from fhir_server.store.joins import Joins
 from fhir_server.store.ordered import Source, found, row_key
+from fhir_server.store.totals import total_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ async def run(
     condition = await Joins(database, session, types).condition(plan.selection)
     fields = (*SERVED, *fields_for(plan.type, plan.includes))
     source = Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
-    total = await _total(source, plan, condition.filter)
+    total = await total_of(source, plan, condition.filter)
     if plan.count == 0:
         return Page((), None, total)
     page = await found(source, plan, condition.filter)
@@ -85,63 +86,3 @@ def _edges(
     if plan.backward:
         return (Edge(row_key(plan.sort, beyond)) if beyond else None), plan.until
     return plan.after, (Edge(row_key(plan.sort, rows[-1])) if beyond else None)
-
-
-async def run_types(
-    database: Database,
-    session: AsyncClientSession | None,
-    plans: Sequence[Plan],
-    *,
-    types: Collection[str],
-    bounds: Bounds,
-) -> Page:
-    """Return the page of all ``plans``, one for each type, in their order.
-
-    Only the first has an ``after``: a page begins with the type that the page before ended in.
-    The key of the page after it begins with a type; nothing but a type is that type's beginning.
-    """
-    shown: list[Stored] = []
-    for plan in plans:
-        room = plan.count - len(shown)
-        left = bounds.bytes_max - sum(len(one.json) for one in shown)
-        full = room <= 0 or left <= 0
-        wanted = replace(plan, count=1 if full else room, total="none")
-        page = await run(
-            database, session, wanted, types=types, bounds=replace(bounds, bytes_max=max(left, 1))
-        )
-        if full and page.entries:
-            return Page(tuple(shown), Edge((plan.type,)), None)
-        shown += page.entries
-        if page.after:
-            return Page(tuple(shown), Edge((plan.type, *page.after.key)), None)
-    return Page(tuple(shown), None, None)
-
-
-async def count_types(
-    database: Database,
-    session: AsyncClientSession | None,
-    plans: Sequence[Plan],
-    *,
-    types: Collection[str],
-    bounds: Bounds,
-) -> int:
-    """Return how many resources all ``plans`` find."""
-    total = 0
-    for plan in plans:
-        wanted = replace(plan, count=0, total="accurate")
-        page = await run(database, session, wanted, types=types, bounds=bounds)
-        total += page.total or 0
-    return total
-
-
-async def _total(source: Source, plan: Plan, filter: Document) -> int | None:
-    if plan.total == "none":
-        return None
-    if plan.total == "estimate" and not plan.filter and source.session is None:
-        return int(await source.collection.estimated_document_count())
-    if not source.stages:
-        return int(await source.collection.count_documents(filter, session=source.session))
-    pipeline = [{"$match": filter}, *source.stages, {"$count": "n"}]
-    cursor = await source.collection.aggregate(pipeline, session=source.session)
-    rows = await cursor.to_list()
-    return int(rows[0]["n"]) if rows else 0
