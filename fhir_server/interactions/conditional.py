@@ -23,7 +23,7 @@ from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
 
 _ABOUT_THE_RESULT = (
-    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest"),
+    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest", "_explain"),
     *("_include", "_revinclude"),
 )
 

@@ -18,7 +18,7 @@ from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, shown
 from fhir_server.search.chain import HAS
 from fhir_server.search.include import NAMES as INCLUDES
-from fhir_server.search.page import digest
+from fhir_server.search.page import EXPLAIN, digest
 from fhir_server.search.parse import CURSOR, REST
 from fhir_server.search.plan import plan, window, with_lists
 from fhir_server.search.several import check_sort, several
@@ -27,7 +27,7 @@ from fhir_server.search.special import DOCUMENTATION
 TYPE = "_type"
 _OWN = (TYPE, CURSOR, REST)  # read here, not with the parameters of each type
 _OF_EVERY_TYPE = (
-    *("_count", "_total", "_summary", "_elements", "_sort", HAS),
+    *("_count", "_total", "_summary", "_elements", "_sort", EXPLAIN, HAS),
     *INCLUDES,
     *DOCUMENTATION,
 )

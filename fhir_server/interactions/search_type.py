@@ -63,6 +63,7 @@ def search_query(
             settings.search_values_max,
             settings.search_value_characters_max,
             count_max=settings.page_entries_max,
+            explain=settings.is_explaining,
         ),
         now=context.now(),
     )

@@ -49,7 +49,7 @@ def searchset(
     along = Subset(subset.summary)
     entries += [_entry(one, "include", along, request, context) for one in page.included.entries]
     long_links = said_of_links(links, asked.place, context.settings.url_bytes_max)
-    if issues := (*asked.ignored, *long_links, *_said_of(page.included)):
+    if issues := (*asked.ignored, *long_links, *_said_of(page.included), *_explained(page)):
         outcome = encode(operation_outcome(issues))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
     return Response(200, bundle("searchset", entries, links=links, total=page.total))
@@ -83,6 +83,11 @@ def _neighbours(page: Page, subject: str, page_key: bytes, *, is_rest: bool) -> 
     else:
         next = link(AFTER, page.after)
     return Neighbours(next, here if is_rest else link(UNTIL, page.before) or None)
+
+
+def _explained(page: Page) -> tuple[Issue, ...]:
+    """Return how the page came about: each step a JSON object, for programs and people."""
+    return tuple(Issue("informational", one, severity="information") for one in page.explained)
 
 
 def _said_of(included: Included) -> tuple[Issue, ...]:

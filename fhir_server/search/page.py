@@ -38,6 +38,9 @@ _READERS: dict[str, Any] = {
 }
 
 
+EXPLAIN = "_explain"
+"""The parameter, ours, that asks how the database goes about a search."""
+
 AFTER, UNTIL = "after", "until"
 """Which rows a link of a search leads to: the next behind a place, or the last up to it."""
 
@@ -56,8 +59,12 @@ class Edge:
 
 
 def digest(type: str, understood: Sequence[tuple[str, str]]) -> str:
-    """Return what tells one search from another; a cursor of one is no cursor of the other."""
-    return sha256(msgspec.json.encode([type, understood])).hexdigest()
+    """Return what tells one search from another; a cursor of one is no cursor of the other.
+
+    Explained or not, it is the same search.
+    """
+    asked = [pair for pair in understood if pair[0] != EXPLAIN]
+    return sha256(msgspec.json.encode([type, asked])).hexdigest()
 
 
 def cursor(values: tuple[Any, ...], subject: str, key: bytes) -> str:

@@ -20,6 +20,7 @@ from fhir_server.search.include import NAMES as INCLUDES
 from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.operators import FILTER, compile_filter
+from fhir_server.search.page import EXPLAIN
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
@@ -48,7 +49,8 @@ class Limits:
     ``conditions_max`` counts what all parameters together are compared with: a bare id of a
     reference is one for each type that it may be of. ``count_max`` is the length of a page; a
     ``_count`` above it is lowered to it. ``chain_steps_max`` is how many resources a chain leads
-    through, ``chain_types_max`` how many types of them all chains together.
+    through, ``chain_types_max`` how many types of them all chains together. ``explain`` says
+    whether it may ask to be explained.
     """
 
     parameters_max: int = 64
@@ -58,6 +60,7 @@ class Limits:
     count_max: int = 1000
     chain_steps_max: int = 8
     chain_types_max: int = 300
+    explain: bool = False
 
 
 DEFAULT_LIMITS = Limits()
@@ -72,7 +75,7 @@ class SearchQuery:
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
     used, for the self link; ``ignored`` says what was not, as warnings. ``lists`` are ids of lists
     that the results are to be members of, of one of each; ``with_lists`` in ``plan.py`` makes
-    filters of them.
+    filters of them. ``explain`` asks how the database goes about it.
     """
 
     type: str
@@ -89,6 +92,7 @@ class SearchQuery:
     includes: tuple[Include, ...] = ()
     rest: str = ""
     lists: tuple[tuple[str, ...], ...] = ()
+    explain: bool = False
 
 
 @dataclass(slots=True)
@@ -110,6 +114,7 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
+    explain: bool = False
     lists: list[tuple[str, ...]] = field(default_factory=list)
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
@@ -181,6 +186,7 @@ def parse(
         includes=tuple(dict.fromkeys(builder.includes)),
         rest=builder.rest,
         lists=tuple(builder.lists),
+        explain=builder.explain,
     )
 
 
@@ -329,12 +335,22 @@ def _read_rest(builder: _Builder, value: str) -> None:
     builder.rest = value
 
 
+def _read_explain(builder: _Builder, value: str) -> None:
+    if not builder.limits.explain:
+        text = f"{EXPLAIN} is switched off here (the setting FHIR_SEARCH_EXPLAIN)."
+        raise FhirError(Issue("not-supported", text))
+    if value not in ("true", "false"):
+        raise invalid_value(EXPLAIN, value, "true or false")
+    builder.explain = value == "true"
+
+
 _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_count": _read_count,
     "_sort": _read_sort,
     "_total": _read_total,
     "_summary": _read_summary,
     "_elements": _read_elements,
+    EXPLAIN: _read_explain,
     CURSOR: _read_cursor,
     REST: _read_rest,
 }

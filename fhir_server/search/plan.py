@@ -30,7 +30,8 @@ class Plan:
     ``after`` is where the page begins, ``until`` where it ends at the latest; ``backward`` says
     that the last rows up to there are wanted, not the first. ``subject`` is what page links are
     bound to. ``joins`` are conditions on linked resources, to be met as well. ``includes`` are what
-    comes along; ``rest`` says that only the rest of it is wanted, from that place on.
+    comes along; ``rest`` says that only the rest of it is wanted, from that place on. ``explain``
+    says that it is to be told how the database went about it.
     """
 
     type: str
@@ -47,6 +48,7 @@ class Plan:
     rest: Place | None = None
     until: Edge | None = None
     backward: bool = False
+    explain: bool = False
 
     @property
     def selection(self) -> Selection:
@@ -84,6 +86,7 @@ def plan(
         rest=part.rest,
         until=part.until,
         backward=part.backward,
+        explain=query.explain,
     )
 
 

@@ -23,8 +23,10 @@ from fhir_server.store.documents import (
     Stored,
     stored,
 )
+from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.transactions import repeated, transacted
 
@@ -85,20 +87,42 @@ class ResourceStore:
                 self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
             )
 
-    async def search_types(self, wanted: Several) -> search.Page:
+    async def search_types(self, wanted: Several) -> Page:
         """Return one page of what ``wanted`` finds in several types."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             types = await self.indexes.existing()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
-            return await Types(self.database, self.session, types, bounds).page(wanted)
 
-    async def search(self, plan: Plan) -> search.Page:
+            async def run(database: Database) -> Page:
+                return await Types(database, self.session, types, bounds).page(wanted)
+
+            return await self._explained(wanted.plans, run)
+
+    async def search(self, plan: Plan) -> Page:
         """Return one page of what ``plan`` finds."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             linked = plan.joins or plan.includes
             types = await self.indexes.existing() if linked else ()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
-            return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
+
+            async def run(database: Database) -> Page:
+                return await search.run(database, self.session, plan, types=types, bounds=bounds)
+
+            return await self._explained((plan,), run)
+
+    async def _explained(
+        self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page]]
+    ) -> Page:
+        """Return the page that ``run`` finds, and how it came about if ``plans`` ask for that.
+
+        A transaction cannot explain what it does.
+        """
+        if self.session is not None or not any(plan.explain for plan in plans):
+            return await run(self.database)
+        watched = Watched(self.database)
+        page = await run(watched.as_database)
+        texts = (*map(plan_text, plans), *await watched.explained())
+        return replace(page, explained=texts)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.

@@ -12,6 +12,7 @@ from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
 from fhir_server.store.joins import Joins
 from fhir_server.store.ordered import Source, found, row_key
@@ -23,7 +24,8 @@ class Page:
     """A page of a search.
 
     ``before`` is where it begins and ``after`` where it ends, each where there are further rows
-    beyond. ``included`` is what comes along.
+    beyond. ``included`` is what comes along. ``explained`` says how it came
+    about, a JSON object for each step, if that was asked for.
     """
 
     entries: tuple[Stored, ...]
@@ -31,6 +33,7 @@ class Page:
     total: int | None
     included: Included = NOTHING_INCLUDED
     before: Edge | None = None
+    explained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,15 @@ async def run(
     The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
     ``types`` are those in use.
     """
+    begin(database, "join")
     condition = await Joins(database, session, types).condition(plan.selection)
     fields = (*SERVED, *fields_for(plan.type, plan.includes))
     source = Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
+    begin(database, "total")
     total = await total_of(source, plan, condition.filter)
     if plan.count == 0:
         return Page((), None, total)
+    begin(database, "matches")
     page = await found(source, plan, condition.filter)
     before, after = _edges(plan, page.rows, page.beyond)
     if total is None and before is None and after is None:

@@ -14,6 +14,7 @@ from fhir_server.search.plan import Plan
 from fhir_server.search.several import Row, Several, merged
 from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT, SERVED, Document, stored
+from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, fields_for
 from fhir_server.store.joins import Joins
 from fhir_server.store.ordered import Source, found, order_of, row_key
@@ -63,12 +64,14 @@ class Types:
         total = 0
         for plan in wanted.counted:
             source, filter = await self._source(plan, ())
+            begin(self.database, "total")
             total += await total_of(source, plan, filter) or 0
         return total
 
     async def _source(
         self, plan: Plan, fields: Sequence[str], bytes_max: int = 1
     ) -> tuple[Source, Document]:
+        begin(self.database, "join")
         joins = Joins(self.database, self.session, self.types)
         condition = await joins.condition(plan.selection)
         collection = self.database[plan.type]
@@ -85,6 +88,7 @@ class Types:
             part = replace(plan, count=1 if full else wanted.count - len(rows))
             fields = (*SERVED, *fields_for(plan.type, wanted.includes))
             source, filter = await self._source(part, fields, max(1, left))
+            begin(self.database, "matches")
             page = await found(source, part, filter)
             more: list[Row] = [((plan.type, row["_id"]), plan.type, row) for row in page.rows]
             if full:
@@ -106,6 +110,7 @@ class Types:
         rows: list[Row] = []
         for plan in wanted.plans:
             source, filter = await self._source(plan, ())
+            begin(self.database, "order")
             page = await found(source, plan, filter)
             here = [*page.rows, *([page.beyond] if page.beyond else ())]
             rows += (((*row_key(plan.sort, row), plan.type), plan.type, row) for row in here)
@@ -120,6 +125,7 @@ class Types:
     async def _filled(self, rows: Sequence[Row], wanted: Several) -> tuple[list[Row], Row | None]:
         """Return ``rows`` with what is served, as many of the first as a page holds, and the first
         of the others. What was deleted a moment ago is not among them."""
+        begin(self.database, "matches")
         filled: list[Row] = []
         size = 0
         for start in range(0, len(rows), _FILLED_AT_ONCE):
