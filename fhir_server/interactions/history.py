@@ -25,7 +25,8 @@ _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELE
 async def history(request: Request, context: Context) -> Response:
     """Return a page of versions, newest first; deletions are entries without a resource."""
     known_only(request, _PARAMETERS)
-    subset = subset_of(request)
+    types = (request.type,) if request.type else context.definitions.resource_types
+    subset = subset_of(request, types, context.definitions)
     place = "/".join(part for part in (request.type, request.id, "_history") if part)
     wanted = _wanted(request, context, place)
     page = await context.store.history(wanted)

@@ -23,9 +23,10 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.outcome import FhirError, Issue
+from fhir_server.outcome import FhirError, Issue, invalid_value
 
 MAC_BYTES = 16
+_COUNT_DIGITS_MAX = 9
 CURSOR_CHARACTERS_MAX = 16_384  # eight sort keys of the longest kind, and room
 PACKED_BYTES_MAX = 4_194_304  # of parameters, before they are packed; more is asked by POST again
 
@@ -56,6 +57,13 @@ class Edge:
 
     key: tuple[Any, ...]
     behind: bool = True
+
+
+def page_length(text: str, most: int) -> int:
+    """Return what ``_count`` asks for, lowered to ``most``. Raises ``value`` for no number."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX):
+        raise invalid_value("_count", text, "a whole number of entries, 0 or more")
+    return min(int(text), most)
 
 
 def digest(type: str, understood: Sequence[tuple[str, str]]) -> str:

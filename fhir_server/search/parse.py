@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
-from fhir_server.r4.subsets import SUMMARIES
+from fhir_server.r4.subsets import element_names, summary_word
 from fhir_server.search.chain import HAS, Chains, Join
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
@@ -20,7 +20,7 @@ from fhir_server.search.include import NAMES as INCLUDES
 from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.operators import FILTER, compile_filter
-from fhir_server.search.page import EXPLAIN
+from fhir_server.search.page import EXPLAIN, page_length
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import sort_keys
 from fhir_server.search.special import DOCUMENTATION, LIST, compile_special, list_ids
@@ -39,7 +39,6 @@ NOT_SERVED = {
     "_contained": "search in contained resources",
     "_containedType": "search in contained resources",
 }
-_COUNT_DIGITS_MAX = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +296,7 @@ def _unknown(builder: _Builder, type: str, code: str) -> FhirError:
 
 
 def _read_count(builder: _Builder, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and len(value) <= _COUNT_DIGITS_MAX):
-        raise invalid_value("_count", value, "a whole number of entries")
-    builder.count = min(int(value), builder.limits.count_max)
+    builder.count = page_length(value, builder.limits.count_max)
 
 
 def _read_sort(builder: _Builder, value: str) -> None:
@@ -315,16 +312,11 @@ def _read_total(builder: _Builder, value: str) -> None:
 
 
 def _read_summary(builder: _Builder, value: str) -> None:
-    if value not in SUMMARIES:
-        raise invalid_value("_summary", value, ", ".join(SUMMARIES))
-    builder.summary = value
+    builder.summary = summary_word(value)
 
 
 def _read_elements(builder: _Builder, value: str) -> None:
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
-    if not all(name.isascii() and name.replace(".", "").isalnum() for name in names):
-        raise invalid_value("_elements", value, "names of elements with commas between them")
-    builder.elements = names
+    builder.elements = element_names(value, builder.types, builder.table.definitions)
 
 
 def _read_cursor(builder: _Builder, value: str) -> None:

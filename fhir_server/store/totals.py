@@ -10,9 +10,10 @@ from fhir_server.store.documents import Document
 from fhir_server.store.ordered import Source
 
 # An estimate is exact up to here. Counting so many index keys takes some 10 ms, of fetched
-# documents some 50 ms; and who does not want to know exactly does not care about more digits.
+# documents some 50 ms; more digits than that nobody reads in an estimate.
 COUNTED_MAX = 10_000
-# What is looked at to judge how many of a whole collection match: 0.5 % of error where half do.
+# What is looked at to judge how many of a collection match: right to 2 % where half of it does, to
+# 20 % where one in a hundred does.
 _SAMPLE = 2_000
 _SAMPLED_SHARE_MAX = 20  # MongoDB reads at random up to a twentieth of a collection, else all of it
 
