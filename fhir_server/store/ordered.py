@@ -49,11 +49,11 @@ async def found(source: Source, plan: Plan, filter: Document) -> Found:
     """Return the rows of ``plan``: at most ``plan.count``, and no more than the source may hold."""
     limit = plan.count + 1
     if all(key.present for key in plan.sort):
-        fields = order_of(plan.sort)
-        conditions = [filter, *_window(fields, plan.after, plan.until)]
-        rows, left_out = await _read(source, fields, conditions, limit, plan.backward)
+        parts = _parts(order_of(plan.sort), plan.after, plan.until)
+        rows, left_out = await _read(source, parts, filter, limit, plan.backward)
     elif len(plan.sort) == 1 and plan.sort[0].single:
-        rows, left_out = await _by_one_key(source, plan, filter, limit)
+        parts = _parts_by_one_key(plan)
+        rows, left_out = await _read(source, parts, filter, limit, plan.backward)
     else:
         pipeline = _pipeline(source, plan, filter, limit)
         cursor = await source.collection.aggregate(pipeline, session=source.session)
@@ -81,28 +81,79 @@ def row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:
     return (*(_value(row, place, key) for place, key in enumerate(keys)), row["_id"])
 
 
-async def _by_one_key(
-    source: Source, plan: Plan, filter: Document, limit: int
-) -> tuple[list[Document], Document | None]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stretch of the rows: those that meet ``conditions``, in the order of ``fields``."""
+
+    fields: Fields
+    conditions: tuple[Document, ...] = ()
+
+
+def _parts_by_one_key(plan: Plan) -> list[_Part]:
     """Order by a key that may be missing: first those that have it, in an index's order if there
     is one, then those that lack it, which MongoDB itself would put at the wrong end."""
     fields = order_of(plan.sort)
     field, after, until = fields[0][0], plan.after, plan.until
-    halves: list[tuple[Fields, list[Document]]] = []
+    parts: list[_Part] = []
     if after is None or after.key[0] is not None:
         end = until if until is not None and until.key[0] is not None else None
         having: Document = {field: {"$ne": None}}
-        halves.append((fields, [filter, having, *_window(fields, after, end)]))
+        parts += _parts(fields, after, end, having)
     if until is None or until.key[0] is None:
-        ids = fields[-1:]
-        begin = _of_id(after) if after is not None and after.key[0] is None else None
-        window = _window(ids, begin, _of_id(until))
-        halves.append((ids, [filter, {field: None}, *window]))
+        begin = after if after is not None and after.key[0] is None else None
+        parts.append(_same(fields, None, begin, until))
+    return parts
+
+
+def _parts(
+    fields: Fields, after: Edge | None, until: Edge | None, having: Document | None = None
+) -> list[_Part]:
+    """Return the rows from one place to another as stretches, each between two bounds of an index.
+
+    ``fields`` are a key and the id, or the id alone; ``having`` is the condition of having the key.
+    One condition for all of it, (key, id) > (x, y), would be an ``$or``, and MongoDB then reads an
+    index from its beginning more often than not: a page would cost more the further on it is.
+    """
+    if len(fields) == 1:
+        return [_Part(fields, tuple(_window(fields, after, until)))]
+    if after is not None and until is not None and after.key[0] == until.key[0]:
+        return [_same(fields, after.key[0], after, until)]
+    keys = fields[:1]
+    ends = [edge and replace(edge, key=edge.key[:1]) for edge in (after, until)]
+    # What is equal to a bound has a stretch of its own: before it, or behind.
+    begin, end = (
+        replace(edge, behind=behind) if edge else None
+        for edge, behind in zip(ends, (True, False), strict=True)
+    )
+    between = _window(keys, begin, end) or ([having] if having else [])
+    return [
+        *([_same(fields, after.key[0], after, None)] if after is not None else []),
+        _Part(fields, tuple(between)),
+        *([_same(fields, until.key[0], None, until)] if until is not None else []),
+    ]
+
+
+def _same(fields: Fields, value: Any, after: Edge | None, until: Edge | None) -> _Part:
+    """Return the rows whose key is ``value``, by their ids."""
+    ids = fields[-1:]
+    begin, end = (edge and replace(edge, key=edge.key[-1:]) for edge in (after, until))
+    return _Part(ids, ({fields[0][0]: value}, *_window(ids, begin, end)))
+
+
+async def _read(
+    source: Source, parts: Sequence[_Part], filter: Document, limit: int, backward: bool
+) -> tuple[list[Document], Document | None]:
+    """Return the first rows of ``parts`` that meet ``filter``, or, ``backward``, the last, the very
+    last first; and the first that was left out for its size."""
     rows: list[Document] = []
     room = source.bytes_max
-    for order, conditions in reversed(halves) if plan.backward else halves:
-        here = replace(source, bytes_max=max(1, room))
-        more, left_out = await _read(here, order, conditions, limit - len(rows), plan.backward)
+    keys = {field for part in parts for field, _ in part.fields}
+    here = replace(source, fields=(*source.fields, *keys))
+    for part in reversed(parts) if backward else parts:
+        here = replace(here, bytes_max=max(1, room))
+        more, left_out = await _read_part(here, part, filter, limit - len(rows), backward)
+        if rows and more and len(more[0].get("json", b"")) > room:
+            return rows, more[0]
         rows += more
         if left_out is not None or len(rows) == limit:
             return rows, left_out
@@ -110,24 +161,18 @@ async def _by_one_key(
     return rows, None
 
 
-def _of_id(edge: Edge | None) -> Edge | None:
-    return edge and replace(edge, key=edge.key[-1:])
-
-
-async def _read(
-    source: Source, fields: Fields, conditions: list[Document], limit: int, backward: bool
+async def _read_part(
+    source: Source, part: _Part, filter: Document, limit: int, backward: bool
 ) -> tuple[list[Document], Document | None]:
-    """Return the first rows that meet ``conditions``, of the order or, ``backward``, from its end;
-    and the first that was left out for its size."""
-    filter = {"$and": conditions} if len(conditions) > 1 else conditions[0]
-    wanted = dict.fromkeys((*source.fields, *(field for field, _ in fields)), 1)
-    order = {field: -1 if descending != backward else 1 for field, descending in fields}
+    condition = {"$and": [filter, *part.conditions]} if part.conditions else filter
+    wanted = dict.fromkeys((*source.fields, "_id"), 1)
+    order = {field: -1 if descending != backward else 1 for field, descending in part.fields}
     if source.stages:
-        pipeline: list[Document] = [{"$match": filter}, {"$sort": order}, *source.stages]
+        pipeline: list[Document] = [{"$match": condition}, {"$sort": order}, *source.stages]
         pipeline += [{"$limit": limit}, {"$project": wanted}]
         joined = await source.collection.aggregate(pipeline, session=source.session)
         return await rows_within(joined, source.bytes_max)
-    cursor = source.collection.find(filter, projection=wanted, session=source.session)
+    cursor = source.collection.find(condition, projection=wanted, session=source.session)
     return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
 
 

@@ -3,6 +3,7 @@
 Walking a search by pages of any size, in any order, gives each match once; missing values are last.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -175,6 +176,36 @@ async def test_the_way_back_by_pages_that_are_cut_for_their_size(
         assert sorted(ids) == sorted(one["id"] for one in RESOURCES if one["id"][0] == "p")
         assert back == ids[: len(back)][::-1], sort
         assert len(back) == len(ids) - len(there[-1])
+
+
+async def test_a_page_costs_the_same_however_far_on_it_is(server: Server) -> None:
+    """There and back, a page looks at its own rows and not at those before it."""
+    changes = [
+        Change("update", "Observation", f"n{n:04}", {
+            "resourceType": "Observation", "status": "final", "code": {"text": "x"},
+            "effectiveDateTime": f"2020-01-{n * 7 % 31 + 1:02}T{n % 24:02}:{n % 60:02}:00Z",
+            "subject": {"reference": f"Patient/{n % 2}"},
+        })
+        for n in range(1500)
+    ]  # fmt: skip
+    await server.context.store.write(changes, NOW)
+    for sort in ("-date", "date", "-_lastUpdated", "_id"):
+        of_one = {"keys.patient": {"$in": ["Patient/1", "Group/1"]}}
+        wanted = replace(plan(server, "Observation", sort, 50), filter=of_one, explain=True)
+        last = wanted
+        page = await server.context.store.search(wanted)
+        while page.after is not None:
+            last, wanted = wanted, replace(wanted, after=page.after)
+            page = await server.context.store.search(wanted)
+        assert page.before is not None
+        back = await server.context.store.search(
+            replace(wanted, after=None, until=page.before, backward=True)
+        )
+        for one in (await server.context.store.search(last), back):
+            steps = [json.loads(text) for text in one.explained]
+            examined = sum(step.get("keysExamined", 0) for step in steps)
+            assert len(one.entries) == 50
+            assert examined <= 150, (sort, steps)
 
 
 async def test_walking_while_others_write(filled: Server) -> None:
