@@ -130,6 +130,11 @@ class Settings(BaseSettings):
         description="Whether the words of resources are written for `_text` and `_content`: a "
         "fifth of the cost of a write. Switched on again, everything stored is indexed first.",
     )
+    search_explain: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether `_explain=true` tells how the database goes about a search. It shows "
+        "what is stored beside resources; `auto`: in development mode only.",
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,
@@ -138,3 +143,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What goes to the log; bodies and search values never do."
     )
+
+    @property
+    def is_explaining(self) -> bool:
+        """Whether searches may ask to be explained."""
+        if self.search_explain == "auto":
+            return self.mode == "development"
+        return self.search_explain == "on"

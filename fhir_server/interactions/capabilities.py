@@ -21,5 +21,6 @@ async def capabilities(request: Request, context: Context) -> Response:
     body, tag = context.capabilities(request.base_url)
     if request.if_none_match is not None and {tag, ANY_VERSION} & request.if_none_match:
         return Response(304, headers=(("ETag", f'W/"{tag}"'),))
-    body = subset_of(request).applied(body, context.definitions)
+    subset = subset_of(request, ("CapabilityStatement",), context.definitions)
+    body = subset.applied(body, context.definitions)
     return Response(200, body, headers=(("ETag", f'W/"{tag}"'),))

@@ -25,8 +25,8 @@ from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
 
 _ABOUT_THE_RESULT = (
-    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest"),
-    *("_include", "_revinclude", "_contained", "_containedType"),
+    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest", "_page"),
+    *("_include", "_revinclude", "_contained", "_containedType", "_query", "_explain"),
 )
 
 

@@ -7,7 +7,7 @@ links that lead on, and is ours.
 """
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
+from fhir_server.interactions.links import Neighbours, page_links
 from fhir_server.interactions.parameters import count_of, known_only, subset_of, value_of
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import not_found
@@ -25,7 +25,8 @@ _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELE
 async def history(request: Request, context: Context) -> Response:
     """Return a page of versions, newest first; deletions are entries without a resource."""
     known_only(request, _PARAMETERS)
-    subset = subset_of(request)
+    types = (request.type,) if request.type else context.definitions.resource_types
+    subset = subset_of(request, types, context.definitions)
     place = "/".join(part for part in (request.type, request.id, "_history") if part)
     wanted = _wanted(request, context, place)
     page = await context.store.history(wanted)
@@ -48,8 +49,9 @@ async def history(request: Request, context: Context) -> Response:
         )
         for version in page.entries
     ]
+    others = Neighbours(((CURSOR, after),) if after else ())
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
-    links = page_links(request.base_url, place, (*understood, *request.format), after)
+    links = page_links(request, place, understood, others)
     return Response(200, bundle("history", entries, links=links, total=page.total))
 
 

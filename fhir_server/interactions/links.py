@@ -1,30 +1,90 @@
-"""The links of a page: ``self``, ``first`` and ``next``. https://hl7.org/fhir/R4/http.html#paging"""
+"""The links of a page: ``self``, ``first``, ``previous`` and ``next``.
 
+https://hl7.org/fhir/R4/http.html#paging
+
+A search by POST may be longer than a URL. ``self`` still says all that was understood; the other
+links then have everything in one parameter, :data:`PACKED`, so that they can be followed by GET.
+"""
+
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from fhir_server.messages import Parameters
+from fhir_server.messages import Parameters, Request
+from fhir_server.outcome import FhirError, Issue
+from fhir_server.search.page import packed, unpacked
 from fhir_server.search.parse import CURSOR, REST
+
+PACKED = "_page"
+# From this length on the parameters of a search are packed: what every browser and proxy carries.
+QUERY_CHARACTERS_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The pages beside a page: what their links have besides the parameters of the search.
+
+    ``previous`` is ``None`` where there is no page before, and empty where that is the first.
+    """
+
+    next: Parameters = ()
+    previous: Parameters | None = None
 
 
 def page_links(
-    base_url: str, place: str, understood: Parameters, after: str, rest: str = ""
+    request: Request, place: str, understood: Parameters, others: Neighbours, page_key: bytes = b""
 ) -> tuple[tuple[str, str], ...]:
-    """Return the links of the page at ``place`` below ``base_url``.
+    """Return the links of the page at ``place``, which is relative to ``[base]``.
 
-    ``understood`` are the parameters that were obeyed, the cursor among them; ``after`` is the
-    cursor of the next page, or ``""`` on the last one. Before it comes the ``rest`` of what this
-    page includes, if it is given.
+    ``understood`` are the parameters that were obeyed, those of page links among them. Long ones
+    are packed if there is a ``page_key`` to sign them with.
     """
     without = tuple((name, value) for name, value in understood if name not in (CURSOR, REST))
-    links = [("self", url_of(base_url, place, understood))]
-    if len(without) < len(understood):
-        links.append(("first", url_of(base_url, place, without)))
-    if rest:
-        here = tuple((name, value) for name, value in understood if name != REST)
-        links.append(("next", url_of(base_url, place, (*here, (REST, rest)))))
-    elif after:
-        links.append(("next", url_of(base_url, place, (*without, (CURSOR, after)))))
-    return tuple(links)
+    links = [("first", without)] if len(without) < len(understood) else []
+    if others.previous is not None or others.next:
+        links = [("first", without)]
+    if others.previous is not None:
+        links.append(("previous", (*without, *others.previous)))
+    if others.next:
+        links.append(("next", (*without, *others.next)))
+    if page_key and len(url_of("", "", without)) > QUERY_CHARACTERS_MAX:
+        links = [(relation, _packed(all, place, page_key)) for relation, all in links]
+    return tuple(
+        (relation, url_of(request.base_url, place, (*all, *request.format)))
+        for relation, all in (("self", understood), *links)
+    )
+
+
+def _packed(parameters: Parameters, place: str, page_key: bytes) -> Parameters:
+    text = packed(parameters, place, page_key)
+    return ((PACKED, text),) if text else parameters
+
+
+def unpacked_request(request: Request, place: str, page_key: bytes) -> Request:
+    """Return ``request`` with the parameters that its page link has packed, if it is one.
+
+    Raises ``value`` for what is not our link, and for a link with further parameters.
+    """
+    texts = [text for name, text in request.parameters if name == PACKED]
+    if not texts:
+        return request
+    if len(request.parameters) > 1:
+        text = f"{PACKED} of a page link holds the whole search; it stands alone."
+        raise FhirError(Issue("value", text))
+    return replace(request, parameters=unpacked(texts[0], place, page_key))
+
+
+def said_of_links(
+    links: tuple[tuple[str, str], ...], place: str, url_bytes_max: int
+) -> tuple[Issue, ...]:
+    """Return what a client has to know of links that are longer than a URL may be here."""
+    if all(len(url) <= url_bytes_max for relation, url in links if relation != "self"):
+        return ()
+    text = (
+        f"The page links are longer than the {url_bytes_max:,} bytes that a URL may have here. "
+        "To follow one, send what is behind its question mark as the body of "
+        f"POST {place}{'/' if place else ''}_search."
+    )
+    return (Issue("informational", text, severity="information"),)
 
 
 def url_of(base_url: str, place: str, parameters: Parameters) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fhir_server.messages import Request
-from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.outcome import FhirError, Issue, nearest, shown
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import decode_stored, encode
-from fhir_server.r4.subsets import SUMMARIES, subset
-
-_COUNT_DIGITS_MAX = 9
+from fhir_server.r4.subsets import element_names, subset, summary_word
+from fhir_server.search.page import page_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +31,24 @@ class Subset:
         return encode(part)
 
 
-def subset_of(request: Request) -> Subset:
-    """Return what ``_summary`` and ``_elements`` ask for. Raises ``value`` for another word."""
-    summary = value_of(request, "_summary")
-    if summary and summary not in SUMMARIES:
-        raise invalid_value("_summary", summary, f"one of {', '.join(SUMMARIES)}")
-    elements = frozenset(
-        name.strip().rpartition(".")[2]
-        for name in value_of(request, "_elements").split(",")
-        if name.strip()
-    )
-    return Subset(summary, elements)
+def subset_of(request: Request, types: Collection[str], definitions: Definitions) -> Subset:
+    """Return what ``_summary`` and ``_elements`` ask for where no search is made, of ``types``.
+
+    Raises ``value`` for another word, ``not-supported`` for an element that none of the types has
+    and for ``_summary=count``; a lenient client gets everything instead.
+    """
+    summary, elements = value_of(request, "_summary"), value_of(request, "_elements")
+    try:
+        if summary and summary_word(summary) == "count":
+            text = f"_summary=count counts what a search finds; {request.interaction} is none."
+            raise FhirError(Issue("not-supported", text))
+        names = element_names(elements, types, definitions) if elements.strip() else ()
+    except FhirError as error:
+        lenient = request.prefer.get("handling") == "lenient"
+        if lenient and error.issues[0].code == "not-supported":
+            return Subset()
+        raise
+    return Subset(summary, frozenset(names))
 
 
 def value_of(request: Request, name: str) -> str:
@@ -56,11 +62,7 @@ def value_of(request: Request, name: str) -> str:
 def count_of(request: Request, default: int, most: int) -> int:
     """Return the number of entries of a page, at most ``most``. Raises ``value`` for no number."""
     text = value_of(request, "_count")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > _COUNT_DIGITS_MAX:
-        raise invalid_value("_count", text, "a number of entries, 0 or more")
-    return min(int(text), most)
+    return page_length(text, most) if text else default
 
 
 def known_only(request: Request, known: Collection[str]) -> None:

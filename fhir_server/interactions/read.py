@@ -16,7 +16,7 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 async def read(request: Request, context: Context) -> Response:
     """Return the current version. Raises ``not-found``, or ``deleted`` after a deletion."""
-    wanted = subset_of(request)
+    wanted = subset_of(request, (request.type,), context.definitions)
     known_only(request, ("_summary", "_elements"))
     stored = await context.store.read(request.type, request.id)
     if stored is None:
@@ -31,7 +31,7 @@ async def read(request: Request, context: Context) -> Response:
 
 async def vread(request: Request, context: Context) -> Response:
     """Return one version. Raises ``not-found``, or ``deleted`` where that version is a deletion."""
-    wanted = subset_of(request)
+    wanted = subset_of(request, (request.type,), context.definitions)
     known_only(request, ("_summary", "_elements"))
     version = request.version
     if not _VERSION.fullmatch(version):

@@ -6,29 +6,37 @@ Results are ordered by the type of what was stored, then by its id, as over seve
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
 from fhir_server.interactions.parameters import Subset
+from fhir_server.interactions.searchset import Asked, match_entry, searchset
 from fhir_server.messages import Request, Response
-from fhir_server.outcome import operation_outcome
-from fhir_server.r4.bundles import bundle, entry
+from fhir_server.r4.bundles import entry
 from fhir_server.r4.json import decode, encode
 from fhir_server.search.contained import contained_plans, containers, searched
-from fhir_server.search.page import cursor, digest, values_of
-from fhir_server.search.parse import CURSOR, SearchQuery
-from fhir_server.search.plan import following
+from fhir_server.search.page import digest
+from fhir_server.search.parse import CURSOR, REST, SearchQuery
+from fhir_server.search.plan import window
+from fhir_server.search.several import several
+from fhir_server.search.wanted import Wanted
 from fhir_server.store.documents import Stored
 
 _MATCH = {"mode": "match"}
 
 
 async def search_contained(
-    request: Request, query: SearchQuery, context: Context, within: str = ""
+    request: Request,
+    query: SearchQuery,
+    context: Context,
+    within: str = "",
+    known: dict[Wanted, Any] | None = None,
 ) -> Response:
     """Return a page of what ``query`` finds in other resources, and with ``both`` beside them.
 
-    ``within`` is the compartment that is searched; everything by default.
+    ``within`` is the compartment that is searched; everything by default. ``known`` is what was
+    looked up for ``query``.
     """
     existing = frozenset(await context.store.indexes.existing())
     types = [type for type in containers(context.parameters) if type in existing]
@@ -37,37 +45,28 @@ async def search_contained(
     plans = contained_plans(query, context.parameters, types, within)
     place = f"{within}/{query.type}" if within else query.type
     subject = digest(f"{place} contained", query.understood)
-    start = query.cursor
-    first = following(plans, values_of(start, subject, context.page_key) if start else ())
-    counted = [one for one in plans if one.total == "accurate"]
-    page = await context.store.search_types(first, counted)
-    entries = await _entries(page.entries, query, request, context)
-    total = page.total
-    if total is None and not start and not page.after:
-        total = len(entries)
-    if query.ignored:
-        outcome = encode(operation_outcome(query.ignored))
-        entries.append(entry("", outcome, search={"mode": "outcome"}))
-    after = cursor(page.after, subject, context.page_key) if page.after else ""
-    here = (*query.understood, *(((CURSOR, start),) if start else ()))
-    links = page_links(request.base_url, place, (*here, *request.format), after)
-    return Response(200, bundle("searchset", entries, links=links, total=total))
-
-
-async def _entries(
-    found: tuple[Stored, ...], query: SearchQuery, request: Request, context: Context
-) -> list[bytes]:
-    """Return an entry for each container or, where those are asked for, each contained resource."""
+    part = window(query.cursor, query.rest, subject, context.page_key)
+    wanted = several(plans, part.after, part.until, backward=part.backward)
+    page = await context.store.search_types(wanted)
     subset = Subset(query.summary, frozenset(query.elements))
-    if query.contained_type == "container":
-        return [
-            entry(
-                f"{request.base_url}/{one.type}/{one.id}",
-                subset.applied(one.json, context.definitions),
-                search=_MATCH,
-            )
-            for one in found
-        ]
+    matches = None
+    if query.contained_type == "contained":
+        matches = await _contained(page.entries, query, subset, request, context)
+        # Containers are what was counted.
+        page = replace(page, total=None if page.total is None else len(matches))
+    here = ((CURSOR, query.cursor), (REST, query.rest))
+    asked = Asked(place, subject, query.understood, here, query.ignored, tuple(known or ()))
+    return searchset(page, asked, subset, request, context, matches)
+
+
+async def _contained(
+    found: tuple[Stored, ...],
+    query: SearchQuery,
+    subset: Subset,
+    request: Request,
+    context: Context,
+) -> list[bytes]:
+    """Return an entry for each contained resource, and for those that are not, if both count."""
     filter = searched(query, context.parameters)
     inside: dict[tuple[str, str], list[str]] = {}
     for type in dict.fromkeys(one.type for one in found):
@@ -81,7 +80,7 @@ async def _entries(
     for one in found:
         url = f"{request.base_url}/{one.type}/{one.id}"
         if both and one.type == query.type and one.id in plain:
-            entries.append(entry(url, subset.applied(one.json, context.definitions), search=_MATCH))
+            entries.append(match_entry(one, subset, request, context))
         entries += [
             entry(f"{url}#{name}", subset.applied(json, context.definitions), search=_MATCH)
             for name, json in _parts(one, inside.get((one.type, one.id), ()))

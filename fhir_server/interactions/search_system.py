@@ -2,36 +2,38 @@
 
 https://hl7.org/fhir/R4/http.html#search
 
-``_type`` says which types; without it, all. The parameters are those that all of these types have.
-Results are ordered by type, then by id: a page goes on where the one before ended.
+``_type`` says which types; without it, all. The parameters are those that all of these types have,
+also in ``_sort``. Without ``_sort`` results are ordered by type, then by id.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.links import page_links
+from fhir_server.interactions.links import unpacked_request
 from fhir_server.interactions.parameters import Subset, value_of
-from fhir_server.interactions.search_type import match_entry, search_query
-from fhir_server.messages import Request, Response
-from fhir_server.outcome import FhirError, Issue, nearest, operation_outcome, shown
-from fhir_server.r4.bundles import bundle, entry
-from fhir_server.r4.json import encode
+from fhir_server.interactions.search_type import search_query
+from fhir_server.interactions.searchset import Asked, searchset
+from fhir_server.messages import Parameters, Request, Response
+from fhir_server.outcome import FhirError, Issue, nearest, shown
 from fhir_server.search.chain import HAS
-from fhir_server.search.page import cursor, digest, values_of
-from fhir_server.search.parse import CURSOR, SearchQuery
-from fhir_server.search.plan import Plan, following, plan
+from fhir_server.search.include import NAMES as INCLUDES
+from fhir_server.search.page import EXPLAIN, digest
+from fhir_server.search.parse import CURSOR, REST
+from fhir_server.search.plan import plan, window
+from fhir_server.search.several import check_sort, several
 from fhir_server.search.special import DOCUMENTATION
 from fhir_server.search.wanted import Wanted
-from fhir_server.store.search import Page
 
 TYPE = "_type"
-# What orders or follows the matches of one type, and is not served over several.
-_OF_ONE_TYPE = (
-    *("_sort", "_include", "_revinclude", "_rest"),
-    *("_contained", "_containedType", "_query"),
+_OWN = (TYPE, CURSOR, REST)  # read here, not with the parameters of each type
+_OF_ONE_TYPE = ("_contained", "_containedType", "_query")  # not served over several
+_OF_EVERY_TYPE = (
+    *("_count", "_total", "_summary", "_elements", "_sort", EXPLAIN, HAS),
+    *INCLUDES,
+    *DOCUMENTATION,
 )
-_OF_EVERY_TYPE = ("_count", "_total", "_summary", "_elements", HAS, *DOCUMENTATION)
 
 
 async def search_system(request: Request, context: Context) -> Response:
@@ -46,54 +48,35 @@ async def search_types(
 
     ``within`` is the compartment that is searched; everything by default.
     """
-    types = _types(request, context, members)
-    given = tuple(pair for pair in request.parameters if pair[0] not in (TYPE, CURSOR))
-    _check_common(given, types, context)
-    looked_up: dict[Wanted, Any] = {}
-    known = await search_query(types[0], given, request, context, looked_up) if types else None
-    existing = await context.store.indexes.existing()
-    queries = [
-        await search_query(type, given, request, context, looked_up)
-        for type in types
-        if type in existing
-    ]
-    plans = [plan(query, context.parameters, within=within) for query in queries]
     place = f"{within}/*" if within else ""
-    named = value_of(request, TYPE)
-    understood = (*(((TYPE, named),) if named else ()), *(known.understood if known else ()))
+    request = unpacked_request(request, place, context.page_key)
+    named, cursor, rest = (value_of(request, name) for name in _OWN)
+    types = _types(named, context, members)
+    given, ignored = _common(request, types, context)
+    looked_up: dict[Wanted, Any] = {}
+    known = await search_query((types[0], *types), given, request, context, looked_up)
+    check_sort(known.sort, {type: context.parameters.of(type) for type in types})
+    understood = (*(((TYPE, named),) if named else ()), *known.understood)
     subject = digest(place, understood)
-    start = value_of(request, CURSOR)
-    first = following(plans, values_of(start, subject, context.page_key) if start else ())
-    counted = [one for one in plans if one.total == "accurate"]
-    page = await context.store.search_types(first, counted)
-    after = cursor(page.after, subject, context.page_key) if page.after else ""
-    here = (*understood, *(((CURSOR, start),) if start else ()))
-    total = page.total
-    if total is None and not start and not page.after:
-        total = len(page.entries)
-    links = page_links(request.base_url, place, (*here, *request.format), after)
-    entries = _entries(page, known, plans, request, context)
-    return Response(200, bundle("searchset", entries, links=links, total=total))
+    part = window(cursor, rest, subject, context.page_key)
+    existing = await context.store.indexes.existing()
+    strict = replace(request, prefer={})  # what one type has understood no other may leave out
+    plans = []
+    for type in types:
+        if type in existing:
+            query = await search_query((type, *types), known.understood, strict, context, looked_up)
+            plans.append(plan(query, context.parameters, within=within))
+    wanted = several(plans, part.after, part.until, backward=part.backward, rest=part.rest)
+    page = await context.store.search_types(wanted)
+    here = ((CURSOR, cursor), (REST, rest))
+    said = (*ignored, *known.ignored)
+    asked = Asked(place, subject, understood, here, said, tuple(looked_up))
+    subset = Subset(known.summary, frozenset(known.elements))
+    return searchset(page, asked, subset, request, context)
 
 
-def _entries(
-    page: Page,
-    known: SearchQuery | None,
-    plans: Sequence[Plan],
-    request: Request,
-    context: Context,
-) -> list[bytes]:
-    subset = Subset(plans[0].summary, frozenset(plans[0].elements)) if plans else Subset()
-    entries = [match_entry(one, "match", subset, request, context) for one in page.entries]
-    if known and known.ignored:
-        outcome = encode(operation_outcome(known.ignored))
-        entries.append(entry("", outcome, search={"mode": "outcome"}))
-    return entries
-
-
-def _types(request: Request, context: Context, members: Collection[str]) -> tuple[str, ...]:
+def _types(named: str, context: Context, members: Collection[str]) -> tuple[str, ...]:
     """Return the types that are searched, in alphabetical order."""
-    named = value_of(request, TYPE)
     if not named:
         return tuple(sorted(members))
     types = sorted(set(named.split(",")))
@@ -105,17 +88,41 @@ def _types(request: Request, context: Context, members: Collection[str]) -> tupl
     return tuple(types)
 
 
-def _check_common(given: Sequence[tuple[str, str]], types: Sequence[str], context: Context) -> None:
-    """Refuse the parameters that only some of ``types`` have."""
-    common = set.intersection(*(set(context.parameters.of(type)) for type in types))
-    for name, _ in given:
+def _common(
+    request: Request, types: Sequence[str], context: Context
+) -> tuple[Parameters, tuple[Issue, ...]]:
+    """Return the parameters that all of ``types`` have, and what is to be said of the others.
+
+    Raises ``not-supported`` for others, unless the client prefers lenient handling.
+    """
+    tables = [context.parameters.of(type) for type in types]
+    common = set.intersection(*map(set, tables))
+    given, ignored = [], []
+    for name, value in request.parameters:
         code = name.partition(":")[0].partition(".")[0]
+        if name in _OWN:
+            continue
         if code in _OF_ONE_TYPE:
             text = f"{code} is not served yet in a search over several types; search one type."
             raise FhirError(Issue("not-supported", text))
-        if code not in common and code not in _OF_EVERY_TYPE:
-            text = (
-                f"Not all of the types that are searched have {shown(code)}; name those that do in "
-                f"_type.{nearest(code, common)}"
-            )
-            raise FhirError(Issue("not-supported", text))
+        refused = _uncommon(code, common) if code not in _OF_EVERY_TYPE else ""
+        if not refused and code == "_sort" and value:
+            others = [one.strip().removeprefix("-") for one in value.split(",")]
+            refused = next((_uncommon(one, common) for one in others if one not in common), "")
+        if not refused:
+            given.append((name, value))
+        elif request.prefer.get("handling") == "lenient":
+            ignored.append(Issue("not-supported", f"Ignored: {refused}", severity="warning"))
+        else:
+            raise FhirError(Issue("not-supported", refused))
+    return tuple(given), tuple(ignored)
+
+
+def _uncommon(code: str, common: Collection[str]) -> str:
+    """Return why ``code`` cannot be asked of all types, or ``""``."""
+    if code in common:
+        return ""
+    return (
+        f"Not all of the types that are searched have {shown(code)}; name those that do in "
+        f"{TYPE}.{nearest(code, common)}"
+    )

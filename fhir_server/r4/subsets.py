@@ -9,6 +9,9 @@ What is left out is said: a subset carries the tag ``SUBSETTED``, so that nobody
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import re2 as re
+
+from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.r4.definitions import Definitions, Element
 
 Resource = dict[str, Any]
@@ -22,6 +25,47 @@ SUBSETTED = {
 # diagnosis. A part of a resource without them could harm somebody.
 _NEGATING = frozenset({"modifierExtension", "doNotPerform", "verificationStatus"})
 _ALWAYS = ("resourceType", "id", "meta")
+_NAME = re.compile(r"[A-Za-z0-9\.]{1,200}(?:\[x\])?")
+
+
+def summary_word(value: str) -> str:
+    """Return the ``value`` of ``_summary``. Raises ``value`` for another word than the five."""
+    if value not in SUMMARIES:
+        raise invalid_value("_summary", value, f"one of {', '.join(SUMMARIES)}")
+    return value
+
+
+def element_names(value: str, types: Collection[str], definitions: Definitions) -> tuple[str, ...]:
+    """Return the elements that the ``value`` of ``_elements`` names, each as its base name.
+
+    A name is that of a top-level element of one of ``types``: ``name``, also ``Patient.name``, and
+    for ``value[x]`` one of ``value``, ``value[x]`` and ``valueString``.
+
+    Raises ``value`` for what cannot be a name, ``not-supported`` for what none of the types has.
+    """
+    known: dict[str, str] = {"resourceType": "resourceType"}
+    for type in types:
+        for element in definitions.types[type].elements[type]:
+            known |= dict.fromkeys((element.name, *_members(element)), element.name)
+    found: dict[str, None] = {}
+    for text in value.split(","):
+        name = text.strip()
+        if not _NAME.fullmatch(name):
+            raise invalid_value("_elements", value, "names of elements with commas between them")
+        head, point, rest = name.partition(".")
+        base = rest if point and head in types else name
+        if "." in base:
+            text = (
+                f"_elements names {shown(name)}; it takes elements of the first level, as {head}."
+            )
+            raise FhirError(Issue("not-supported", text))
+        base = base.removesuffix("[x]")
+        if base not in known:
+            what = next(iter(types)) if len(types) == 1 else "None of the types"
+            text = f"_elements: {what} has no element {shown(name)}.{nearest(base, known)}"
+            raise FhirError(Issue("not-supported", text))
+        found[known[base]] = None
+    return tuple(found)
 
 
 def subset(

@@ -63,6 +63,8 @@ def contained_plans(
     filter = searched(query, table)
     inside: Filter = {CONTAINED: {"$elemMatch": {"type": query.type, **filter}}}
     base = plan(replace(query, cursor="", rest=""), table, within=within)
+    if query.contained_type == "contained":  # an estimate would be one of containers
+        base = replace(base, total="none")
     place = {} if not within else {"compartments": within}
     plans = []
     for type in types:

@@ -8,14 +8,14 @@ value                   what comes along
 ``Observation:subject`` what the observations refer to as their subject
 ``…:subject:Patient``   the same, if it is a patient
 ``Observation:*``       the same, for all reference parameters
-``*``                   the same, for the type that is searched
+``*``                   the same, for the types that are searched
 ======================  ==========================================================
 
 ``_revinclude`` reads it from the other end: the observations that refer to what was found. With
 ``:iterate`` it holds for what came along as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
@@ -47,8 +47,10 @@ class Include:
     iterate: bool
 
 
-def includes(name: str, value: str, type: str, table: ParameterTable) -> tuple[Include, ...]:
-    """Return what ``name=value`` includes in a search for resources of ``type``.
+def includes(
+    name: str, value: str, types: Sequence[str], table: ParameterTable
+) -> tuple[Include, ...]:
+    """Return what ``name=value`` includes in a search for resources of ``types``.
 
     Raises ``not-supported`` for what is unknown, and for what could never include anything.
     """
@@ -76,14 +78,17 @@ def includes(name: str, value: str, type: str, table: ParameterTable) -> tuple[I
             reverse,
             iterate,
         )
-        for one in _parameters(parts, (reverse or iterate), type, table)
+        for one in _parameters(parts, (reverse or iterate), types, table)
     )
     useful = tuple(
-        one for one in found if iterate or type in (one.targets if reverse else (one.type,))
+        one
+        for one in found
+        if iterate or not set(types).isdisjoint(one.targets if reverse else (one.type,))
     )
     if not useful and parts[-1] != ALL:
+        sought = types[0] if len(types) == 1 else "the types that are searched"
         text = (
-            f"{shown(value)} has nothing to do with {type}; for what comes along itself, say "
+            f"{shown(value)} has nothing to do with {sought}; for what comes along itself, say "
             f"{parameter}:{ITERATE}."
         )
         raise FhirError(Issue("not-supported", text))
@@ -91,11 +96,11 @@ def includes(name: str, value: str, type: str, table: ParameterTable) -> tuple[I
 
 
 def _parameters(
-    parts: list[str], every_type: bool, type: str, table: ParameterTable
+    parts: list[str], every_type: bool, searched: Sequence[str], table: ParameterTable
 ) -> Iterator[Parameter]:
     """Yield the reference parameters that the first two ``parts`` mean."""
     if parts[0] == ALL:
-        types = table.types if every_type else (type,)
+        types = table.types if every_type else tuple(searched)
     else:
         types = (parts[0],)
     code = parts[1] if len(parts) > 1 else ALL

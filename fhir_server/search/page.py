@@ -1,15 +1,21 @@
-"""Page links: the last sort values of a page, as a text that only we can write.
+"""Page links: the place where a page begins or ends, as a text that only we can write.
 
 https://hl7.org/fhir/R4/http.html#paging
 
 A cursor is ``base64url(mac + values)``, where ``mac`` is the first 128 bits of an HMAC-SHA256 over
 the question it belongs to and the values. Whoever has a link can read the values of the resource
 that was shown last, so a link is as private as the page it came with.
+
+The parameters of a long search do not fit into a URL. A link of such a search has them all in one
+text, ``base64url(mac + zlib(parameters))``. It is our own text or it is not unpacked at all, and it
+is unpacked up to a limit only.
 """
 
 import hmac
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -17,10 +23,12 @@ from typing import Any
 
 import msgspec
 
-from fhir_server.outcome import FhirError, Issue
+from fhir_server.outcome import FhirError, Issue, invalid_value
 
 MAC_BYTES = 16
+_COUNT_DIGITS_MAX = 9
 CURSOR_CHARACTERS_MAX = 16_384  # eight sort keys of the longest kind, and room
+PACKED_BYTES_MAX = 4_194_304  # of parameters, before they are packed; more is asked by POST again
 
 _READERS: dict[str, Any] = {
     "s": str,
@@ -31,9 +39,40 @@ _READERS: dict[str, Any] = {
 }
 
 
+EXPLAIN = "_explain"
+"""The parameter, ours, that asks how the database goes about a search."""
+
+AFTER, UNTIL = "after", "until"
+"""Which rows a link of a search leads to: the next behind a place, or the last up to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A place between two rows in the order of a search.
+
+    It is behind the row with ``key``, or, without ``behind``, before it; whether there is such a
+    row does not matter. ``key`` has one value for each sort key (``None`` for a missing one), then
+    the id.
+    """
+
+    key: tuple[Any, ...]
+    behind: bool = True
+
+
+def page_length(text: str, most: int) -> int:
+    """Return what ``_count`` asks for, lowered to ``most``. Raises ``value`` for no number."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX):
+        raise invalid_value("_count", text, "a whole number of entries, 0 or more")
+    return min(int(text), most)
+
+
 def digest(type: str, understood: Sequence[tuple[str, str]]) -> str:
-    """Return what tells one search from another; a cursor of one is no cursor of the other."""
-    return sha256(msgspec.json.encode([type, understood])).hexdigest()
+    """Return what tells one search from another; a cursor of one is no cursor of the other.
+
+    Explained or not, it is the same search.
+    """
+    asked = [pair for pair in understood if pair[0] != EXPLAIN]
+    return sha256(msgspec.json.encode([type, asked])).hexdigest()
 
 
 def cursor(values: tuple[Any, ...], subject: str, key: bytes) -> str:
@@ -52,18 +91,51 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
 
     Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
     """
-    if not key or len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
-        raise _foreign()
-    try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError as error:
-        raise _foreign() from error
-    mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(written, subject, key)):
-        raise _foreign()
+    written = _verified(text, subject, key, CURSOR_CHARACTERS_MAX)
     return tuple(
         _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
     )
+
+
+def packed(parameters: Sequence[tuple[str, str]], place: str, key: bytes) -> str:
+    """Return the text for the ``parameters`` of a search at ``place``, such as ``Patient``.
+
+    ``""`` where there are too many of them, or no ``key``.
+    """
+    text = msgspec.json.encode(parameters)
+    if not key or len(text) > PACKED_BYTES_MAX:
+        return ""
+    small = zlib.compress(text, 9)
+    return urlsafe_b64encode(_mac(small, _packed_subject(place), key) + small).rstrip(b"=").decode()
+
+
+def unpacked(text: str, place: str, key: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the parameters that were packed. Raises ``value`` for what was not packed here for a
+    search at ``place``."""
+    small = _verified(text, _packed_subject(place), key, 2 * PACKED_BYTES_MAX)
+    unpacking = zlib.decompressobj()
+    whole = unpacking.decompress(small, PACKED_BYTES_MAX)
+    if unpacking.unconsumed_tail:
+        raise foreign_link()
+    return msgspec.json.decode(whole, type=tuple[tuple[str, str], ...])
+
+
+def _packed_subject(place: str) -> str:
+    return f"{place} parameters"
+
+
+def _verified(text: str, subject: str, key: bytes, characters_max: int) -> bytes:
+    """Return what stands behind the signature of ``text``, if that is ours for ``subject``."""
+    if not key or len(text) > characters_max or not text.isascii():
+        raise foreign_link()
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise foreign_link() from error
+    mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(written, subject, key)):
+        raise foreign_link()
+    return written
 
 
 def _mac(text: bytes, subject: str, key: bytes) -> bytes:
@@ -85,7 +157,8 @@ def _written(value: Any) -> tuple[str, Any]:
     return "n", str(value)
 
 
-def _foreign() -> FhirError:
+def foreign_link() -> FhirError:
+    """Return the refusal of a page link that was not made here, or not for this search."""
     return FhirError(
         Issue(
             "value",

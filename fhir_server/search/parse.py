@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
-from fhir_server.r4.subsets import SUMMARIES
+from fhir_server.r4.subsets import element_names, summary_word
 from fhir_server.search.chain import HAS, Chains, Part, Selection
 from fhir_server.search.criteria import Criteria
 from fhir_server.search.escape import split
@@ -22,6 +22,7 @@ from fhir_server.search.include import Include, includes
 from fhir_server.search.keys import Filter, conditions_in
 from fhir_server.search.lists import LIST, compile_list
 from fhir_server.search.operators import FILTER, Operators
+from fhir_server.search.page import EXPLAIN, page_length
 from fhir_server.search.parameters import WORDS, ParameterTable
 from fhir_server.search.queries import QUERY, named_query
 from fhir_server.search.sort import sort_keys
@@ -41,7 +42,6 @@ TOTALS = ("none", "estimate", "accurate")
 NOT_SERVED = {
     "_type": "search over several types",
 }
-_COUNT_DIGITS_MAX = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Limits:
     ``conditions_max`` counts what all parameters together are compared with: a bare id of a
     reference is one for each type that it may be of. ``count_max`` is the length of a page; a
     ``_count`` above it is lowered to it. ``chain_steps_max`` is how many resources a chain leads
-    through, ``chain_types_max`` how many types of them all chains together.
+    through, ``chain_types_max`` how many types of them all chains together. ``explain`` says
+    whether it may ask to be explained.
     """
 
     parameters_max: int = 64
@@ -61,6 +62,7 @@ class Limits:
     count_max: int = 1000
     chain_steps_max: int = 8
     chain_types_max: int = 300
+    explain: bool = False
 
 
 DEFAULT_LIMITS = Limits()
@@ -87,7 +89,8 @@ class SearchQuery:
     ``cursor`` and ``rest`` are the texts of page links. ``understood`` are the parameters that were
     used, for the self link; ``ignored`` says what was not, as warnings. ``wanted`` is what has to
     be looked up first: the search is then to be parsed again with what is known of it.
-    ``contained`` and ``contained_type`` are what ``contained.py`` is about.
+    ``contained`` and ``contained_type`` are what ``contained.py`` is about. ``explain`` asks how
+    the database goes about it.
     """
 
     type: str
@@ -106,6 +109,7 @@ class SearchQuery:
     contained: str = "false"
     contained_type: str = "container"
     wanted: frozenset[Wanted] = frozenset()
+    explain: bool = False
 
 
 @dataclass(slots=True)
@@ -113,6 +117,7 @@ class _Builder:
     """What has been read so far."""
 
     type: str
+    types: Sequence[str]
     table: ParameterTable
     criteria: Criteria
     count: int
@@ -128,6 +133,7 @@ class _Builder:
     summary: str = ""
     elements: tuple[str, ...] = ()
     cursor: str = ""
+    explain: bool = False
     conditions: int = 0
     seen: set[str] = field(default_factory=set)
     chains: Chains = field(init=False)
@@ -142,7 +148,7 @@ class _Builder:
 
 
 def parse(
-    type: str,
+    type: str | Sequence[str],
     parameters: Sequence[tuple[str, str]],
     table: ParameterTable,
     *,
@@ -156,15 +162,17 @@ def parse(
     ``parameters`` are names and values, percent-decoded, in the order of the URL; escapes of
     values are in place. ``count_default`` is the length of a page whose ``_count`` is not given.
     ``lenient`` turns what would be refused into ``ignored``. ``given`` is the
-    time, and what was looked up of the ``wanted`` of an earlier parsing.
+    time, and what was looked up of the ``wanted`` of an earlier parsing. Where several types are
+    searched at once, ``type`` is the one that is meant here, and behind it all of them.
 
     Raises ``not-supported`` for unknown names and modifiers, and names the nearest; ``value`` for
     values that a parameter cannot have; ``too-costly`` for what is over ``limits``.
     """
     if len(parameters) > limits.parameters_max:
         raise _too_much("parameters", limits.parameters_max)
+    type, *types = (type,) if isinstance(type, str) else type
     criteria = Criteria(table, given.now, Wants(table.definitions, given.known))
-    builder = _Builder(type, table, criteria, count_default, limits)
+    builder = _Builder(type, types or [type], table, criteria, count_default, limits)
     understood: list[tuple[str, str]] = []
     ignored: list[Issue] = []
     for name, value in parameters:
@@ -199,6 +207,7 @@ def parse(
         contained=builder.contained,
         contained_type=builder.contained_type,
         wanted=frozenset(criteria.wants.wanted),
+        explain=builder.explain,
     )
 
 
@@ -252,7 +261,7 @@ def _read(builder: _Builder, name: str, value: str) -> None:
         _RESULT_PARAMETERS[name](builder, value)
         builder.seen.add(name)
     elif name.partition(":")[0] in INCLUDES:
-        builder.includes += includes(name, value, builder.type, builder.table)
+        builder.includes += includes(name, value, builder.types, builder.table)
     else:
         _read_criterion(builder, name, value)
 
@@ -317,9 +326,7 @@ def _unknown(builder: _Builder, type: str, code: str) -> FhirError:
 
 
 def _read_count(builder: _Builder, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and len(value) <= _COUNT_DIGITS_MAX):
-        raise invalid_value("_count", value, "a whole number of entries")
-    builder.count = min(int(value), builder.limits.count_max)
+    builder.count = page_length(value, builder.limits.count_max)
 
 
 def _read_sort(builder: _Builder, value: str) -> None:
@@ -335,16 +342,11 @@ def _read_total(builder: _Builder, value: str) -> None:
 
 
 def _read_summary(builder: _Builder, value: str) -> None:
-    if value not in SUMMARIES:
-        raise invalid_value("_summary", value, ", ".join(SUMMARIES))
-    builder.summary = value
+    builder.summary = summary_word(value)
 
 
 def _read_elements(builder: _Builder, value: str) -> None:
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
-    if not all(name.isascii() and name.replace(".", "").isalnum() for name in names):
-        raise invalid_value("_elements", value, "names of elements with commas between them")
-    builder.elements = names
+    builder.elements = element_names(value, builder.types, builder.table.definitions)
 
 
 def _read_cursor(builder: _Builder, value: str) -> None:
@@ -373,6 +375,15 @@ def _read_rest(builder: _Builder, value: str) -> None:
     builder.rest = value
 
 
+def _read_explain(builder: _Builder, value: str) -> None:
+    if not builder.limits.explain:
+        text = f"{EXPLAIN} is switched off here (the setting FHIR_SEARCH_EXPLAIN)."
+        raise FhirError(Issue("not-supported", text))
+    if value not in ("true", "false"):
+        raise invalid_value(EXPLAIN, value, "true or false")
+    builder.explain = value == "true"
+
+
 _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     "_count": _read_count,
     "_sort": _read_sort,
@@ -382,6 +393,7 @@ _RESULT_PARAMETERS: dict[str, Callable[[_Builder, str], None]] = {
     QUERY: _read_query,
     "_contained": _read_contained,
     "_containedType": _read_contained_type,
+    EXPLAIN: _read_explain,
     CURSOR: _read_cursor,
     REST: _read_rest,
 }

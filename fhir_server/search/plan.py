@@ -3,14 +3,12 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from fhir_server.search.chain import Part, Selection
 from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
-from fhir_server.search.page import digest, values_of
+from fhir_server.search.page import AFTER, UNTIL, Edge, digest, foreign_link, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
 from fhir_server.search.sort import SortKey, sort_keys
@@ -22,10 +20,11 @@ class Plan:
 
     ``filter`` is without the conditions for deleted documents and for the page. ``sort`` is
     without the final id; empty means by id. ``count`` is the length of a page, 0 for none.
-    ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
-    then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
-    resources, to be met as well. ``includes`` are what comes along; ``rest`` says that only the
-    rest of it is wanted, from that place on, of a page that ends at ``until``.
+    ``after`` is where the page begins, ``until`` where it ends at the latest; ``backward`` says
+    that the last rows up to there are wanted, not the first. ``subject`` is what page links are
+    bound to. ``joins`` are conditions on linked resources, to be met as well. ``includes`` are what
+    comes along; ``rest`` says that only the rest of it is wanted, from that place on. ``explain``
+    says that it is to be told how the database went about it.
     """
 
     type: str
@@ -35,12 +34,14 @@ class Plan:
     total: str
     summary: str
     elements: tuple[str, ...]
-    after: tuple[Any, ...] | None
+    after: Edge | None
     subject: str
     joins: tuple[Part, ...] = ()
     includes: tuple[Include, ...] = ()
     rest: Place | None = None
-    until: tuple[Any, ...] | None = None
+    until: Edge | None = None
+    backward: bool = False
+    explain: bool = False
 
     @property
     def selection(self) -> Selection:
@@ -60,8 +61,7 @@ def plan(
     """
     assert not query.wanted, "what is wanted is looked up before"
     subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
-    after = values_of(query.cursor, subject, page_key) if query.cursor else None
-    rest, until = _rest(query.rest, rest_subject(subject), page_key)
+    part = window(query.cursor, query.rest, subject, page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
@@ -71,13 +71,42 @@ def plan(
         total="accurate" if counted_only else query.total,
         summary="count" if counted_only else query.summary,
         elements=query.elements,
-        after=after,
+        after=part.after,
         subject=subject,
         joins=query.joins,
         includes=query.includes,
-        rest=rest,
-        until=until,
+        rest=part.rest,
+        until=part.until,
+        backward=part.backward,
+        explain=query.explain,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What part of the rows a page link leads to; all from the first, by default. The members are
+    those of :class:`Plan`."""
+
+    after: Edge | None = None
+    until: Edge | None = None
+    backward: bool = False
+    rest: Place | None = None
+
+
+def window(cursor: str, rest: str, subject: str, page_key: bytes) -> Window:
+    """Return what the texts of a page link lead to, in the search that ``subject`` stands for.
+
+    Raises ``value`` for what is no link of that search.
+    """
+    direction, *key = values_of(cursor, subject, page_key) if cursor else (AFTER,)
+    edge = Edge(tuple(key)) if key else None
+    if not rest:
+        backward = direction == UNTIL
+        return Window(None, edge, True) if backward else Window(edge)
+    if direction == UNTIL:  # the rest is told from where its page begins
+        raise foreign_link()
+    round, type, id, *until = values_of(rest, rest_subject(subject), page_key)
+    return Window(edge, Edge(tuple(until)) if until else None, rest=(int(round), type, id))
 
 
 def in_compartment(compartment: str) -> Filter:
@@ -93,14 +122,6 @@ def rest_subject(subject: str) -> str:
     return f"{subject} includes"
 
 
-def _rest(text: str, subject: str, page_key: bytes) -> tuple[Place | None, tuple[Any, ...] | None]:
-    """Return the place and the end of the page in a link to the rest of its includes."""
-    if not text:
-        return None, None
-    round, type, id, *until = values_of(text, subject, page_key)
-    return (int(round), type, id), tuple(until) or None
-
-
 def _all(filters: tuple[Filter, ...]) -> Filter:
     """Return the filter that meets all of ``filters``, as one level where their keys differ.
 
@@ -114,15 +135,3 @@ def _all(filters: tuple[Filter, ...]) -> Filter:
         elif one not in repeated:
             repeated.append(one)
     return together | {"$and": repeated} if repeated else together
-
-
-def following(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
-    """Return those of ``plans``, one for each type, that come after ``key``: a type, then the key
-    inside that type."""
-    if not key:
-        return list(plans)
-    type, *inside = key
-    rest = [one for one in plans if one.type >= type]
-    if inside and rest and rest[0].type == type:
-        rest[0] = replace(rest[0], after=tuple(inside))
-    return rest

@@ -38,7 +38,10 @@ def sort_keys(names: Sequence[str], parameters: Mapping[str, Parameter]) -> tupl
     """
     if len(names) > KEYS_MAX:
         raise invalid_value("_sort", ",".join(names), f"at most {KEYS_MAX} parameters")
-    keys = [_sort_key(name, parameters) for name in names]
+    first: dict[str, str] = {}  # a parameter that stands there again decides nothing
+    for name in names:
+        first.setdefault(name.removeprefix("-"), name)
+    keys = [_sort_key(name, parameters) for name in first.values()]
     # Ids are unique: nothing behind one can matter.
     last = next((place for place, key in enumerate(keys) if key.code == ID), len(keys))
     return tuple(keys[: last + 1])

@@ -25,6 +25,7 @@ from fhir_server.store.documents import (
     Stored,
     stored,
 )
+from fhir_server.store.explain import begin
 from fhir_server.store.joins import URL, canonicals, referring, values_at
 from fhir_server.store.rows import rows_within
 
@@ -96,6 +97,7 @@ class Gathering:
         return Included(entries, after, self._complete)
 
     async def _round(self, round: int, wanted: Mapping[str, list[Document]]) -> Rows:
+        begin(self.database, f"include {round + 1}")
         found: dict[str, list[Document]] = {}
         for type in sorted(wanted):
             for condition, full in self._parts(round, type):
@@ -134,7 +136,7 @@ class Gathering:
         left = self.bytes_max - sum(len(row["json"]) for _, row in self._shown)
         rows, cut = await rows_within(cursor.sort("_id", 1).limit(limit), max(left, 1))
         new = [row for row in rows if row["_id"] not in seen]
-        over = cut or len(new) > room
+        over = cut is not None or len(new) > room
         if full:
             self._more = self._more or over
         else:
@@ -192,6 +194,7 @@ class Gathering:
 
     async def _as_of_versions(self) -> None:
         """Put the version that a reference names in the place of the current one."""
+        begin(self.database, "included versions")
         places: dict[str, dict[tuple[str, int], int]] = defaultdict(dict)
         for at, ((_, type, id), row) in enumerate(self._shown):
             named = self._versions.get((type, id), set())

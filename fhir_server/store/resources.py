@@ -13,6 +13,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
+from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change
@@ -25,10 +26,13 @@ from fhir_server.store.documents import (
     Stored,
     stored,
 )
+from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
 from fhir_server.store.kin import kin
+from fhir_server.store.search import Page
+from fhir_server.store.search_types import Types
 from fhir_server.store.transactions import repeated, transacted
 
 T = TypeVar("T")
@@ -89,31 +93,42 @@ class ResourceStore:
                 self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
             )
 
-    async def search_types(self, plans: Sequence[Plan], counted: Sequence[Plan]) -> search.Page:
-        """Return one page of what ``plans`` find, a plan for each type; only the first has an
-        ``after``. The matches of ``counted`` are counted, if any."""
+    async def search_types(self, wanted: Several) -> Page:
+        """Return one page of what ``wanted`` finds in several types."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             types = await self.indexes.existing()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
-            total = None
-            if counted:
-                total = await search.count_types(
-                    self.database, self.session, counted, types=types, bounds=bounds
-                )
-            if not any(plan.count for plan in plans):
-                return search.Page((), None, total)
-            page = await search.run_types(
-                self.database, self.session, plans, types=types, bounds=bounds
-            )
-            return replace(page, total=total)
 
-    async def search(self, plan: Plan) -> search.Page:
+            async def run(database: Database) -> Page:
+                return await Types(database, self.session, types, bounds).page(wanted)
+
+            return await self._explained(wanted.plans, run)
+
+    async def search(self, plan: Plan) -> Page:
         """Return one page of what ``plan`` finds."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             linked = plan.joins or plan.includes
             types = await self.indexes.existing() if linked else ()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
-            return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
+
+            async def run(database: Database) -> Page:
+                return await search.run(database, self.session, plan, types=types, bounds=bounds)
+
+            return await self._explained((plan,), run)
+
+    async def _explained(
+        self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page]]
+    ) -> Page:
+        """Return the page that ``run`` finds, and how it came about if ``plans`` ask for that.
+
+        A transaction cannot explain what it does.
+        """
+        if self.session is not None or not any(plan.explain for plan in plans):
+            return await run(self.database)
+        watched = Watched(self.database)
+        page = await run(watched.as_database)
+        texts = (*map(plan_text, plans), *await watched.explained())
+        return replace(page, explained=texts)
 
     async def contained_ids(
         self, place: tuple[str, Sequence[str]], type: str, filter: Filter

@@ -11,9 +11,9 @@ from fhir_server.store.documents import Document
 _BATCH_ROWS = 100
 
 
-async def rows_within(cursor: Any, bytes_max: int) -> tuple[list[Document], bool]:
-    """Return the rows of ``cursor`` up to ``bytes_max`` of JSON, but one at least; and whether
-    some were left out."""
+async def rows_within(cursor: Any, bytes_max: int) -> tuple[list[Document], Document | None]:
+    """Return the rows of ``cursor`` up to ``bytes_max`` of JSON, but one at least; and the first of
+    those that were left out, if there is one."""
     rows: list[Document] = []
     size = 0
     while batch := await cursor.to_list(_BATCH_ROWS):
@@ -21,8 +21,8 @@ async def rows_within(cursor: Any, bytes_max: int) -> tuple[list[Document], bool
             size += len(row.get("json", b""))
             if size > bytes_max and (rows or place):
                 await cursor.close()
-                return rows + batch[:place], True
+                return rows + batch[:place], row
         rows += batch
         if len(batch) < _BATCH_ROWS:
             break
-    return rows, False
+    return rows, None

@@ -4,32 +4,36 @@ https://hl7.org/fhir/R4/search.html
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from bson import Decimal128
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
-from fhir_server.search.sort import SortKey
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
 from fhir_server.store.joins import Joins
-from fhir_server.store.rows import rows_within
+from fhir_server.store.ordered import Source, found, row_key
+from fhir_server.store.totals import total_of
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a search. ``after`` is the key of its last row when there are more rows.
+    """A page of a search.
 
-    ``included`` is what comes along.
+    ``before`` is where it begins and ``after`` where it ends, each where there are further rows
+    beyond. ``included`` is what comes along. ``explained`` says how it came
+    about, a JSON object for each step, if that was asked for.
     """
 
     entries: tuple[Stored, ...]
-    after: tuple[Any, ...] | None
+    after: Edge | None
     total: int | None
     included: Included = NOTHING_INCLUDED
+    before: Edge | None = None
+    explained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +42,6 @@ class Bounds:
 
     bytes_max: int
     includes_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a plan is run: the collection, the session, how much a page may hold, and the stages
-    that drop rows after they are ordered and before they are counted; what more of a row is
-    wanted."""
-
-    collection: Any
-    session: AsyncClientSession | None
-    bytes_max: int
-    stages: tuple[Document, ...] = ()
-    fields: tuple[str, ...] = ()
 
 
 async def run(
@@ -66,208 +57,38 @@ async def run(
     The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
     ``types`` are those in use.
     """
+    begin(database, "join")
     condition = await Joins(database, session, types).condition(plan.selection)
-    fields = tuple(fields_for(plan.type, plan.includes))
-    source = _Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
-    total = await _total(source, plan, condition.filter)
+    fields = (*SERVED, *fields_for(plan.type, plan.includes))
+    source = Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
+    begin(database, "total")
+    total = await total_of(source, plan, condition.filter)
     if plan.count == 0:
         return Page((), None, total)
-    rows, cut = await _rows(source, plan, condition.filter)
-    shown, more = rows[: plan.count], cut or len(rows) > plan.count
-    if total is None and not more and plan.after is None:
-        total = len(shown)
-    after = _row_key(plan.sort, shown[-1]) if more else None
+    begin(database, "matches")
+    page = await found(source, plan, condition.filter)
+    before, after = _edges(plan, page.rows, page.beyond)
+    if total is None and before is None and after is None:
+        total = len(page.rows)
     included = NOTHING_INCLUDED
-    if plan.includes and shown:
+    if plan.includes and page.rows:
         limits = (bounds.includes_max, bounds.bytes_max)
         gathering = Gathering(database, session, types, plan.includes, *limits, plan.rest)
-        included = await gathering.of({plan.type: shown})
+        included = await gathering.of({plan.type: page.rows})
     if plan.rest is not None:
-        return Page((), plan.until, None, included)
-    return Page(tuple(stored(plan.type, row) for row in shown), after, total, included)
+        return Page((), plan.until, None, included, before)
+    entries = tuple(stored(plan.type, row) for row in page.rows)
+    return Page(entries, after, total, included, before)
 
 
-async def run_types(
-    database: Database,
-    session: AsyncClientSession | None,
-    plans: Sequence[Plan],
-    *,
-    types: Collection[str],
-    bounds: Bounds,
-) -> Page:
-    """Return the page of all ``plans``, one for each type, in their order.
+def _edges(
+    plan: Plan, rows: Sequence[Document], beyond: Document | None
+) -> tuple[Edge | None, Edge | None]:
+    """Return where the page begins and ends, as far as there are rows beyond.
 
-    Only the first has an ``after``: a page begins with the type that the page before ended in.
-    The key of the page after it begins with a type; nothing but a type is that type's beginning.
+    What a page was asked to begin or end at is where the page beside it ends or begins: between
+    the two nothing can be skipped.
     """
-    shown: list[Stored] = []
-    for plan in plans:
-        room = plan.count - len(shown)
-        left = bounds.bytes_max - sum(len(one.json) for one in shown)
-        full = room <= 0 or left <= 0
-        wanted = replace(plan, count=1 if full else room, total="none")
-        page = await run(
-            database, session, wanted, types=types, bounds=replace(bounds, bytes_max=max(left, 1))
-        )
-        if full and page.entries:
-            return Page(tuple(shown), (plan.type,), None)
-        shown += page.entries
-        if page.after:
-            return Page(tuple(shown), (plan.type, *page.after), None)
-    return Page(tuple(shown), None, None)
-
-
-async def count_types(
-    database: Database,
-    session: AsyncClientSession | None,
-    plans: Sequence[Plan],
-    *,
-    types: Collection[str],
-    bounds: Bounds,
-) -> int:
-    """Return how many resources all ``plans`` find."""
-    total = 0
-    for plan in plans:
-        wanted = replace(plan, count=0, total="accurate")
-        page = await run(database, session, wanted, types=types, bounds=bounds)
-        total += page.total or 0
-    return total
-
-
-async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
-    if plan.total == "none":
-        return None
-    if plan.total == "estimate" and not (plan.filter or plan.joins) and source.session is None:
-        return int(await source.collection.estimated_document_count())
-    if not source.stages:
-        return int(await source.collection.count_documents(filter, session=source.session))
-    pipeline = [{"$match": filter}, *source.stages, {"$count": "n"}]
-    cursor = await source.collection.aggregate(pipeline, session=source.session)
-    rows = await cursor.to_list()
-    return int(rows[0]["n"]) if rows else 0
-
-
-async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
-    """Return the rows of the page and one more, so that it is known whether there is one; and
-    whether some were left out for their size."""
-    limit = plan.count + 1
-    if all(key.present for key in plan.sort):
-        return await _found(source, plan.sort, [filter, *_window(plan)], limit)
-    if len(plan.sort) == 1 and plan.sort[0].single:
-        return await _by_one_key(source, plan, filter)
-    pipeline = _pipeline(source, plan, filter, limit)
-    cursor = await source.collection.aggregate(pipeline, session=source.session)
-    return await rows_within(cursor, source.bytes_max)
-
-
-async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
-    """Order by a key that may be missing: first those that have it, in an index's order if there
-    is one, then those that lack it, which MongoDB itself would put at the wrong end."""
-    [key] = plan.sort
-    limit = plan.count + 1
-    rows: list[Document] = []
-    if plan.after is None or plan.after[0] is not None:
-        conditions = [filter, {key.field: {"$ne": None}}, *_window(plan)]
-        rows, cut = await _found(source, plan.sort, conditions, limit)
-        if cut or len(rows) == limit or (plan.until and plan.until[0] is not None):
-            return rows, cut
-    conditions = [filter, {key.field: None}]
-    if plan.after is not None and plan.after[0] is None:
-        conditions.append({"_id": {"$gt": plan.after[-1]}})
-    if plan.until is not None:
-        conditions.append({"_id": {"$lte": plan.until[-1]}})
-    room = max(1, source.bytes_max - sum(len(row["json"]) for row in rows))
-    lacking, cut = await _found(replace(source, bytes_max=room), (), conditions, limit - len(rows))
-    return rows + lacking, cut
-
-
-async def _found(
-    source: _Source, sort: Sequence[SortKey], conditions: list[Document], limit: int
-) -> tuple[list[Document], bool]:
-    filter = {"$and": conditions} if len(conditions) > 1 else conditions[0]
-    fields = SERVED | dict.fromkeys(source.fields, 1) | {key.field: 1 for key in sort}
-    order = {field: -1 if descending else 1 for field, descending in _order(sort)}
-    if source.stages:
-        pipeline: list[Document] = [{"$match": filter}, {"$sort": order}, *source.stages]
-        pipeline += [{"$limit": limit}, {"$project": fields}]
-        joined = await source.collection.aggregate(pipeline, session=source.session)
-        return await rows_within(joined, source.bytes_max)
-    cursor = source.collection.find(filter, projection=fields, session=source.session)
-    return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
-
-
-def _order(sort: Sequence[SortKey]) -> list[tuple[str, bool]]:
-    """Return the fields of the order and whether each goes down; the last is always the id.
-
-    Where the id is not asked for, it goes against the key before it: an index (date descending,
-    _id ascending) is then read forward for ``-date``, backward for ``date``.
-    """
-    fields = [(key.field, key.descending) for key in sort]
-    if fields and fields[-1][0] == "_id":
-        return fields
-    return [*fields, ("_id", bool(fields) and not fields[-1][1])]
-
-
-def _window(plan: Plan) -> list[Document]:
-    """Return the conditions for rows after ``plan.after`` and up to ``plan.until``, if given."""
-    fields = _order(plan.sort)
-    conditions = [_after(fields, plan.after)] if plan.after is not None else []
-    if plan.until is not None and None not in plan.until:
-        conditions.append({"$nor": [_after(fields, plan.until)]})
-    return conditions
-
-
-def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Document:
-    """(a, b, _id) > (x, y, id), each in its direction, as MongoDB must be told it."""
-    alternatives: list[Document] = []
-    equal: Document = {}
-    for (field, descending), value in zip(fields, values, strict=True):
-        alternatives.append({**equal, field: {"$lt" if descending else "$gt": value}})
-        equal[field] = value
-    return {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
-
-
-def _pipeline(source: _Source, plan: Plan, filter: Document, limit: int) -> list[Document]:
-    """Order by computed keys: the least or greatest of an array, and missing values last.
-
-    A missing value is told by a flag before each key, so that it is last in both directions.
-    """
-    computed: Document = {}
-    fields: list[tuple[str, bool]] = []
-    keys = [key for key in plan.sort if key.field != "_id"]
-    for place, key in enumerate(keys):
-        pick = "$max" if key.descending else "$min"
-        value: Any = f"${key.field}" if key.single else {pick: f"${key.field}"}
-        computed[f"_k{place}"] = {"$ifNull": [value, None]}
-        fields += [(f"_m{place}", False), (f"_k{place}", key.descending)]
-    fields.append(_order(plan.sort)[-1])
-    flags = {f"_m{place}": {"$eq": [f"$_k{place}", None]} for place in range(len(keys))}
-    stages: list[Document] = [{"$match": filter}, {"$set": computed}, {"$set": flags}]
-    if plan.after is not None:
-        stages.append({"$match": _after(fields, _flagged(plan.after))})
-    if plan.until is not None:
-        stages.append({"$match": {"$nor": [_after(fields, _flagged(plan.until))]}})
-    order = {field: -1 if descending else 1 for field, descending in fields}
-    kept = dict.fromkeys((*computed, *source.fields), 1)
-    stages += [{"$sort": order}, *source.stages, {"$limit": limit}, {"$project": SERVED | kept}]
-    return stages
-
-
-def _flagged(key: tuple[Any, ...]) -> list[Any]:
-    """Return the values of ``key``, a flag before each but the id."""
-    *values, id = key
-    return [*(part for value in values for part in (value is None, value)), id]
-
-
-def _row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:
-    """Return the values by which ``row`` was ordered, its id last."""
-    keys = [key for key in sort if key.field != "_id"]
-    return (*(_value(row, place, key) for place, key in enumerate(keys)), row["_id"])
-
-
-def _value(row: Document, place: int, key: SortKey) -> Any:
-    value: Any = row.get(f"_k{place}") if f"_k{place}" in row else row
-    if value is row:
-        for step in key.field.split("."):
-            value = value.get(step) if isinstance(value, dict) else None
-    return value.to_decimal() if isinstance(value, Decimal128) else value
+    if plan.backward:
+        return (Edge(row_key(plan.sort, beyond)) if beyond else None), plan.until
+    return plan.after, (Edge(row_key(plan.sort, rows[-1])) if beyond else None)

@@ -261,7 +261,8 @@ ELEMENTS = {
     "name,active": {"name", "active"},
     "birthDate": {"birthDate", "_birthDate"},
     "Patient.name": {"name"},
-    "nonsense": set(),
+    "name,resourceType,id": {"name"},
+    "deceased": set(),
     " name , active ": {"name", "active"},
 }
 
@@ -283,8 +284,68 @@ async def test_a_choice_is_named_by_its_base(http: httpx.AsyncClient, type: str)
     await http.put("Observation/o", json=OBSERVATION)
     resource = (await http.get("Observation/o", params={"_elements": type})).json()
 
-    # Only the first form is the specification's.
-    assert "valueString" in resource or type != "value"
+    assert "valueString" in resource
+    assert "note" not in resource
+
+
+WRONG_ELEMENTS = {
+    "nmae": "Did you mean name",
+    "name,nonsense": "'nonsense'",
+    "name.family": "first level, as name",
+    "Observation.status": "first level",
+    "name,,active": "names of elements",
+    "_name": "names of elements",
+}
+
+
+@pytest.mark.parametrize(
+    "path", ["Patient/p", "Patient/p/_history/1", "Patient/_history", "Patient"]
+)
+async def test_an_element_that_is_none_is_refused(http: httpx.AsyncClient, path: str) -> None:
+    """400 with the nearest names, the same for reads, histories and searches; a lenient client gets
+    all elements, and searches say that this was ignored."""
+    for elements, sentence in WRONG_ELEMENTS.items():
+        answer = await http.get(f"{path}?_elements={elements}")
+        assert answer.status_code == 400, elements
+        assert sentence in diagnostics_of(answer), elements
+    lenient = {"Prefer": "handling=lenient"}
+    answer = await http.get(f"{path}?_elements=name,nonsense", headers=lenient)
+    assert answer.status_code == 200
+    assert b"photo" in answer.content
+    assert (b"Ignored: " in answer.content) is (path == "Patient")
+
+
+@pytest.mark.parametrize(
+    "path", ["Patient/p", "Patient/p/_history/1", "Patient/_history", "metadata"]
+)
+async def test_nothing_but_a_search_can_be_counted(http: httpx.AsyncClient, path: str) -> None:
+    """_summary=count is refused where there are no matches, and not answered with everything."""
+    answer = await http.get(f"{path}?_summary=count")
+
+    assert answer.status_code == 400
+    assert "counts what a search finds" in diagnostics_of(answer)
+
+
+@pytest.mark.parametrize("summary", ["true", "text", "data", "false"])
+async def test_elements_decide_beside_a_summary(http: httpx.AsyncClient, summary: str) -> None:
+    """Where both are given, the elements named are what is wanted; a count has none at all."""
+    for path in ("Patient/p", "Patient"):
+        found = (await http.get(f"{path}?_elements=photo&_summary={summary}")).json()
+        resource = found["entry"][0]["resource"] if "entry" in found else found
+        assert set(resource) == {"photo", *ALWAYS}
+    assert "entry" not in (await http.get("Patient?_elements=photo&_summary=count")).json()
+
+
+async def test_elements_of_several_types(http: httpx.AsyncClient) -> None:
+    """Each name is an element of one of the types at least."""
+    await http.put("Observation/o", json=OBSERVATION)
+    bundle = (await http.get("?_type=Patient,Observation&_elements=photo,value")).json()
+    found = [set(one["resource"]) for one in bundle["entry"]]
+
+    assert found == [{"status", "code", "valueString", *ALWAYS}, {"photo", *ALWAYS}]
+    answer = await http.get("?_type=Patient,Observation&_elements=photo,valueless")
+    assert answer.status_code == 400
+    assert "None of the types" in diagnostics_of(answer)
 
 
 @pytest.mark.parametrize("query", ["_summary=nonsense", "_summary=true&_summary=text", "_summary="])

@@ -1,7 +1,8 @@
 """https://hl7.org/fhir/R4/http.html#search"""
 
+from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -133,6 +134,55 @@ async def test_a_follow_up_may_be_made_by_post(http: httpx.AsyncClient) -> None:
     rest = await http.post("Patient/_search", content=url.query, headers=FORM)
 
     assert sorted(ids(first, rest.json())) == [f"p{n}" for n in range(7)]
+
+
+def _long(values: int, characters: int) -> str:
+    """A form that finds everybody, with as many alternatives that find nobody."""
+    others = (sha256(str(n).encode()).hexdigest()[:characters] for n in range(values))
+    return f"_id={','.join((*(f'p{n}' for n in range(7)), *others))}&_count=3&_sort=_id"
+
+
+async def test_links_of_a_long_search_fit_into_a_url(http: httpx.AsyncClient) -> None:
+    """Where the parameters are long, links lead there and back by GET all the same, and self says
+    all of them."""
+    form = _long(400, 32)
+    assert len(form) > 13_000
+    first = (await http.post("Patient/_search", content=form, headers=FORM)).json()
+    rest = await pages(http, links_of(first)["next"])
+
+    assert ids(first, *rest) == [f"p{n}" for n in range(7)]
+    assert parse_qsl(urlsplit(links_of(first)["self"]).query) == parse_qsl(form)
+    assert all(len(url) < 16_384 for url in links_of(first).values())
+    assert list(parse_qs(urlsplit(links_of(first)["next"]).query)) == ["_page"]
+    back = (await http.get(links_of(rest[-1])["previous"])).json()
+    assert ids(back) == ["p3", "p4", "p5"]
+    assert ids((await http.get(links_of(back)["first"])).json()) == ["p0", "p1", "p2"]
+    assert not [one for one in first["entry"] if one["search"]["mode"] == "outcome"]
+
+
+async def test_a_link_longer_than_a_url_can_be_sent_by_post(http: httpx.AsyncClient) -> None:
+    """An OperationOutcome says so, and the query of the link as a form leads on."""
+    form = _long(490, 64)
+    first = (await http.post("Patient/_search", content=form, headers=FORM)).json()
+    link = links_of(first)["next"]
+    [outcome] = [one for one in first["entry"] if one["search"]["mode"] == "outcome"]
+
+    assert len(link) > 16_384
+    assert (await http.get(link)).status_code == 414
+    assert "POST Patient/_search" in outcome["resource"]["issue"][0]["diagnostics"]
+    query = urlsplit(link).query
+    rest = (await http.post("Patient/_search", content=query, headers=FORM)).json()
+    assert ids(rest) == ["p3", "p4", "p5"]
+
+
+async def test_a_long_link_belongs_to_its_search_and_stands_alone(http: httpx.AsyncClient) -> None:
+    """A changed link, one of another type, and one with further parameters are refused."""
+    form = _long(100, 32)
+    first = (await http.post("Patient/_search", content=form, headers=FORM)).json()
+    query = urlsplit(links_of(first)["next"]).query
+    changed = f"{query[:40]}{'A' if query[40] != 'A' else 'B'}{query[41:]}"
+    for url in (f"Patient?{changed}", f"Person?{query}", f"Patient?{query}&gender=male"):
+        assert (await http.get(url)).status_code == 400, url
 
 
 SORTS = ["", "_id", "-_id", "family", "-family", "birthdate,-family", "_lastUpdated", "gender,-_id"]

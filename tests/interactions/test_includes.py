@@ -197,6 +197,34 @@ async def test_what_is_cut_comes_with_the_next_pages(filled: Fhir, server: Serve
         assert along - set(matches) == await _whole(filled, search) - set(matches), search
 
 
+async def test_the_way_back_over_what_was_cut(filled: Fhir, server: Server) -> None:
+    """From the last page ``previous`` leads to every match; a page that was come to from behind
+    has all that it includes on the pages that follow it."""
+    for number in range(5):
+        await filled(put(_observation(f"x{number}", "Patient/a")))
+    for search in CUT[1:4]:
+        url, bundle = search, {}
+        while url:
+            bundle = await asked(filled, url)
+            url = {one["relation"]: one["url"] for one in bundle["link"]}.get("next", "")
+        matches, visited = set(places(bundle, "match")), 0
+        while True:
+            links = {one["relation"]: one["url"] for one in bundle["link"]}
+            if "previous" not in links:
+                break
+            bundle = await asked(filled, links["previous"])
+            matches |= set(places(bundle, "match"))
+            visited += 1
+            assert visited < 40, search
+        assert matches == {"Patient/a", "Patient/b"}, search
+        along, url = set(places(bundle, "include")), links.get("next", "")
+        while url:
+            bundle = await asked(filled, url)
+            along |= set(places(bundle, "include"))
+            url = {one["relation"]: one["url"] for one in bundle["link"]}.get("next", "")
+        assert along == await _whole(filled, search), search
+
+
 async def _whole(fhir: Fhir, search: str) -> set[str]:
     """Return what comes along with the matches, one by one and in small steps."""
     type, _, query = search.partition("?")

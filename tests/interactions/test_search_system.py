@@ -3,12 +3,15 @@
 Searches over several types, and in compartments.
 """
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
-from fhir_server.messages import Request
+from fhir_server.app import Server
+from fhir_server.dispatch import answer
+from fhir_server.messages import Request, Response
 from fhir_server.route import route
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of, patient, put
@@ -34,6 +37,8 @@ RESOURCES: list[dict[str, Any]] = [
     {"resourceType": "Encounter", "id": "e1", "status": "finished", "class": {"code": "AMB"},
      "subject": {"reference": "Patient/1"}},
     {"resourceType": "Organization", "id": "org"},
+    {"resourceType": "List", "id": "l", "status": "current", "mode": "working",
+     "entry": [{"item": {"reference": one}} for one in ("Patient/2", "Observation/o3")]},
     patient("gone"),
 ]  # fmt: skip
 
@@ -47,13 +52,12 @@ async def filled(fhir: Fhir) -> Fhir:
     return fhir
 
 
-async def asked(fhir: Fhir, url: str) -> tuple[int, Any]:
+async def asked(fhir: Fhir, url: str, prefer: str = "strict") -> tuple[int, Any]:
     """Return status and body of ``GET url``, as HTTP would route it."""
     path, _, query = url.removeprefix(BASE).partition("?")
     routed = route("GET", path)
     parameters = tuple(parse_qsl(query, keep_blank_values=True))
-    request = Request(routed.interaction, routed.type, routed.id, routed.version,
-                      parameters=parameters, base_url=BASE)  # fmt: skip
+    request = replace(routed, parameters=parameters, base_url=BASE, prefer={"handling": prefer})
     response = await fhir(request)
     return response.status, json_of(response)
 
@@ -79,6 +83,23 @@ CASES = {
     "?_type=Observation,Encounter&subject:Patient._id=2": "Observation/o3",
     "?_lastUpdated=gt2000&_type=Organization": "Organization/org",
     "?_lastUpdated=lt2000": "",
+    "?_type=Patient,Observation&_sort=_id": (
+        "Patient/1 Patient/2 Observation/o1 Observation/o2 Observation/o3"
+    ),
+    "?_type=Patient,Observation&_sort=-_id": (
+        "Observation/o3 Observation/o2 Observation/o1 Patient/2 Patient/1"
+    ),
+    "?_type=Patient,Observation&_sort=_lastUpdated": (
+        "Patient/1 Patient/2 Observation/o1 Observation/o2 Observation/o3"
+    ),
+    "?_type=Patient,Organization,Encounter&_sort=-_lastUpdated": (
+        "Organization/org Encounter/e1 Patient/2 Patient/1"
+    ),
+    "?_list=l": "Observation/o3 Patient/2",
+    "?_list=l&_sort=_id": "Patient/2 Observation/o3",
+    "?_content=org": "",
+    "?_type=Observation,Encounter&_has:Provenance:target:_id=x": "",
+    "Patient/1/*?_sort=-_id": "Observation/o2 Observation/o1 Encounter/e1 Patient/1",
     "Patient/1/Observation": "Observation/o1 Observation/o2",
     "Patient/1/Observation?_tag=t": "Observation/o2",
     "Patient/1/Observation?_sort=-_id": "Observation/o2 Observation/o1",
@@ -127,12 +148,160 @@ async def test_counting_only(filled: Fhir) -> None:
         assert (bundle["total"], "entry" in bundle) == (4, False)
 
 
+def _dated(number: int) -> dict[str, Any]:
+    """An observation, encounter or procedure; some have the same date, some none."""
+    subject = {"reference": f"Patient/{number % 3}"}
+    date = f"2020-01-{number * 7 % 9 + 1:02}" if number % 4 else ""
+    match number % 3:
+        case 0:
+            one = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
+            one |= {"effectiveDateTime": date} if date else {}
+        case 1:
+            one = {"resourceType": "Encounter", "status": "finished", "class": {"code": "AMB"}}
+            one |= {"period": {"start": date}} if date else {}
+        case _:
+            one = {"resourceType": "Procedure", "status": "completed"}
+            one |= {"performedDateTime": date} if date else {}
+    return {**one, "id": f"m{number:02}", "subject": subject}
+
+
+def _date(resource: dict[str, Any]) -> str:
+    period = resource.get("period", {}).get("start", "")
+    return str(resource.get("effectiveDateTime") or resource.get("performedDateTime") or period)
+
+
+async def walk(fhir: Fhir, url: str, relation: str = "next") -> list[Any]:
+    """Return the bundles from ``url`` on."""
+    bundles = []
+    while url:
+        status, bundle = await asked(fhir, url)
+        assert status == 200, bundle
+        bundles.append(bundle)
+        assert len(bundles) < 100
+        url = {one["relation"]: one["url"] for one in bundle["link"]}.get(relation, "")
+    return bundles
+
+
+SORTS = ["date", "-date", "-date,_id", "patient,-date", "-_lastUpdated", "_id", "code,date", ""]
+
+
+async def test_one_order_over_several_types(fhir: Fhir) -> None:
+    """Every page size gives the same resources in the same order, there and back; dates rise or
+    fall over all types, and what has none is last."""
+    resources = [_dated(number) for number in range(36)]
+    for one in resources:
+        assert (await fhir(put(one))).status == 201
+    dates = {f"{one['resourceType']}/{one['id']}": _date(one) for one in resources}
+    for sort in SORTS:
+        types = "Observation,Procedure" if "code" in sort else "Observation,Procedure,Encounter"
+        search = f"?_type={types}&_sort={sort}"
+        _, bundle = await asked(fhir, search)
+        whole = places(bundle)
+        assert len(whole) == len(set(whole)) == bundle["total"] == (24 if "code" in sort else 36)
+        if sort in ("date", "-date"):
+            there = [dates[place] for place in whole if dates[place]]
+            assert there == sorted(there, reverse=sort[0] == "-")
+            assert not any(dates[place] for place in whole[len(there) :])
+        for count in (1, 5, 12):
+            pages = await walk(fhir, f"{search}&_count={count}")
+            assert [place for page in pages for place in places(page)] == whole, (sort, count)
+            assert all(len(places(page)) == count for page in pages[:-1])
+            links = {one["relation"]: one["url"] for one in pages[-1]["link"]}
+            back = await walk(fhir, links["self"], "previous")
+            assert [places(page) for page in back] == [places(page) for page in reversed(pages)]
+
+
+async def test_a_sorted_page_over_several_types_is_cut_for_its_size(
+    fhir: Fhir, server: Server
+) -> None:
+    """A page ends early rather than hold too much, and the next goes on there."""
+    for number in range(36):
+        await fhir(put(_dated(number)))
+    store = replace(server.context.store, page_bytes_max=900)
+    context = replace(server.context, store=store)
+
+    async def small(request: Request) -> Response:
+        return await answer(server.registry, request, context)
+
+    for sort in ("-date", ""):
+        search = f"?_type=Observation,Procedure,Encounter&_sort={sort}"
+        _, whole = await asked(fhir, search)
+        pages = await walk(small, search)
+        assert len(pages) > 7
+        assert [place for page in pages for place in places(page)] == places(whole)
+
+
+def along(bundle: Any) -> list[str]:
+    """Return ``Type/id`` of what comes along."""
+    found = [one for one in bundle.get("entry", []) if one["search"]["mode"] == "include"]
+    return [one["fullUrl"].removeprefix(f"{BASE}/") for one in found]
+
+
+INCLUDES = {
+    "?_type=Observation,Encounter&_include=Observation:patient": "Patient/1 Patient/2",
+    "?_type=Observation,Encounter&_id=e1&_include=Encounter:patient": "Patient/1",
+    "?_type=Observation,Encounter&_include=*": "Patient/1 Patient/2",
+    "?_type=Encounter,Patient&_include=Encounter:patient": "",
+    "?_type=Patient,Organization&_revinclude=Encounter:patient": "Encounter/e1",
+    "?_type=Patient,Organization&_revinclude=*": (
+        "Encounter/e1 List/l Observation/o1 Observation/o2 Observation/o3"
+    ),
+    "?_type=Encounter,Organization&_include=Encounter:patient&_sort=-_lastUpdated"
+    "&_revinclude:iterate=Observation:patient": "Observation/o1 Observation/o2 Patient/1",
+    "Patient/1/*?_type=Observation&_include=Observation:patient": "Patient/1",
+}
+
+
+async def test_what_comes_along_with_several_types(filled: Fhir, server: Server) -> None:
+    """Whole, and on pages that hold two: everything once per page, the rest behind ``next``."""
+    store = replace(server.context.store, includes_max=2)
+    context = replace(server.context, store=store)
+
+    async def small(request: Request) -> Response:
+        return await answer(server.registry, request, context)
+
+    for search, expected in INCLUDES.items():
+        _, bundle = await asked(filled, search)
+        assert sorted(along(bundle)) == expected.split(), search
+        for count in (1, 50):
+            pages = await walk(small, f"{search}&_count={count}")
+            matches = [place for page in pages for place in places(page)]
+            assert matches == places(bundle), search
+            assert all(len(along(page)) <= 2 for page in pages)
+            found = {place for page in pages for place in along(page)}
+            assert found - set(matches) == set(expected.split()), (search, count)
+
+
+async def test_a_lenient_client_is_told_what_not_all_types_have(filled: Fhir) -> None:
+    """The parameter is left out of ``self``, and an OperationOutcome names it."""
+    status, bundle = await asked(filled, "?_type=Patient,Observation&gender=x&_sort=gender",
+                                 "lenient")  # fmt: skip
+    [outcome] = [one for one in bundle["entry"] if one["search"]["mode"] == "outcome"]
+
+    assert status == 200
+    assert len(outcome["resource"]["issue"]) == 2
+    assert bundle["link"][0]["url"] == f"{BASE}?_type=Patient,Observation"
+
+
+async def test_links_of_a_long_search_over_several_types(filled: Fhir) -> None:
+    """They have everything in one parameter, as those of one type."""
+    ids = ",".join(f"{number:064}" for number in range(100))
+    pages = await walk(filled, f"?_id=o1,1,org,{ids}&_count=1&_sort=_id")
+
+    assert [places(page) for page in pages] == [["Patient/1"], ["Observation/o1"],
+                                                ["Organization/org"]]  # fmt: skip
+    assert all(len(page["link"][-1]["url"]) < 2000 for page in pages)
+
+
 REFUSED = {
     "?_type=Patient,Foo": (400, "which is not among"),
     "?name=x": (400, "Not all of the types"),
     "?_type=Patient,Observation&status=x": (400, "Not all of the types"),
-    "?_type=Patient,Observation&_sort=_id": (400, "not served yet"),
-    "?_type=Patient&_include=*": (400, "not served yet"),
+    "?_type=Patient,Observation&_sort=gender": (400, "Not all of the types"),
+    "?_type=Patient,Observation&_sort=-_lastUpdate": (400, "Did you mean _lastUpdated"),
+    "?_type=Patient,Observation&_include=Encounter:patient": (400, "_include:iterate"),
+    "?_type=Account,ChargeItemDefinition&_sort=name": (400, "Not all of the types"),
+    "?_type=Slot,GraphDefinition&_sort=start": (400, "of type"),
     "?_type=Patient&_cursor=AAAA": (400, "page link"),
     "Patient/1/*?_type=Organization": (400, "which is not among"),
     "Patient/1/Organization": (404, "never in the compartment"),

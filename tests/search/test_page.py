@@ -1,6 +1,7 @@
 # https://hl7.org/fhir/R4/http.html#paging
 """Page links."""
 
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
-from fhir_server.search.page import cursor, digest, values_of
+from fhir_server.search.page import (
+    PACKED_BYTES_MAX,
+    _mac,
+    cursor,
+    digest,
+    packed,
+    unpacked,
+    values_of,
+)
 
 KEY = b"k" * 32
 VALUES = st.one_of(
@@ -63,3 +72,45 @@ def test_a_link_belongs_to_one_question_and_one_server() -> None:
     for subject, key in ((other, KEY), (one, b"other"), (one, b"")):
         with pytest.raises(FhirError):
             values_of(text, subject, key)
+
+
+PARAMETERS = st.lists(
+    st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]), max_size=30)] * 2), max_size=9
+)
+
+
+@given(parameters=PARAMETERS)
+def test_parameters_come_back_as_they_were(parameters: list[tuple[str, str]]) -> None:
+    """Names, values and their order survive."""
+    assert unpacked(packed(parameters, "Patient", KEY), "Patient", KEY) == tuple(parameters)
+
+
+@given(at=st.integers(0, 200), bit=st.integers(0, 7))
+def test_changed_parameters_are_refused(at: int, bit: int) -> None:
+    """Whichever bit is changed, nothing is unpacked."""
+    text = packed([("name", "a" * 50), ("_count", "7")], "Patient", KEY)
+    raw = bytearray(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    raw[at % len(raw)] ^= 1 << bit
+
+    with pytest.raises(FhirError):
+        unpacked(urlsafe_b64encode(raw).decode().rstrip("="), "Patient", KEY)
+
+
+def test_parameters_belong_to_one_place_and_one_server() -> None:
+    """Another type, another key and no key refuse them; nothing is packed without a key."""
+    text = packed([("name", "a")], "Patient", KEY)
+
+    for place, key in (("Person", KEY), ("Patient", b"other"), ("Patient", b"")):
+        with pytest.raises(FhirError):
+            unpacked(text, place, key)
+    assert packed([("name", "a")], "Patient", b"") == ""
+    assert packed([("name", "a" * PACKED_BYTES_MAX)], "Patient", KEY) == ""
+
+
+def test_no_more_is_unpacked_than_was_ever_packed() -> None:
+    """Even what is signed with our key is not unpacked without end."""
+    bomb = zlib.compress(b" " * 50_000_000)
+    text = urlsafe_b64encode(_mac(bomb, "Patient parameters", KEY) + bomb).decode().rstrip("=")
+
+    with pytest.raises(FhirError):
+        unpacked(text, "Patient", KEY)

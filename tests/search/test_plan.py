@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fhir_server.outcome import FhirError
-from fhir_server.search.page import cursor
+from fhir_server.search.page import AFTER, Edge, cursor
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import parse
 from fhir_server.search.plan import Plan, plan
@@ -49,11 +49,11 @@ def test_a_count_has_no_page(table: ParameterTable, parameter: tuple[str, str]) 
 def test_a_page_link_continues_its_own_search(table: ParameterTable) -> None:
     """A cursor gives back its values to the search it was written for, and to no other."""
     first = planned(table, ("family", "roy"), ("_sort", "-birthdate"))
-    text = cursor((None, "p1"), first.subject, KEY)
+    text = cursor((AFTER, None, "p1"), first.subject, KEY)
     second = planned(table, ("family", "roy"), ("_sort", "-birthdate"), ("_cursor", text))
 
     assert first.after is None
-    assert second.after == (None, "p1")
+    assert second.after == Edge((None, "p1"))
     with pytest.raises(FhirError, match="does not belong"):
         planned(table, ("family", "ray"), ("_sort", "-birthdate"), ("_cursor", text))
 

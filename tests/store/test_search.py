@@ -3,6 +3,7 @@
 Walking a search by pages of any size, in any order, gives each match once; missing values are last.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from fhir_server.messages import Request
 from fhir_server.search.plan import Plan
 from fhir_server.search.sort import sort_keys
 from fhir_server.store.changes import Change
+from fhir_server.store.search import Page
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of
 
@@ -127,6 +129,120 @@ async def test_any_order_and_any_page_size_give_each_match_once(filled: Server) 
             assert await walked(filled, plan(filled, type, sort, count)) == whole, (sort, count)
 
 
+async def pages_of(server: Server, first: Plan) -> tuple[list[list[str]], Plan]:
+    """Return the ids of each page, and the plan of the last page."""
+    found, wanted = [], first
+    while True:
+        page = await server.context.store.search(wanted)
+        found.append([one.id for one in page.entries])
+        if page.after is None:
+            return found, wanted
+        wanted = replace(wanted, after=page.after)
+
+
+async def back_from(server: Server, last: Plan) -> list[list[str]]:
+    """Return the ids of each page before that of ``last``, walking to the first."""
+    found: list[list[str]] = []
+    page = await server.context.store.search(last)
+    while page.before is not None:
+        wanted = replace(last, after=None, until=page.before, backward=True)
+        page = await server.context.store.search(wanted)
+        assert 0 < len(page.entries) <= last.count
+        assert page.after == wanted.until
+        found.append([one.id for one in page.entries])
+        assert len(found) < 200, "the pages do not end"
+    return found
+
+
+async def test_the_way_back_shows_the_same_pages(filled: Server) -> None:
+    """From the last page to the first, in every order: what was shown on the way there."""
+    for type, sort in CASES:
+        for count in (1, 4, 9):
+            there, last = await pages_of(filled, plan(filled, type, sort, count))
+            assert await back_from(filled, last) == there[-2::-1], (sort, count)
+
+
+async def test_the_way_back_by_pages_that_are_cut_for_their_size(
+    filled: Server,
+) -> None:
+    """Pages that end early for their bytes miss and repeat nothing, there and back."""
+    store = replace(filled.context.store, page_bytes_max=700)
+    small = replace(filled, context=replace(filled.context, store=store))
+    for sort in ("_id", "-birthdate", "family", "gender,-birthdate"):
+        there, last = await pages_of(small, plan(small, "Patient", sort, 30))
+        ids = [id for page in there for id in page]
+        back = [id for page in await back_from(small, last) for id in reversed(page)]
+        assert 5 < len(there) < COUNT
+        assert sorted(ids) == sorted(one["id"] for one in RESOURCES if one["id"][0] == "p")
+        assert back == ids[: len(back)][::-1], sort
+        assert len(back) == len(ids) - len(there[-1])
+
+
+async def test_a_page_costs_the_same_however_far_on_it_is(server: Server) -> None:
+    """There and back, a page looks at its own rows and not at those before it."""
+    changes = [
+        Change("update", "Observation", f"n{n:04}", {
+            "resourceType": "Observation", "status": "final", "code": {"text": "x"},
+            "effectiveDateTime": f"2020-01-{n * 7 % 31 + 1:02}T{n % 24:02}:{n % 60:02}:00Z",
+            "subject": {"reference": f"Patient/{n % 2}"},
+        })
+        for n in range(1500)
+    ]  # fmt: skip
+    await server.context.store.write(changes, NOW)
+    for sort in ("-date", "date", "-_lastUpdated", "_id"):
+        of_one = {"keys.patient": {"$in": ["Patient/1", "Group/1"]}}
+        wanted = replace(plan(server, "Observation", sort, 50), filter=of_one, explain=True)
+        last = wanted
+        page = await server.context.store.search(wanted)
+        while page.after is not None:
+            last, wanted = wanted, replace(wanted, after=page.after)
+            page = await server.context.store.search(wanted)
+        assert page.before is not None
+        back = await server.context.store.search(
+            replace(wanted, after=None, until=page.before, backward=True)
+        )
+        for one in (await server.context.store.search(last), back):
+            steps = [json.loads(text) for text in one.explained]
+            examined = sum(step.get("keysExamined", 0) for step in steps)
+            assert len(one.entries) == 50
+            assert examined <= 150, (sort, steps)
+
+
+async def test_walking_while_others_write(filled: Server) -> None:
+    """What nobody changes is on one page of each walk, there and back, whatever others write."""
+    store = filled.context.store
+    kept = {one["id"] for one in RESOURCES if one["id"][0] == "p"}
+    turn = 0
+
+    async def disturbed(wanted: Plan) -> Page:
+        """A page, before which a resource comes and another goes."""
+        nonlocal turn
+        turn += 1
+        new = {"resourceType": "Patient", "birthDate": CHANCE.choice(["1970", "1985", "2001"])}
+        await store.write([Change("update", "Patient", f"n{turn:03}", new)], NOW)
+        if turn > 3:
+            await store.write([Change("delete", "Patient", f"n{turn - 3:03}")], NOW)
+        return await store.search(wanted)
+
+    for sort in ("_id", "birthdate", "-birthdate", "-_lastUpdated", "gender,birthdate"):
+        first = plan(filled, "Patient", sort, 6)
+        there, back = [], []
+        wanted, page = first, await disturbed(first)
+        there += [one.id for one in page.entries]
+        while page.after is not None:
+            wanted = replace(first, after=page.after)
+            page = await disturbed(wanted)
+            there += [one.id for one in page.entries]
+        last = [one.id for one in page.entries]
+        while page.before is not None:
+            page = await disturbed(replace(first, until=page.before, backward=True))
+            back += [one.id for one in page.entries]
+        assert sorted(kept & set(there)) == sorted(id for id in there if id in kept), sort
+        assert kept <= set(there), sort
+        seen = [id for id in back if id in kept]
+        assert sorted(seen) == sorted(kept - set(last)), sort
+
+
 def _families(resource: dict[str, Any]) -> list[str]:
     plain = str.maketrans("çē", "ce")
     return [n["family"].lower().translate(plain) for n in resource.get("name", ())]
@@ -204,6 +320,41 @@ async def test_links_lead_through_all_pages(filled: Server, fhir: Fhir) -> None:
         parameters = tuple(parse_qsl(urlsplit(links["next"]).query))
 
     assert len(ids) == len(set(ids)) == COUNT
+
+
+async def test_links_lead_back_to_the_first_page(filled: Server, fhir: Fhir) -> None:
+    """From the last page ``previous`` leads to the first, which has none; ``first`` leads there at
+    once. A link that was changed is refused."""
+
+    async def asked(parameters: Any) -> tuple[list[str], dict[str, str]]:
+        page = json_of(
+            await fhir(
+                Request("search-type", "Patient", parameters=tuple(parameters), base_url=BASE)
+            )
+        )
+        ids = [one["resource"]["id"] for one in page.get("entry", ())]
+        return ids, {link["relation"]: link["url"] for link in page["link"]}
+
+    start = [("_sort", "-family,birthdate"), ("_count", "6")]
+    ids, links = await asked(start)
+    assert "previous" not in links
+    there = [ids]
+    while "next" in links:
+        ids, links = await asked(parse_qsl(urlsplit(links["next"]).query))
+        there.append(ids)
+    assert (await asked(parse_qsl(urlsplit(links["first"]).query)))[0] == there[0]
+    back, previous = [ids], [("", "")]
+    while "previous" in links:
+        previous = parse_qsl(urlsplit(links["previous"]).query)
+        ids, links = await asked(previous)
+        back.append(ids)
+        assert (await asked(parse_qsl(urlsplit(links["next"]).query)))[0] == back[-2]
+    assert back == there[::-1]
+
+    name, text = previous[-1]
+    changed = (*previous[:-1], (name, ("B" if text[0] == "A" else "A") + text[1:]))
+    answer = await fhir(Request("search-type", "Patient", parameters=changed, base_url=BASE))
+    assert answer.status == 400
 
 
 async def test_totals(filled: Server) -> None:
