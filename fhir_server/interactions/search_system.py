@@ -19,7 +19,8 @@ from fhir_server.outcome import FhirError, Issue, nearest, operation_outcome, sh
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
 from fhir_server.search.chain import HAS
-from fhir_server.search.page import cursor, digest, values_of
+from fhir_server.search.page import cursor, digest, foreign_page, values_of
+from fhir_server.search.parameters import ID
 from fhir_server.search.parse import CURSOR, SearchQuery
 from fhir_server.search.plan import Plan, plan
 from fhir_server.store.search import Page
@@ -119,5 +120,7 @@ def _from(plans: Sequence[Plan], key: Sequence[Any]) -> list[Plan]:
     type, *inside = key
     rest = [one for one in plans if one.type >= type]
     if inside and rest and rest[0].type == type:
+        if len(inside) != len([one for one in rest[0].sort if one.code != ID]) + 1:
+            raise foreign_page()  # written by a release that had another order
         rest[0] = replace(rest[0], after=tuple(inside))
     return rest

@@ -19,6 +19,7 @@ from fhir_server.search.number import compile_number
 from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
 from fhir_server.search.quantity import compile_quantity
 from fhir_server.search.reference import IDENTIFIER, compile_below, compile_reference
+from fhir_server.search.sort import is_ordered
 from fhir_server.search.string import compile_string
 from fhir_server.search.token import compile_of_type, compile_text, compile_token
 from fhir_server.search.uri import compile_uri
@@ -96,7 +97,8 @@ class Criteria:
             case "date" if parameter.code == LAST_UPDATED:
                 return partial(compile_instant, now=self._now)
             case "date":
-                return partial(compile_date, single=single, now=self._now)
+                ordered = is_ordered(parameter, self._table.of(parameter.resource_type))
+                return partial(compile_date, single=single, ordered=ordered, now=self._now)
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":
@@ -145,6 +147,7 @@ class Criteria:
             type=modifier,
             targets=parameter.id_types or self._table.types,
             base_urls=self._table.base_urls,
+            narrower=parameter.narrower,
         )
 
     def _compile_canonical(self, parameter: Parameter, field: str, value: str) -> Filter:

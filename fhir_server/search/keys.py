@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+KEYS_VERSION = 2
+"""The form of all keys: what was indexed under another number is not found as it should be, and
+has to be indexed again. 2: long ranges of dates have one more member."""
+
 Filter = dict[str, Any]
 """A MongoDB filter. What came from the client is in it as a scalar value, never as a key."""
 

@@ -53,14 +53,14 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
     Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
     """
     if not key or len(text) > CURSOR_CHARACTERS_MAX or not text.isascii():
-        raise _foreign()
+        raise foreign_page()
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
-        raise _foreign() from error
+        raise foreign_page() from error
     mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(written, subject, key)):
-        raise _foreign()
+        raise foreign_page()
     return tuple(
         _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
     )
@@ -85,7 +85,8 @@ def _written(value: Any) -> tuple[str, Any]:
     return "n", str(value)
 
 
-def _foreign() -> FhirError:
+def foreign_page() -> FhirError:
+    """Return the refusal of a link that does not lead to a page of the search it is put to."""
     return FhirError(
         Issue(
             "value",

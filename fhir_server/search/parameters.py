@@ -17,7 +17,7 @@ from typing import Any
 
 from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
-from fhir_server.r4.paths import Path, PathCompiler
+from fhir_server.r4.paths import Path, PathCompiler, Step
 from fhir_server.search.composite import composite_index, part_name
 from fhir_server.search.token import modifiers
 from fhir_server.search.tree import Convert, Tree
@@ -57,6 +57,9 @@ class Parameter:
 
     ``components`` are those of a composite, with the field they have inside one of its keys;
     ``wholes`` are the elements it is about, with the paths of the components below each.
+
+    ``narrower`` is, for a type that a reference can point at, the field of the parameter that has
+    just those references (``subject`` -> ``Patient`` -> ``keys.patient``).
     """
 
     code: str
@@ -69,6 +72,7 @@ class Parameter:
     paths: tuple[Path, ...] = member(repr=False)
     components: tuple["Parameter", ...] = member(default=(), repr=False)
     wholes: Wholes = member(default=(), repr=False)
+    narrower: Mapping[str, str] = member(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str | None:
@@ -342,7 +346,7 @@ def _of_type(definitions: Definitions, makers: Iterable[_Maker], type: str) -> d
             continue
         with _named(maker.definition):
             found[maker.definition.code] = maker.parameter(compiler, definitions.resource_types)
-    return _with_shared_fields(dict(sorted(found.items())))
+    return _with_narrower(_with_shared_fields(dict(sorted(found.items()))))
 
 
 def _with_shared_fields(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
@@ -356,6 +360,22 @@ def _with_shared_fields(parameters: dict[str, Parameter]) -> dict[str, Parameter
         name = next((code for code in _NAMED_FIRST if code in codes), codes[0])
         for code in codes:
             parameters[code] = replace(parameters[code], field=f"keys.{name}")
+    return parameters
+
+
+def _with_narrower(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+    """Tell references which others read the same elements, but for one type only."""
+    references = [one for one in parameters.values() if one.type == "reference"]
+    narrow: dict[frozenset[tuple[Step, ...]], dict[str, str]] = {}
+    for one in references:
+        targets = {path.targets for path in one.paths}
+        if one.id_types and len(targets) == 1 and len(one.id_types) == 1:
+            read = frozenset(path.steps[:-1] for path in one.paths)  # the last step is the test
+            narrow.setdefault(read, {})[one.id_types[0]] = one.field
+    for one in references:
+        read = frozenset(path.steps for path in one.paths if path.type == "Reference")
+        if (found := narrow.get(read, {})) and len(read) == len(one.paths):
+            parameters[one.code] = replace(one, narrower=found)
     return parameters
 
 

@@ -15,7 +15,7 @@ from fhir_server.search.keys import Filter
 from fhir_server.search.page import digest, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
-from fhir_server.search.sort import SortKey, sort_keys
+from fhir_server.search.sort import SortKey, order_unasked, ranged_code, sort_keys
 
 Lists = Mapping[str, Mapping[str, Any]]
 """The id of a List -> the List. One that does not exist is not there."""
@@ -30,7 +30,8 @@ class Plan:
     ``after`` is where the page begins: one value for each sort key (``None`` for a missing one),
     then the id. ``subject`` is what page links are bound to. ``joins`` are conditions on linked
     resources, to be met as well. ``includes`` are what comes along; ``rest`` says that only the
-    rest of it is wanted, from that place on, of a page that ends at ``until``.
+    rest of it is wanted, from that place on, of a page that ends at ``until``. ``ranged`` is the
+    field of the filter whose range is better asked key by key, if one is.
     """
 
     type: str
@@ -46,6 +47,7 @@ class Plan:
     includes: tuple[Include, ...] = ()
     rest: Place | None = None
     until: tuple[Any, ...] | None = None
+    ranged: str = ""
 
     @property
     def selection(self) -> Selection:
@@ -65,14 +67,22 @@ def plan(
     """
     if query.lists:
         raise FhirError(Issue("not-supported", "_list cannot be asked in this place."), status=400)
-    subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
+    parameters = table.of(query.type)
+    filter = _all((*query.filters, *((in_compartment(within),) if within else ())))
+    sort = sort_keys(query.sort, parameters)
+    if not sort and not within:  # a compartment has an index that is in the order of ids
+        sort = order_unasked(filter, parameters)
+    subject = digest(
+        f"{within}/{query.type}" if within else query.type,
+        (*query.understood, *(("_sort", key.field) for key in sort if not query.sort)),
+    )
     after = values_of(query.cursor, subject, page_key) if query.cursor else None
     rest, until = _rest(query.rest, rest_subject(subject), page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
-        filter=_all((*query.filters, *((in_compartment(within),) if within else ()))),
-        sort=sort_keys(query.sort, table.of(query.type)),
+        filter=filter,
+        sort=sort,
         count=0 if counted_only else query.count,
         total="accurate" if counted_only else query.total,
         summary="count" if counted_only else query.summary,
@@ -83,6 +93,7 @@ def plan(
         includes=query.includes,
         rest=rest,
         until=until,
+        ranged="" if within else ranged_code(filter, sort, parameters),
     )
 
 

@@ -5,7 +5,8 @@ https://hl7.org/fhir/R4/search.html#chaining, https://hl7.org/fhir/R4/search.htm
 The innermost selection is looked at first. Where it is small, what it has is put into the filter
 of the next one, which is then a search like any other. Where it is not, the candidates of the next
 one are taken one by one, in the order of the page, and each is looked up (``$lookup``): the page
-ends when it is full. No list of ids grows with the database.
+ends when it is full. What "small" is, :class:`Bounds` say: a search begins with few, and allows
+more where looking up did not fill the page. No list of ids grows with the database.
 
 A reference to a definition (canonical) with a version means that version, one without means any.
 """
@@ -20,11 +21,24 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.search.chain import Join, Link, Selection
 from fhir_server.search.keys import regex_text
 from fhir_server.store.client import Database
-from fhir_server.store.documents import PRESENT, Document
+from fhir_server.store.documents import Document, of_present
 
-# What is taken over into a filter. Decision 4 has the measurements.
-IDS_MAX = 10_000
-ROWS_MAX = 5000  # of those that refer: several refer to the same
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is taken over into a filter: ids, and rows of those that refer (several refer to the
+    same). Decision 4 has the measurements."""
+
+    ids_max: int
+    rows_max: int
+
+
+# A row that is listed costs some 10 µs, a candidate that is looked up some 150.
+ONE_PAGE = Bounds(20, 20)
+FEW = Bounds(2000, 500)
+MANY = Bounds(10_000, 5000)
+CANDIDATES_FEW = 100  # are looked up rather than that more than a few are listed
+CANDIDATES_MAX = 500  # are looked up first, in the hope that they fill the page
 _ROOM = 20_000  # for all lists of a search; they are sent in one command of 16 MB at most
 _CANONICALS_MAX = 100  # each is a condition of its own
 
@@ -44,11 +58,16 @@ class Joins:
     """Turns the selections of one search into conditions. ``types`` are those in use."""
 
     def __init__(
-        self, database: Database, session: AsyncClientSession | None, types: Collection[str]
+        self,
+        database: Database,
+        session: AsyncClientSession | None,
+        types: Collection[str],
+        bounds: Bounds,
     ) -> None:
         self._database = database
         self._session = session
         self._types = frozenset(types)
+        self._bounds = bounds
         self._room = _ROOM
         self._names = (f"_j{number}" for number in count())
 
@@ -61,7 +80,22 @@ class Joins:
             stages += joined.stages
             if joined.filter:
                 filters.append(joined.filter)
-        return Condition({"$and": [*filters, PRESENT]} if filters else PRESENT, tuple(stages))
+        whole = {"$and": filters} if len(filters) > 1 else filters[0] if filters else {}
+        return Condition(of_present(whole), tuple(stages))
+
+    async def few(self, selection: Selection) -> Document | None:
+        """Return the filter for what meets the own filter of ``selection``, its joins left aside,
+        by its ids; ``None`` if it has none, or finds more than a few."""
+        if not selection.filter:
+            return None
+        cursor = self._database[selection.type].find(
+            of_present(selection.filter),
+            projection={"_id": 1},
+            limit=CANDIDATES_FEW + 1,
+            session=self._session,
+        )
+        ids = [row["_id"] for row in await cursor.to_list()]
+        return of_present({"_id": {"$in": ids}}) if len(ids) <= CANDIDATES_FEW else None
 
     async def _joined(self, join: Join, type: str) -> Condition:
         """Return what ``join`` demands of a document of ``type``."""
@@ -96,7 +130,7 @@ class Joins:
         """
         if condition.stages:
             return None
-        limit = ROWS_MAX if join.reverse else IDS_MAX
+        limit = self._bounds.rows_max if join.reverse else self._bounds.ids_max
         if join.link.canonical:
             limit = min(limit, _CANONICALS_MAX)
         limit = min(limit, self._room)
@@ -143,7 +177,7 @@ def _referred(link: Link, type: str, rows: Sequence[Document]) -> list[Document]
     if link.literal:
         prefix = f"{type}/"
         ids = {key[len(prefix) :] for one in keys for key in one if key.startswith(prefix)}
-        if len(ids) > IDS_MAX:
+        if len(ids) > MANY.ids_max:
             return None
         if ids:
             found.append({"_id": {"$in": sorted(ids)}})

@@ -12,10 +12,10 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.plan import Plan
 from fhir_server.search.sort import SortKey
+from fhir_server.store import joins
 from fhir_server.store.client import Database
-from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.documents import PRESENT, SERVED, Document, Stored, stored
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
-from fhir_server.store.joins import Joins
 from fhir_server.store.rows import rows_within
 
 
@@ -66,13 +66,16 @@ async def run(
     The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
     ``types`` are those in use.
     """
-    condition = await Joins(database, session, types).condition(plan.selection)
+    if plan.ranged:
+        filter = await _key_by_key(database[plan.type], session, plan.filter, plan.ranged)
+        plan = replace(plan, filter=filter)
     fields = tuple(fields_for(plan.type, plan.includes))
-    source = _Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
-    total = await _total(source, plan, condition.filter)
+    source = _Source(database[plan.type], session, bounds.bytes_max, fields=fields)
+    source, filter, known = await _joined(database, source, plan, types)
+    total = await _total(source, plan, filter)
     if plan.count == 0:
         return Page((), None, total)
-    rows, cut = await _rows(source, plan, condition.filter)
+    rows, cut = known or await _rows(source, plan, filter)
     shown, more = rows[: plan.count], cut or len(rows) > plan.count
     if total is None and not more and plan.after is None:
         total = len(shown)
@@ -134,12 +137,72 @@ async def count_types(
     return total
 
 
+Rows = tuple[list[Document], bool]
+_KEYS_MAX = 8  # a code is in one system, or in a few
+
+
+async def _key_by_key(
+    collection: Any, session: AsyncClientSession | None, filter: Document, field: str
+) -> Document:
+    """Return ``filter`` with the keys that are there in the place of the range at ``field``."""
+    range = filter[field]["$elemMatch"]
+    low, high = range["$gte"], range["$lt"]
+    known: list[str] = []
+    while len(known) < _KEYS_MAX:
+        another = {field: {"$elemMatch": {**range, "$nin": known}}}
+        row = await collection.find_one(another, projection={field: 1, "_id": 0}, session=session)
+        if row is None:
+            return {**filter, field: {"$in": known}}
+        known += (
+            key for key in joins.values_at(row, field) if low <= key < high and key not in known
+        )
+    return filter
+
+
+async def _joined(
+    database: Database, source: _Source, plan: Plan, types: Collection[str]
+) -> tuple[_Source, Document, Rows | None]:
+    """Return source and filter with the conditions on linked resources; and the rows of the page,
+    where they were found on the way.
+
+    The smallest side first: a handful on the inner side is listed, few on the outer side are looked
+    up. Where there are more on both, some on the inner side are listed; of more than some, the
+    first candidates are looked up, which fills the page unless matches are rare; only then is as
+    much listed as ever is. Decision 4.
+    """
+    selection, session = plan.selection, source.session
+    first = joins.Joins(database, session, types, joins.ONE_PAGE)
+    condition = await first.condition(selection)
+    if condition.stages:
+        if few := await first.few(selection):
+            return replace(source, stages=condition.stages), few, None
+        second = joins.Joins(database, session, types, joins.FEW)
+        condition = await second.condition(selection)
+    found = replace(source, stages=condition.stages)
+    if not condition.stages:
+        return found, condition.filter, None
+    rows: Rows | None = None
+    if plan.count and not _in_two_parts(plan.sort):
+        walk: Document = {"$limit": joins.CANDIDATES_MAX}
+        some, cut = await _rows(
+            replace(found, stages=(walk, *condition.stages)), plan, condition.filter
+        )
+        if cut or len(some) > plan.count:
+            rows = some, cut
+    if rows and plan.total != "accurate":
+        return found, condition.filter, rows
+    condition = await joins.Joins(database, session, types, joins.MANY).condition(selection)
+    return replace(source, stages=condition.stages), condition.filter, rows
+
+
 async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
     if plan.total == "none":
         return None
     if plan.total == "estimate" and not plan.filter and source.session is None:
         return int(await source.collection.estimated_document_count())
     if not source.stages:
+        if filter == PRESENT:
+            return await _count_all(source)
         return int(await source.collection.count_documents(filter, session=source.session))
     pipeline = [{"$match": filter}, *source.stages, {"$count": "n"}]
     cursor = await source.collection.aggregate(pipeline, session=source.session)
@@ -147,27 +210,34 @@ async def _total(source: _Source, plan: Plan, filter: Document) -> int | None:
     return int(rows[0]["n"]) if rows else 0
 
 
-async def _rows(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
+async def _count_all(source: _Source) -> int:
+    """Count what is not deleted by two indexes: what is there, less what is a deletion."""
+    ids = await source.collection.count_documents({"_id": {"$gte": ""}}, session=source.session)
+    deleted = await source.collection.count_documents({"deleted": True}, session=source.session)
+    return int(ids - deleted)
+
+
+async def _rows(source: _Source, plan: Plan, filter: Document) -> Rows:
     """Return the rows of the page and one more, so that it is known whether there is one; and
     whether some were left out for their size."""
     limit = plan.count + 1
-    if all(key.present for key in plan.sort):
+    if _falls(plan.sort):
         return await _found(source, plan.sort, [filter, *_window(plan)], limit)
-    if len(plan.sort) == 1 and plan.sort[0].single:
+    if _in_two_parts(plan.sort):
         return await _by_one_key(source, plan, filter)
     pipeline = _pipeline(source, plan, filter, limit)
     cursor = await source.collection.aggregate(pipeline, session=source.session)
     return await rows_within(cursor, source.bytes_max)
 
 
-async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[list[Document], bool]:
+async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> Rows:
     """Order by a key that may be missing: first those that have it, in an index's order if there
     is one, then those that lack it, which MongoDB itself would put at the wrong end."""
     [key] = plan.sort
     limit = plan.count + 1
     rows: list[Document] = []
     if plan.after is None or plan.after[0] is not None:
-        conditions = [filter, {key.field: {"$ne": None}}, *_window(plan)]
+        conditions = _rooted([filter, {key.field: {"$ne": None}}, *_window(plan)], key.field)
         rows, cut = await _found(source, plan.sort, conditions, limit)
         if cut or len(rows) == limit or (plan.until and plan.until[0] is not None):
             return rows, cut
@@ -181,9 +251,29 @@ async def _by_one_key(source: _Source, plan: Plan, filter: Document) -> tuple[li
     return rows + lacking, cut
 
 
+def _rooted(conditions: Sequence[Document], field: str) -> list[Document]:
+    """Return ``conditions`` as the alternatives of one of them that are about ``field``, if there
+    are such, the others in each: MongoDB then merges what its indexes give in the order of
+    ``field``. Of alternatives beside other conditions it finds all, and puts them in order.
+    """
+    flat: list[Document] = []
+    waiting = list(conditions)
+    while waiting:
+        one = waiting.pop(0)
+        waiting[:0] = one.get("$and", ())
+        flat += ({name: value} for name, value in one.items() if name != "$and")
+    for place, one in enumerate(flat):
+        branches = one.get("$or", ())
+        if branches and all(field in branch for branch in branches):
+            rest = [*flat[:place], *flat[place + 1 :]]
+            rest = [other for other in rest if other != {field: {"$ne": None}}]
+            return [{"$or": [{"$and": [branch, *rest]} for branch in branches]}]
+    return list(conditions)
+
+
 async def _found(
     source: _Source, sort: Sequence[SortKey], conditions: list[Document], limit: int
-) -> tuple[list[Document], bool]:
+) -> Rows:
     filter = {"$and": conditions} if len(conditions) > 1 else conditions[0]
     fields = SERVED | dict.fromkeys(source.fields, 1) | {key.field: 1 for key in sort}
     order = {field: -1 if descending else 1 for field, descending in _order(sort)}
@@ -208,23 +298,47 @@ def _order(sort: Sequence[SortKey]) -> list[tuple[str, bool]]:
     return [*fields, ("_id", bool(fields) and not fields[-1][1])]
 
 
+def _falls(sort: Sequence[SortKey]) -> bool:
+    """Return whether MongoDB's own order is the one that is asked for: values that are missing,
+    which it takes for the least of all, come last."""
+    if all(key.present for key in sort):
+        return True
+    return len(sort) == 1 and sort[0].single and sort[0].descending
+
+
+def _in_two_parts(sort: Sequence[SortKey]) -> bool:
+    """Return whether what has a value is asked first, and what lacks it afterwards."""
+    return len(sort) == 1 and sort[0].single and not _falls(sort)
+
+
 def _window(plan: Plan) -> list[Document]:
     """Return the conditions for rows after ``plan.after`` and up to ``plan.until``, if given."""
     fields = _order(plan.sort)
     conditions = [_after(fields, plan.after)] if plan.after is not None else []
-    if plan.until is not None and None not in plan.until:
+    if plan.until is not None and (None not in plan.until or _falls(plan.sort)):
         conditions.append({"$nor": [_after(fields, plan.until)]})
     return conditions
 
 
 def _after(fields: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Document:
-    """(a, b, _id) > (x, y, id), each in its direction, as MongoDB must be told it."""
+    """(a, b, _id) > (x, y, id), each in its direction, as MongoDB must be told it.
+
+    The first condition lets an index begin at the right place; only what has the same value there
+    is then looked at in vain. What goes down ends with what has no value at all.
+    """
+    first, falls = fields[0]
+    bound: Document = {}
+    if len(fields) > 1 and values[0] is not None:
+        bound = {first: {"$not": {"$gt": values[0]}} if falls else {"$gte": values[0]}}
     alternatives: list[Document] = []
     equal: Document = {}
     for (field, descending), value in zip(fields, values, strict=True):
-        alternatives.append({**equal, field: {"$lt" if descending else "$gt": value}})
+        if value is not None:
+            beyond = {"$not": {"$gte": value}} if descending else {"$gt": value}
+            alternatives.append({**equal, field: beyond})
         equal[field] = value
-    return {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
+    one = {"$or": alternatives} if len(alternatives) > 1 else alternatives[0]
+    return {"$and": [bound, one]} if bound else one
 
 
 def _pipeline(source: _Source, plan: Plan, filter: Document, limit: int) -> list[Document]:
