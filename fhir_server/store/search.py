@@ -222,7 +222,10 @@ async def _rows(source: _Source, plan: Plan, filter: Document) -> Rows:
     whether some were left out for their size."""
     limit = plan.count + 1
     if _falls(plan.sort):
-        return await _found(source, plan.sort, [filter, *_window(plan)], limit)
+        conditions = [filter, *_window(plan)]
+        if plan.sort and not source.stages:
+            conditions = _rooted(conditions, plan.sort[0].field)
+        return await _found(source, plan.sort, conditions, limit)
     if _in_two_parts(plan.sort):
         return await _by_one_key(source, plan, filter)
     pipeline = _pipeline(source, plan, filter, limit)

@@ -27,7 +27,7 @@ from fhir_server.messages import Request
 from fhir_server.settings import Settings
 from fhir_server.store import embedded
 from fhir_server.store.client import Document
-from tests.bench.generate import LOINC, RARE_CODE, id_of
+from tests.bench.generate import LOINC, RARE_CODE, id_of, patient_record
 from tests.bench.loading import TYPES, load_all
 from tests.examined import examining
 from tests.interactions.asking import json_of, search
@@ -49,6 +49,12 @@ def _mrn(chance: Random, patients: int) -> str:
     return f"{MRN}|MRN-{chance.randrange(patients):07}"
 
 
+def _named(number: int) -> str:
+    patient = patient_record(number)[0]
+    given, born = patient["name"][0]["given"][0], patient["birthDate"]
+    return f"Patient?name={given[:3]}&birthdate={born}"
+
+
 def _same(text: str) -> Draw:
     return lambda chance, patients: text
 
@@ -60,9 +66,7 @@ SEARCHES: dict[str, Draw] = {
         "&date=ge2020-06-01&_sort=-date&_count=50"
     ),
     "identifier": lambda chance, patients: f"Patient?identifier={_mrn(chance, patients)}",
-    "name prefix + birthdate": lambda chance, patients: (
-        f"Patient?name=Rah&birthdate={1940 + chance.randrange(75)}-0{chance.randrange(1, 10)}"
-    ),
+    "name prefix + birthdate": lambda chance, patients: _named(chance.randrange(patients)),
     "_include": lambda chance, patients: (
         f"Observation?patient={_patient(chance, patients)}&_count=50"
         "&_include=Observation:patient&_include=Observation:encounter"
