@@ -184,7 +184,9 @@ async def _deep(server: Server) -> list[str]:
     following = request
     for _ in range(999):
         found = json_of(await answer(server.registry, following, server.context))
-        link = {one["relation"]: one["url"] for one in found["link"]}["next"]
+        link = {one["relation"]: one["url"] for one in found["link"]}.get("next")
+        if link is None:
+            break  # fewer patients have fewer pages
         following = search(link.partition("/fhir/")[2])
     times: list[float] = []
     for _ in range(TIMED):
