@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/http.html#search
 
 ``_type`` says which types; without it, all. The parameters are those that all of these types have,
-also in ``_sort``. Without ``_sort`` results are ordered by type, then by id.
+also in ``_sort``. Without ``_sort`` results are ordered by type, then as in a search of that type.
 """
 
 from collections.abc import Collection, Sequence
@@ -66,7 +66,14 @@ async def search_types(
         if type in existing:
             query = await search_query((type, *types), known.understood, strict, context, looked_up)
             plans.append(plan(query, context.parameters, within=within))
-    wanted = several(plans, part.after, part.until, backward=part.backward, rest=part.rest)
+    wanted = several(
+        plans,
+        part.after,
+        part.until,
+        backward=part.backward,
+        is_sorted=bool(known.sort),
+        rest=part.rest,
+    )
     page = await context.store.search_types(wanted)
     here = ((CURSOR, cursor), (REST, rest))
     said = (*ignored, *known.ignored)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.search.keys import Filter
-from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ParameterTable
 
 HAS = "_has"
 _HAS_PARTS = 4  # _has, type, parameter, and what is asked of it
@@ -78,11 +79,12 @@ class Without:
 Part = Join | Either | Without
 
 
-def link_of(parameter: Parameter) -> Link:
-    """Return the link that a reference ``parameter`` is."""
-    types = {path.type for path in parameter.paths}
-    canonical = not types.isdisjoint(_CANONICALS)
-    return Link(parameter.field, not types <= set(_CANONICALS), canonical)
+def link_of(parameter: Parameter, *types: str) -> Link:
+    """Return the link that a reference ``parameter`` is, to resources of ``types`` if given."""
+    ends = {path.type for path in parameter.paths}
+    canonical = not ends.isdisjoint(_CANONICALS)
+    field = parameter.narrower.get(types[0], "") if len(types) == 1 else ""
+    return Link(field or parameter.field, not ends <= set(_CANONICALS), canonical)
 
 
 class Chains:
@@ -165,7 +167,8 @@ class Chains:
                 refusals.append(error)
         if not inner:
             raise refusals[0]
-        return Selection(type, {}, (Join(link_of(parameter), False, tuple(inner)),))
+        link = link_of(parameter, *(one.type for one in inner))
+        return Selection(type, {}, (Join(link, False, tuple(inner)),))
 
     def _having(self, code: str, parameter: Parameter) -> tuple[str, ...]:
         """Return the types that ``parameter`` can lead to and that have what comes next."""
@@ -199,7 +202,7 @@ class Chains:
             )
         self._count()
         inner = self.selection(other, rest, values, steps + 1)
-        return Selection(type, {}, (Join(link_of(parameter), True, (inner,)),))
+        return Selection(type, {}, (Join(link_of(parameter, type), True, (inner,)),))
 
     def _reference(self, type: str, code: str) -> Parameter:
         """Return the reference parameter ``code`` of ``type``."""

@@ -70,7 +70,8 @@ def contained_plans(
     for type in types:
         either = query.contained == "both" and type == query.type
         found: Filter = {"$or": [filter, inside]} if either else inside
-        plans.append(replace(base, type=type, filter={**place, **found}))
+        one = replace(base, type=type, filter={**place, **found}, sort=(), ranged="")
+        plans.append(one)
     return plans
 
 

@@ -16,7 +16,8 @@ from fhir_server.search.escape import split, unescape
 from fhir_server.search.keys import Filter, any_of
 from fhir_server.search.near import compile_near
 from fhir_server.search.number import compile_number
-from fhir_server.search.parameters import ID, LAST_UPDATED, Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ID, LAST_UPDATED, ParameterTable
 from fhir_server.search.quantity import compile_quantity
 from fhir_server.search.reference import (
     IDENTIFIER,
@@ -24,6 +25,7 @@ from fhir_server.search.reference import (
     compile_kin,
     compile_reference,
 )
+from fhir_server.search.sort import is_ordered
 from fhir_server.search.string import compile_string
 from fhir_server.search.token import compile_of_type, compile_text, compile_token
 from fhir_server.search.uri import compile_uri
@@ -119,7 +121,8 @@ class Criteria:
             case "date" if parameter.code == LAST_UPDATED:
                 return partial(compile_instant, now=self.now)
             case "date":
-                return partial(compile_date, single=single, now=self.now)
+                ordered = is_ordered(parameter, self._table.complete(parameter.resource_type))
+                return partial(compile_date, single=single, ordered=ordered, now=self.now)
             case "number":
                 return partial(compile_number, single=single)
             case "quantity":
@@ -177,6 +180,7 @@ class Criteria:
             type=modifier,
             targets=parameter.id_types or self._table.types,
             base_urls=self._table.base_urls,
+            narrower=parameter.narrower,
         )
 
     def _compile_canonical(self, parameter: Parameter, field: str, value: str) -> Filter:

@@ -2,7 +2,10 @@
 
 https://hl7.org/fhir/R4/search.html#date
 
-A key is ``{"l": low, "h": high}``, the half-open range of UTC time that the element covers.
+A key is ``{"l": low, "h": high}``, the half-open range of UTC time that the element covers. Nearly
+all are short: an instant, a day, a visit. Where one that ends late may begin is bounded by its
+length, so what is longer than a day has its beginning or its end once more, as :data:`LENGTHS`
+says: one range of an index then finds each length, and the short ones by their ``l`` alone.
 
 ``:missing`` is the only modifier. Prefixes are in ``_PREFIXES``, and ``ap``: the value and a tenth
 of its distance from now are overlapped.
@@ -23,24 +26,92 @@ Conditions = dict[str, Any]
 _ALWAYS = EARLIEST - timedelta(milliseconds=1)
 _FOREVER = LATEST + timedelta(milliseconds=1)
 
-# Prefix -> conditions, where the stored value covers [l, h) and the asked value covers
+_DAY = timedelta(days=1)
+LENGTHS = (("m", timedelta(days=32)), ("y", timedelta(days=367)))
+"""Member of a key -> the greatest length of the ranges that have it; it repeats their ``l``."""
+LONGER = "w"
+"""The member that repeats the ``h`` of those which are longer still, or have no end."""
+LONG = (*(member for member, _ in LENGTHS), LONGER)
+
+
+def _reaching(high: datetime) -> list[Conditions]:
+    """Return the alternatives that a range goes on after ``high``, a length each."""
+    begin = _minus(high, _DAY)
+    return [{"l": {"$gte": begin}, "h": {"$gt": high}}, *_reaching_from_before(high, begin)]
+
+
+def _reaching_from_before(high: datetime, begin: datetime) -> list[Conditions]:
+    """The same for ranges longer than a day that begin before ``begin``."""
+    found: list[Conditions] = []
+    for member, length in LENGTHS:
+        if (since := _minus(high, length)) < begin:
+            between = {"$gte": since, "$lt": begin}
+            found.append({member: between, "h": {"$gt": high}})
+    return [*found, {LONGER: {"$gt": high}}]
+
+
+def _in_order(one: Conditions) -> Conditions:
+    """Return ``one`` with a bound on ``l``, by which a partial index of its length has its order.
+
+    Where there is no such index, the bound would only mislead to the index for all lengths.
+    """
+    member = next((member for member in LONG if member in one), "")
+    if not member or "l" in one:
+        return one
+    return {"l": one[member] if member != LONGER else {"$lt": LATEST}, **one}
+
+
+def _since(low: datetime, high: datetime) -> list[Conditions]:
+    """Return the alternatives that a range begins at ``low`` or later, or goes on after it."""
+    if high - low >= _DAY:
+        return [{"l": {"$gte": low}}, *_reaching_from_before(high, low)]
+    begin = _minus(high, _DAY)
+    either: list[Conditions] = [{"l": {"$gte": low}}, {"h": {"$gt": high}}]
+    return [{"l": {"$gte": begin}, "$or": either}, *_reaching_from_before(high, begin)]
+
+
+# Prefix -> alternatives, where the stored value covers [l, h) and the asked value covers
 # [low, high). https://hl7.org/fhir/R4/search.html#prefix
-# "eq" has a second bound on l, which follows from the others: it keeps the index scan short.
-_PREFIXES: dict[str, Callable[[datetime, datetime], Conditions]] = {
-    "eq": lambda low, high: {"l": {"$gte": low, "$lt": high}, "h": {"$lte": high}},
-    "ne": lambda low, high: {"$or": [{"l": {"$lt": low}}, {"h": {"$gt": high}}]},
-    "gt": lambda low, high: {"h": {"$gt": high}},
-    "lt": lambda low, high: {"l": {"$lt": low}},
-    "ge": lambda low, high: {"$or": [{"l": {"$gte": low}}, {"h": {"$gt": high}}]},
-    "le": lambda low, high: {"$or": [{"l": {"$lt": low}}, {"h": {"$lte": high}}]},
-    "sa": lambda low, high: {"l": {"$gte": high}},
-    "eb": lambda low, high: {"h": {"$lte": low}},
+# Each has a bound on one member that an index holds, even where it follows from the others.
+_PREFIXES: dict[str, Callable[[datetime, datetime], list[Conditions]]] = {
+    "eq": lambda low, high: [{"l": {"$gte": low, "$lt": high}, "h": {"$lte": high}}],
+    "ne": lambda low, high: [{"l": {"$lt": low}}, *_reaching(high)],
+    "gt": lambda low, high: _reaching(high),
+    "lt": lambda low, high: [{"l": {"$lt": low}}],
+    "ge": _since,
+    "le": lambda low, high: [
+        {"l": {"$lt": high}, "$or": [{"l": {"$lt": low}}, {"h": {"$lte": high}}]}
+    ],
+    "sa": lambda low, high: [{"l": {"$gte": high}}],
+    "eb": lambda low, high: [{"l": {"$lt": low}, "h": {"$lte": low}}],
+    "ap": lambda low, high: [
+        {**one, "l": {**one.get("l", {}), "$lt": high}} for one in _reaching(low)
+    ],
 }
-PREFIXES = (*_PREFIXES, "ap")
+# The same, where the stored value is a point: it covers one millisecond.
+_OF_POINTS: dict[str, Callable[[datetime, datetime], list[Conditions]]] = {
+    "eq": lambda low, high: [{"$gte": low, "$lt": high}],
+    "ne": lambda low, high: [{"$lt": low}, {"$gte": high}],
+    "gt": lambda low, high: [{"$gte": high}],
+    "lt": lambda low, high: [{"$lt": low}],
+    "ge": lambda low, high: [{"$gte": low}],
+    "le": lambda low, high: [{"$lt": high}],
+    "sa": lambda low, high: [{"$gte": high}],
+    "eb": lambda low, high: [{"$lt": low}],
+    "ap": lambda low, high: [{"$gte": low, "$lt": high}],
+}
+PREFIXES = tuple(_PREFIXES)
 
 
 def _key(covered: DateRange) -> dict[str, datetime]:
-    return {"l": covered[0], "h": covered[1]}
+    low, high = covered
+    key = {"l": low, "h": high}
+    if high - low <= _DAY:
+        return key
+    for member, length in LENGTHS:
+        if high - low <= length:
+            return {**key, member: low}
+    return {**key, LONGER: high}
 
 
 def _range(text: Any) -> DateRange | None:
@@ -107,52 +178,48 @@ def prefixed(value: str, prefixes: tuple[str, ...]) -> tuple[str, str]:
 
 
 def compile_date(
-    field: str, value: str, *, single: bool = False, now: datetime | None = None
+    field: str,
+    value: str,
+    *,
+    single: bool = False,
+    ordered: bool = False,
+    now: datetime | None = None,
 ) -> Filter:
     """Return the filter for one date value, ``[prefix][date]``, against ``field``.
 
-    ``now`` is what ``ap`` measures its distance from; without it, ``ap`` means overlap.
+    ``ordered`` says that there is an index for each length, in the order of ``l``. ``now`` is what
+    ``ap`` measures its distance from; without it, ``ap`` means overlap.
 
     Raises ``value`` for what is no date.
     """
-    return on_range(field, _conditions(value, now), single)
+    prefix, low, high = _asked(value, now)
+    found = _PREFIXES[prefix](low, high)
+    if ordered:
+        found = [_in_order(one) for one in found]
+    found = [on_range(field, one, single) for one in found]
+    return found[0] if len(found) == 1 else {"$or": found}
 
 
 def compile_instant(field: str, value: str, now: datetime | None = None) -> Filter:
-    """Return the filter for one date value against ``field``, a point in time of each document.
-
-    The point covers one millisecond: where ``h`` is asked, the point itself is.
-    """
-    return _on_point(field, _conditions(value, now))
-
-
-# What is asked of the end of a millisecond -> the same, asked of the millisecond.
-_OF_POINT = {"$gt": "$gte", "$lte": "$lt"}
+    """Return the filter for one date value against ``field``, a point in time of each document."""
+    prefix, low, high = _asked(value, now)
+    found = [{field: one} for one in _OF_POINTS[prefix](low, high)]
+    return found[0] if len(found) == 1 else {"$or": found}
 
 
-def _on_point(field: str, conditions: Conditions) -> Filter:
-    bounds: dict[str, Any] = {}
-    for member, condition in conditions.items():
-        if member == "$or":
-            return {"$or": [_on_point(field, branch) for branch in condition]}
-        for operator, bound in condition.items():
-            bounds[operator if member == "l" else _OF_POINT[operator]] = bound
-    return {field: bounds}
-
-
-def _conditions(value: str, now: datetime | None) -> Conditions:
+def _asked(value: str, now: datetime | None) -> tuple[str, datetime, datetime]:
+    """Return the prefix of ``value`` and the range that it asks for."""
     # A plus sign that was not percent-encoded arrives as a space.
     prefix, text = prefixed(unescape(value).replace(" ", "+"), PREFIXES)
     low, high = date_range(text)
-    if prefix != "ap":
-        return _PREFIXES[prefix](low, high)
-    if now is not None:
+    if prefix == "ap" and now is not None:
         low, high = _widened(low, high, abs(now - low) / 10)
-    return {"l": {"$lt": high}, "h": {"$gt": low}}
+    return prefix, low, high
+
+
+def _minus(moment: datetime, by: timedelta) -> datetime:
+    return moment - by if moment - EARLIEST > by else _ALWAYS
 
 
 def _widened(low: datetime, high: datetime, by: timedelta) -> DateRange:
-    return (
-        low - by if low - EARLIEST > by else EARLIEST,
-        high + by if LATEST - high > by else LATEST,
-    )
+    return _minus(low, by), high + by if LATEST - high > by else LATEST

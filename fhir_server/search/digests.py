@@ -10,7 +10,8 @@ from hashlib import sha256
 
 from fhir_server.r4.paths import Path
 from fhir_server.search.keys import FORMS
-from fhir_server.search.parameters import COMPARTMENTS, CONTAINED, WORDS, Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import COMPARTMENTS, CONTAINED, WORDS, ParameterTable
 
 _DIGITS = 12
 _TABLE, _ADDED = "table", "added"  # in the memo of a table, beside its types

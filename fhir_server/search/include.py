@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.search.chain import Link, link_of
-from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ParameterTable
 
 INCLUDE, REVINCLUDE = "_include", "_revinclude"
 NAMES = (INCLUDE, REVINCLUDE)

@@ -18,7 +18,7 @@ Filter = dict[str, Any]
 FORMS = {
     "token": "2",
     "string": "2",
-    "date": "2",
+    "date": "3",  # long ranges have one more member
     "number": "1",
     "quantity": "1",
     "uri": "1",

@@ -13,7 +13,8 @@ from fhir_server.search.criteria import MISSING, Criteria
 from fhir_server.search.escape import escape
 from fhir_server.search.filter import Joined, Not, Step, Test, Tree, refused
 from fhir_server.search.keys import Filter
-from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.string import compile_ending, compile_equal, compile_ordered
 from fhir_server.search.token import compile_in_text
 from fhir_server.search.uri import compile_in_uri

@@ -10,8 +10,7 @@ field: ``phonetic`` is asked of ``keys.name``.
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from dataclasses import field as member
+from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -19,11 +18,11 @@ from typing import Any
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.definitions import Definitions, SearchParameter
 from fhir_server.r4.expressions import Name, Node, expression
-from fhir_server.r4.paths import Path, PathCompiler
+from fhir_server.r4.paths import Path, PathCompiler, Step
 from fhir_server.search.composite import composite_index, part_name
-from fhir_server.search.token import WITHOUT_SYSTEM, modifiers
+from fhir_server.search.parameter import Parameter, Wholes
 from fhir_server.search.tree import Convert, Tree
-from fhir_server.search.written import BARE_SUFFIXES, NAME_PARTS, Written
+from fhir_server.search.written import BARE_SUFFIXES, Written
 
 ID = "_id"
 LAST_UPDATED = "_lastUpdated"
@@ -53,89 +52,6 @@ CONTAINED = ":contained"
 _CALLED = {COMPARTMENTS: "compartment", WORDS: "words", CONTAINED: "what is contained in others"}
 
 
-Wholes = tuple[tuple[Path, tuple[tuple[Path, ...], ...]], ...]
-"""Of a composite: the elements it is about, and below each the paths of every component."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A search parameter of one resource type.
-
-    ``type`` is ``token``, ``string`` and so on; ``targets`` are the types that a reference can
-    point at, all of them where the definition does not say. ``single`` says that a document has
-    one key at most, which then stands bare at ``field``, else in an array. ``field`` is where the
-    document has the keys (``keys.code``).
-
-    ``components`` are those of a composite, with the field they have inside one of its keys;
-    ``wholes`` are the elements it is about, with the paths of the components below each.
-    ``added`` says that a site has added it.
-    """
-
-    code: str
-    type: str
-    url: str
-    resource_type: str
-    targets: tuple[str, ...]
-    single: bool
-    field: str
-    paths: tuple[Path, ...] = member(repr=False)
-    components: tuple["Parameter", ...] = member(default=(), repr=False)
-    wholes: Wholes = member(default=(), repr=False)
-    added: bool = False
-
-    @property
-    def key(self) -> str | None:
-        """The name inside ``keys``; ``None`` where no key is written for the parameter."""
-        return self.field.removeprefix("keys.") if self.field.startswith("keys.") else None
-
-    @property
-    def id_types(self) -> tuple[str, ...] | None:
-        """The types that a bare id can mean, where references to others have no key."""
-        return self.targets if all(path.resolved for path in self.paths) else None
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether the later words of names are kept beside the keys."""
-        return self.type == "string" and any(
-            path.type == "HumanName" or path.at in NAME_PARTS for path in self.paths
-        )
-
-    @property
-    def has_strings(self) -> bool:
-        """Whether some of the tokens are of the type string, which is compared without case."""
-        return self.type == "token" and any(path.type == "string" for path in self.paths)
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether none of the tokens has a system."""
-        return all(path.type in WITHOUT_SYSTEM for path in self.paths)
-
-    @property
-    def token_modifiers(self) -> tuple[str, ...]:
-        """The modifiers of a token, by the types of the elements."""
-        return modifiers(path.type for path in self.paths)
-
-    @property
-    def has_canonicals(self) -> bool:
-        """Whether some of the references are canonical urls, which have versions."""
-        return self.type == "reference" and any(path.type == "canonical" for path in self.paths)
-
-    @property
-    def is_place(self) -> bool:
-        """Whether the keys are points on the earth."""
-        return self.type == "special"
-
-    @property
-    def value_sets(self) -> tuple[str, ...]:
-        """The value sets that say which system the elements of type ``code`` have."""
-        found = (
-            path.element.binding[1]
-            for path in self.paths
-            if path.type == "code" and path.element and path.element.binding
-        )
-        return tuple(dict.fromkeys(found)) if self.type == "token" else ()
-
-
 class _Answered(dict[str, Parameter]):
     """The parameters of a type by code; asking for one whose keys are not all there is refused.
 
@@ -144,7 +60,7 @@ class _Answered(dict[str, Parameter]):
     """
 
     def __init__(self, type: str, parameters: Mapping[str, Parameter], pending: Set[str]) -> None:
-        super().__init__(parameters)
+        super().__init__({code: _asked_by(one, pending) for code, one in parameters.items()})
         self._type = type
         self._pending = pending
 
@@ -160,6 +76,16 @@ class _Answered(dict[str, Parameter]):
         if parameter.key in self._pending:
             raise _not_yet(self._type, parameter.code)
         return parameter
+
+
+def _asked_by(parameter: Parameter, pending: Set[str]) -> Parameter:
+    """Return ``parameter`` without the narrower fields that are ``pending``."""
+    narrower = {
+        type: field
+        for type, field in parameter.narrower.items()
+        if field.removeprefix("keys.") not in pending
+    }
+    return replace(parameter, narrower=narrower) if parameter.narrower else parameter
 
 
 def _not_yet(type: str, what: str) -> FhirError:
@@ -216,6 +142,16 @@ class ParameterTable:
         To look one up that is still being indexed raises ``transient``.
         """
         return self._answered[type]
+
+    def complete(self, type: str) -> Mapping[str, Parameter]:
+        """Return those parameters of ``type`` that the specification defines and that nothing
+        stored is waiting to be indexed by: what an order may be chosen for, and has its indexes."""
+        pending = self.pending(type)
+        return {
+            code: one
+            for code, one in self._of[type].items()
+            if not one.added and one.key not in pending
+        }
 
     def written(self, type: str) -> Mapping[str, Parameter]:
         """Return the parameters of ``type`` for which keys are written, whoever may ask by them."""
@@ -530,7 +466,7 @@ def _of_type(
                 check_same(made, found[definition.code])
             else:
                 found[definition.code] = made
-    return _with_shared_fields(dict(sorted(found.items())))
+    return _with_narrower(_with_shared_fields(dict(sorted(found.items()))))
 
 
 def check_same(added: Parameter, known: Parameter) -> None:
@@ -560,6 +496,23 @@ def _with_shared_fields(parameters: dict[str, Parameter]) -> dict[str, Parameter
         name = next((code for code in _NAMED_FIRST if code in own), own[0])
         for code in codes:
             parameters[code] = replace(parameters[code], field=f"keys.{name}")
+    return parameters
+
+
+def _with_narrower(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+    """Tell references which others read the same elements, but for one type only."""
+    references = [one for one in parameters.values() if one.type == "reference"]
+    narrow: dict[frozenset[tuple[Step, ...]], dict[str, str]] = {}
+    for one in references:
+        targets = {path.targets for path in one.paths}
+        # What a site adds may be taken away again, or not be indexed yet.
+        if one.id_types and len(targets) == 1 and len(one.id_types) == 1 and not one.added:
+            read = frozenset(path.steps[:-1] for path in one.paths)  # the last step is the test
+            narrow.setdefault(read, {})[one.id_types[0]] = one.field
+    for one in references:
+        read = frozenset(path.steps for path in one.paths if path.type == "Reference")
+        if (found := narrow.get(read, {})) and len(read) == len(one.paths):
+            parameters[one.code] = replace(one, narrower=found)
     return parameters
 
 

@@ -11,7 +11,7 @@ from fhir_server.search.keys import Filter
 from fhir_server.search.page import AFTER, UNTIL, Edge, digest, foreign_link, values_of
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import SearchQuery
-from fhir_server.search.sort import SortKey, sort_keys
+from fhir_server.search.sort import SortKey, order_unasked, ranged_code, sort_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Plan:
     that the last rows up to there are wanted, not the first. ``subject`` is what page links are
     bound to. ``joins`` are conditions on linked resources, to be met as well. ``includes`` are what
     comes along; ``rest`` says that only the rest of it is wanted, from that place on. ``explain``
-    says that it is to be told how the database went about it.
+    says that it is to be told how the database went about it. ``ranged`` is the field of the filter
+    whose range is better asked key by key, if one is.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Plan:
     until: Edge | None = None
     backward: bool = False
     explain: bool = False
+    ranged: str = ""
 
     @property
     def selection(self) -> Selection:
@@ -60,13 +62,21 @@ def plan(
     have been looked up.
     """
     assert not query.wanted, "what is wanted is looked up before"
-    subject = digest(f"{within}/{query.type}" if within else query.type, query.understood)
+    filter = _all((*query.filters, *((in_compartment(within),) if within else ())))
+    complete = table.complete(query.type)
+    sort = sort_keys(query.sort, table.of(query.type))
+    if not sort and not within:  # a compartment has an index that is in the order of ids
+        sort = order_unasked(filter, complete)
+    subject = digest(
+        f"{within}/{query.type}" if within else query.type,
+        (*query.understood, *(("_sort", key.field) for key in sort if not query.sort)),
+    )
     part = window(query.cursor, query.rest, subject, page_key)
     counted_only = query.summary == "count" or query.count == 0
     return Plan(
         type=query.type,
-        filter=_all((*query.filters, *((in_compartment(within),) if within else ()))),
-        sort=sort_keys(query.sort, table.of(query.type)),
+        filter=filter,
+        sort=sort,
         count=0 if counted_only else query.count,
         total="accurate" if counted_only else query.total,
         summary="count" if counted_only else query.summary,
@@ -79,6 +89,7 @@ def plan(
         until=part.until,
         backward=part.backward,
         explain=query.explain,
+        ranged="" if within else ranged_code(filter, sort, complete),
     )
 
 

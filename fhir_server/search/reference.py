@@ -21,6 +21,7 @@ modifier           what it does
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from fhir_server.outcome import invalid_value
@@ -92,12 +93,19 @@ def identifier_systems(element: Any) -> list[str]:
 
 
 def compile_reference(
-    field: str, value: str, type: str = "", *, targets: Sequence[str], base_urls: Sequence[str]
+    field: str,
+    value: str,
+    type: str = "",
+    *,
+    targets: Sequence[str],
+    base_urls: Sequence[str],
+    narrower: Mapping[str, str] = MappingProxyType({}),
 ) -> Filter:
     """Return the filter for one reference value against the keys at ``field``.
 
     ``value`` is ``id``, ``Type/id``, an absolute url or a canonical, escapes still in place.
     ``type`` is the modifier ``:[type]``; ``targets`` are the types that a bare id can mean.
+    ``narrower`` are the fields that have the references to one type.
 
     Raises ``value`` for an empty value, and for a type that contradicts ``type``.
     """
@@ -108,11 +116,13 @@ def compile_reference(
         raise invalid_value("A reference", value, expected)
     if found.version:
         return {f"{field}{VERSION}": _versioned(found)}
+    if found.id and found.type in narrower:
+        return {narrower[found.type]: shortened(found.key)}
     if found.id or not _ID.fullmatch(text):
         # A canonical is kept as it is written, even below our own base.
         keys = dict.fromkeys((shortened(found.key), shortened(text)))
     elif type:
-        keys = {f"{type}/{text}": None}
+        return {narrower.get(type, field): f"{type}/{text}"}
     else:
         keys = dict.fromkeys((*(f"{name}/{text}" for name in targets), text))
     return {field: next(iter(keys)) if len(keys) == 1 else {"$in": list(keys)}}

@@ -2,9 +2,10 @@
 
 https://hl7.org/fhir/R4/http.html#search
 
-Without ``_sort`` the order is by type, then by id: types are read one behind the other. With it, it
-is by the sort keys, then by id, then by type: of each type at most one page is read, and the pages
-are merged. An edge has the values in that order.
+Without ``_sort`` types are read one behind the other, each in the order that a search of that type
+has: an edge has the type, that order, the sort keys and the id. With it, the order is by the sort
+keys, then by id, then by type: of each type at most one page is read, and the pages are merged. An
+edge has the values in that order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ from typing import Any
 
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.search.include import Include, Place
-from fhir_server.search.page import Edge
-from fhir_server.search.parameters import Parameter
+from fhir_server.search.page import Edge, foreign_link
+from fhir_server.search.parameter import Parameter
 from fhir_server.search.plan import Plan
 
 Row = tuple[tuple[Any, ...], str, dict[str, Any]]
@@ -51,10 +52,16 @@ def several(
     until: Edge | None,
     *,
     backward: bool,
+    is_sorted: bool = False,
     rest: Place | None = None,
 ) -> Several:
-    """Return the search that ``plans``, one for each type in alphabetical order, are together."""
-    is_sorted = any(plan.sort for plan in plans)
+    """Return the search that ``plans``, one for each type in alphabetical order, are together.
+
+    ``is_sorted`` says that they have one order, which was asked for.
+
+    Raises ``value`` for an edge in an order that is not that of its plan any more.
+    """
+    is_sorted = is_sorted and bool(plans)
     count = max((plan.count for plan in plans), default=0)
     if is_sorted:
         count = min(count, max(1, ROWS_MAX // len(plans)))
@@ -77,18 +84,31 @@ def _part(plan: Plan, after: Edge | None, until: Edge | None, *, is_sorted: bool
     if is_sorted:
         return replace(plan, after=_at(after, plan.type), until=_at(until, plan.type))
     if after is not None:
-        type, *id = after.key
+        type = after.key[0]
         if plan.type < type:
             return None
         if plan.type == type:
-            plan = replace(plan, after=Edge(tuple(id)))
+            plan = replace(plan, after=_inside(after, plan))
     if until is not None:
-        type, *id = until.key
+        type = until.key[0]
         if plan.type > type:
             return None
         if plan.type == type:
-            plan = replace(plan, until=Edge(tuple(id)))
+            plan = replace(plan, until=_inside(until, plan))
     return plan
+
+
+def order_name(plan: Plan) -> str:
+    """Return what tells the order of ``plan`` from others that the same search could have."""
+    return ",".join(f"{'-' if key.descending else ''}{key.code}" for key in plan.sort)
+
+
+def _inside(edge: Edge, plan: Plan) -> Edge:
+    """Return what ``edge`` is among the rows of ``plan``, whose type it names."""
+    _, order, *values = edge.key
+    if order != order_name(plan):  # the order of a search that asks for none is for us to choose
+        raise foreign_link()
+    return Edge(tuple(values))
 
 
 def _at(edge: Edge | None, type: str) -> Edge | None:

@@ -64,7 +64,7 @@ class _WrittenDecimalEncoder(_DecimalEncoder):
     python_type = WrittenDecimal
 
 
-_CODEC: CodecOptions[Document] = CodecOptions(
+CODEC: CodecOptions[Document] = CodecOptions(
     type_registry=TypeRegistry([_DecimalEncoder(), _WrittenDecimalEncoder()]), tz_aware=True
 )
 
@@ -99,7 +99,7 @@ def database_of(client: Client, name: str) -> Database:
     """Return the database ``name`` with our codec and our concerns."""
     return client.get_database(
         name,
-        codec_options=_CODEC,
+        codec_options=CODEC,
         write_concern=MAJORITY,
         read_concern=ReadConcern("majority"),
     )

@@ -24,6 +24,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 SERVED = dict.fromkeys(("json", "version", "last_updated", "deleted", "interaction", "revived"), 1)
 # What every search demands: a deletion is not found.
 PRESENT: Document = {"deleted": {"$exists": False}}
+# Conditions that are met by a value only, never by its absence.
+_OF_VALUES = frozenset(("$gt", "$gte", "$lt", "$lte", "$elemMatch", "$regex", "$geoWithin", "$eq"))
 # What becomes of a version when it is replaced.
 KEPT_IN_HISTORY = (
     *(
@@ -138,6 +140,41 @@ def historical(before: Mapping[str, Any], until: datetime) -> Document:
     """Return the history document of ``before``, which was current until ``until``."""
     kept = {name: before[name] for name in KEPT_IN_HISTORY if name in before}
     return {"_id": {"id": before["_id"], "version": before["version"]}, "until": until, **kept}
+
+
+def of_present(filter: Document) -> Document:
+    """Return ``filter`` for what is not deleted.
+
+    A deletion has no keys. Whoever asks for one needs no further condition, which MongoDB could
+    judge by no index: it would look at every document, just to count them.
+    """
+    if _wants_key(filter):
+        return filter
+    return {"$and": [filter, PRESENT]} if filter else PRESENT
+
+
+def _wants_key(filter: Document) -> bool:
+    """Return whether ``filter`` is met by nothing that has no keys."""
+    for name, condition in filter.items():
+        if name == "$and":
+            found = any(map(_wants_key, condition))
+        elif name == "$or":
+            found = all(map(_wants_key, condition))
+        else:
+            found = name.startswith("keys.") and _wants_value(condition)
+        if found:
+            return True
+    return False
+
+
+def _wants_value(condition: Any) -> bool:
+    if not isinstance(condition, dict):
+        return condition is not None
+    return (
+        not _OF_VALUES.isdisjoint(condition)
+        or condition.get("$exists", False)
+        or None not in condition.get("$in", (None,))
+    )
 
 
 def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> Stored:

@@ -23,6 +23,7 @@ from fhir_server.store.documents import (
     SERVED,
     Document,
     Stored,
+    of_present,
     stored,
 )
 from fhir_server.store.explain import begin
@@ -103,7 +104,7 @@ class Gathering:
             for condition, full in self._parts(round, type):
                 if self._more or not self._complete:
                     break
-                filter = {"$and": [{"$or": wanted[type]}, PRESENT, *condition]}
+                filter = of_present({"$and": [{"$or": wanted[type]}, *condition]})
                 rows = await self._rows(type, filter, full)
                 found.setdefault(type, []).extend(rows)
                 if full:

@@ -12,7 +12,10 @@ from itertools import chain
 from pymongo import ASCENDING, DESCENDING, GEOSPHERE, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
-from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.search.date import LONG
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.sort import hot_shapes, is_ordered
 from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX
 
@@ -20,17 +23,9 @@ _NAMESPACE_EXISTS = 48
 _INDEX_CONFLICTS = (85, 86)  # same name, other options or fields
 WILDCARD = "keys"
 
-# Shapes that clinical work asks for all day: one patient, newest first, perhaps by code. A
-# parameter that the type lacks drops its shape; at most one field of each may be an array.
-_HOT_SHAPES = (
-    ("patient", "code", "date"),
-    ("patient", "date"),
-    ("date",),
-)
-
-# What of a key helps no search to begin: units, and the second half of a composite. They were a
-# third of the entries of an Observation.
-_UNINDEXED = {"quantity": ("s", "c", "u"), "composite": ("b",)}
+# What of a key helps no search to begin: units, the second half of a composite, the end of a
+# range of dates. They were a third of the entries of an Observation.
+_UNINDEXED = {"quantity": ("s", "c", "u"), "composite": ("b",), "date": ("h",)}
 
 
 @dataclass(slots=True)
@@ -114,34 +109,64 @@ class Indexes:
     def _indexed(self, type: str) -> dict[str, int]:
         """Return the projection of the wildcard index: ``keys``, without what helps no search."""
         outside = ("version", "last_updated", "interaction", "resource", "json", "compartments")
-        inside = chain.from_iterable(map(_unindexed, self.parameters.of(type).values()))
-        left_out = (*outside, "labels", "deleted", "revived", *inside)
+        table = self.parameters.of(type)
+        inside = chain(
+            chain.from_iterable(map(_unindexed, table.values())),
+            # What a compound index begins with is found there.
+            (_begin(table[codes[0]]) for codes in hot_shapes(table)),
+        )
+        left_out = (*outside, "labels", "deleted", "revived", "touched", *inside)
         return dict.fromkeys(left_out, 0)
 
     def wanted(self, type: str) -> list[IndexModel]:
         """Return the indexes of the current documents of ``type``."""
         table = self.parameters.of(type)
+        shapes = hot_shapes(table)
         hot = [
             IndexModel([*((table[code].field, ASCENDING) for code in codes), *_newest(table[date])])
-            for *codes, date in _HOT_SHAPES
-            if all(code in table for code in (*codes, date))
-            and sum(not table[code].single for code in (*codes, date)) <= 1
+            for *codes, date in shapes
         ]
         return [
             IndexModel([("last_updated", DESCENDING), ("_id", ASCENDING)]),
             IndexModel([("$**", ASCENDING)], wildcardProjection=self._indexed(type), name=WILDCARD),
             IndexModel([("compartments", ASCENDING), ("_id", ASCENDING)]),
             *hot,
+            *chain.from_iterable(
+                _long(table[date])
+                for *codes, date in shapes
+                if not codes and is_ordered(table[date], table)
+            ),
+            # Costs nothing but what is deleted: those are counted, and taken off a total.
+            IndexModel([("deleted", ASCENDING)], partialFilterExpression={"deleted": True}),
             *(IndexModel([(one.field, GEOSPHERE)]) for one in table.values() if one.is_place),
         ]
 
 
 def _unindexed(parameter: Parameter) -> tuple[str, ...]:
+    if not parameter.key:
+        return ()
     return tuple(f"{parameter.field}.{member}" for member in _UNINDEXED.get(parameter.type, ()))
+
+
+def _begin(parameter: Parameter) -> str:
+    return f"{parameter.field}.l" if parameter.type == "date" else parameter.field
 
 
 def _newest(date: Parameter) -> list[tuple[str, int]]:
     return [(f"{date.field}.l", DESCENDING), ("_id", ASCENDING)]
+
+
+def _long(date: Parameter) -> list[IndexModel]:
+    """Return an index for each length of ranges that is longer than most, in the order of the one
+    for all: what begins in a time and what goes on into it are merged as they are read."""
+    return [
+        IndexModel(
+            _newest(date),
+            name=f"{date.field}.{member}",
+            partialFilterExpression={f"{date.field}.{member}": {"$exists": True}},
+        )
+        for member in LONG
+    ]
 
 
 def _history() -> list[IndexModel]:

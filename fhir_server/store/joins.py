@@ -5,7 +5,8 @@ https://hl7.org/fhir/R4/search.html#chaining, https://hl7.org/fhir/R4/search.htm
 The innermost selection is looked at first. Where it is small, what it has is put into the filter
 of the next one, which is then a search like any other. Where it is not, the candidates of the next
 one are taken one by one, in the order of the page, and each is looked up (``$lookup``): the page
-ends when it is full. No list of ids grows with the database.
+ends when it is full. What "small" is, :class:`Bounds` say: a search begins with few, and allows
+more where looking up did not fill the page. No list of ids grows with the database.
 
 A reference to a definition (canonical) with a version means that version, one without means any.
 """
@@ -20,11 +21,24 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.search.chain import Either, Join, Link, Part, Selection, Without
 from fhir_server.search.keys import regex_text
 from fhir_server.store.client import Database
-from fhir_server.store.documents import PRESENT, Document
+from fhir_server.store.documents import PRESENT, Document, of_present
 
-# What is taken over into a filter. Decision 4 has the measurements.
-IDS_MAX = 10_000
-ROWS_MAX = 5000  # of those that refer: several refer to the same
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is taken over into a filter: ids, and rows of those that refer (several refer to the
+    same). Decision 4 has the measurements."""
+
+    ids_max: int
+    rows_max: int
+
+
+# A row that is listed costs some 10 µs, a candidate that is looked up some 150.
+ONE_PAGE = Bounds(20, 20)
+FEW = Bounds(2000, 500)
+MANY = Bounds(10_000, 5000)
+CANDIDATES_FEW = 100  # are looked up rather than that more than a few are listed
+CANDIDATES_MAX = 500  # are looked up first, in the hope that they fill the page
 _ROOM = 20_000  # for all lists of a search; they are sent in one command of 16 MB at most
 _CANONICALS_MAX = 100  # each is a condition of its own
 
@@ -59,24 +73,39 @@ class Joins:
     """Turns the selections of one search into conditions. ``types`` are those in use."""
 
     def __init__(
-        self, database: Database, session: AsyncClientSession | None, types: Collection[str]
+        self,
+        database: Database,
+        session: AsyncClientSession | None,
+        types: Collection[str],
+        bounds: Bounds,
     ) -> None:
         self._database = database
         self._session = session
         self._types = frozenset(types)
+        self._bounds = bounds
         self._room = _ROOM
         self._names = (f"_j{number}" for number in count())
 
     async def condition(self, selection: Selection) -> Condition:
         """Return what a document of the selection's type has to meet."""
-        return await self._all(selection, PRESENT)
+        found = await self._all(selection)
+        return replace(found, filter=of_present(found.filter))
 
-    async def _all(self, selection: Selection, *more: Document) -> Condition:
-        """Return what ``selection`` and ``more`` demand."""
+    async def few(self, type: str, filter: Document) -> Document | None:
+        """Return the filter for what of ``type`` meets ``filter``, by its ids; ``None`` if that is
+        more than a few, or everything."""
+        if filter == PRESENT:
+            return None
+        cursor = self._database[type].find(
+            filter, projection={"_id": 1}, limit=CANDIDATES_FEW + 1, session=self._session
+        )
+        ids = [row["_id"] for row in await cursor.to_list()]
+        return of_present({"_id": {"$in": ids}}) if len(ids) <= CANDIDATES_FEW else None
+
+    async def _all(self, selection: Selection) -> Condition:
+        """Return what ``selection`` demands, deleted or not."""
         parts = [await self._part(part, selection.type) for part in selection.joins]
-        filters = [
-            one for one in (selection.filter, *(part.filter for part in parts), *more) if one
-        ]
+        filters = [one for one in (selection.filter, *(part.filter for part in parts)) if one]
         met = [part.met for part in parts if part.met]
         return replace(
             _looked_up(parts),
@@ -130,7 +159,7 @@ class Joins:
         """
         if condition.lookups:
             return None
-        limit = ROWS_MAX if join.reverse else IDS_MAX
+        limit = self._bounds.rows_max if join.reverse else self._bounds.ids_max
         if join.link.canonical:
             limit = min(limit, _CANONICALS_MAX)
         limit = min(limit, self._room)
@@ -199,7 +228,7 @@ def _referred(link: Link, type: str, rows: Sequence[Document]) -> list[Document]
     if link.literal:
         prefix = f"{type}/"
         ids = {key[len(prefix) :] for one in keys for key in one if key.startswith(prefix)}
-        if len(ids) > IDS_MAX:
+        if len(ids) > MANY.ids_max:
             return None
         if ids:
             found.append({"_id": {"$in": sorted(ids)}})

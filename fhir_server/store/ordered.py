@@ -45,22 +45,36 @@ class Found:
     beyond: Document | None
 
 
-async def found(source: Source, plan: Plan, filter: Document) -> Found:
-    """Return the rows of ``plan``: at most ``plan.count``, and no more than the source may hold."""
+async def found(source: Source, plan: Plan, filter: Document, candidates: int = 0) -> Found:
+    """Return the rows of ``plan``: at most ``plan.count``, and no more than the source may hold.
+
+    With ``candidates`` the stages of the source are applied to so many documents only; what is
+    found ends early where that is not enough.
+    """
     limit = plan.count + 1
     if all(key.present for key in plan.sort):
         parts = _parts(order_of(plan.sort), plan.after, plan.until)
-        rows, left_out = await _read(source, parts, filter, limit, plan.backward)
+        rows, left_out = await _read(source, parts, filter, limit, plan.backward, candidates)
     elif len(plan.sort) == 1 and plan.sort[0].single:
         parts = _parts_by_one_key(plan)
-        rows, left_out = await _read(source, parts, filter, limit, plan.backward)
+        rows, left_out = await _read(source, parts, filter, limit, plan.backward, candidates)
     else:
+        source = replace(source, stages=_walk(source, candidates))
         pipeline = _pipeline(source, plan, filter, limit)
         cursor = await source.collection.aggregate(pipeline, session=source.session)
         rows, left_out = await rows_within(cursor, source.bytes_max)
     shown = rows[: plan.count]
     beyond = rows[plan.count] if len(rows) > plan.count else left_out
     return Found(shown[::-1] if plan.backward else shown, beyond)
+
+
+async def found_among(
+    source: Source, plan: Plan, filter: Document, candidates: int
+) -> Found | None:
+    """Return the rows of ``plan`` if they are among the first ``candidates`` that meet ``filter``:
+    the stages of the source are applied to those only. ``None`` if they do not fill the page."""
+    page = await found(source, plan, filter, candidates)
+    return page if page.beyond is not None else None
 
 
 def order_of(sort: Sequence[SortKey]) -> list[tuple[str, bool]]:
@@ -93,7 +107,9 @@ def _parts_by_one_key(plan: Plan) -> list[_Part]:
     """Order by a key that may be missing: first those that have it, in an index's order if there
     is one, then those that lack it, which MongoDB itself would put at the wrong end."""
     fields = order_of(plan.sort)
-    field, after, until = fields[0][0], plan.after, plan.until
+    (field, descending), after, until = fields[0], plan.after, plan.until
+    if descending and until is None:
+        return _falling(fields, after)
     parts: list[_Part] = []
     if after is None or after.key[0] is not None:
         end = until if until is not None and until.key[0] is not None else None
@@ -103,6 +119,18 @@ def _parts_by_one_key(plan: Plan) -> list[_Part]:
         begin = after if after is not None and after.key[0] is None else None
         parts.append(_same(fields, None, begin, until))
     return parts
+
+
+def _falling(fields: Fields, after: Edge | None) -> list[_Part]:
+    """Return the rows from ``after`` to the end where MongoDB's own order is the one that is asked
+    for: values that are missing, which it takes for the least of all, come last."""
+    if after is None:
+        return [_Part(fields)]
+    value = after.key[0]
+    same = _same(fields, value, after, None)
+    if value is None:
+        return [same]
+    return [same, _Part(fields, ({fields[0][0]: {"$not": {"$gte": value}}},))]
 
 
 def _parts(
@@ -141,16 +169,23 @@ def _same(fields: Fields, value: Any, after: Edge | None, until: Edge | None) ->
 
 
 async def _read(
-    source: Source, parts: Sequence[_Part], filter: Document, limit: int, backward: bool
+    source: Source,
+    parts: Sequence[_Part],
+    filter: Document,
+    limit: int,
+    backward: bool,
+    candidates: int,
 ) -> tuple[list[Document], Document | None]:
     """Return the first rows of ``parts`` that meet ``filter``, or, ``backward``, the last, the very
-    last first; and the first that was left out for its size."""
+    last first; and the first that was left out for its size. ``candidates`` is as in ``found``."""
     rows: list[Document] = []
     room = source.bytes_max
     keys = {field for part in parts for field, _ in part.fields}
     here = replace(source, fields=(*source.fields, *keys))
-    for part in reversed(parts) if backward else parts:
-        here = replace(here, bytes_max=max(1, room))
+    left = candidates
+    ordered = parts[::-1] if backward else parts
+    for part in ordered:
+        here = replace(here, bytes_max=max(1, room), stages=_walk(source, left))
         more, left_out = await _read_part(here, part, filter, limit - len(rows), backward)
         if rows and more and len(more[0].get("json", b"")) > room:
             return rows, more[0]
@@ -158,13 +193,48 @@ async def _read(
         if left_out is not None or len(rows) == limit:
             return rows, left_out
         room -= sum(len(row.get("json", b"")) for row in more)
+        if candidates and part is not ordered[-1]:
+            condition = _conditions(part, filter)
+            left -= await source.collection.count_documents(
+                condition, limit=left, session=source.session
+            )
+            if left <= 0:  # what else this part has was not looked at
+                break
     return rows, None
+
+
+def _walk(source: Source, candidates: int) -> tuple[Document, ...]:
+    return ({"$limit": candidates}, *source.stages) if candidates else source.stages
+
+
+def _conditions(part: _Part, filter: Document) -> Document:
+    return {"$and": [filter, *part.conditions]} if part.conditions else filter
+
+
+def _rooted(conditions: Sequence[Document], field: str) -> Document:
+    """Return ``conditions`` as the alternatives of one of them that are about ``field``, if there
+    are such, the others in each: MongoDB then merges what its indexes give in the order of
+    ``field``. Of alternatives beside other conditions it finds all, and puts them in order.
+    """
+    flat: list[Document] = []
+    waiting = list(conditions)
+    while waiting:
+        one = waiting.pop(0)
+        waiting[:0] = one.get("$and", ())
+        flat += ({name: value} for name, value in one.items() if name != "$and")
+    for place, one in enumerate(flat):
+        branches = one.get("$or", ())
+        if branches and all(field in branch for branch in branches):
+            rest = [*flat[:place], *flat[place + 1 :]]
+            rest = [other for other in rest if other != {field: {"$ne": None}}]
+            return {"$or": [{"$and": [branch, *rest]} for branch in branches]}
+    return {"$and": list(conditions)} if len(conditions) > 1 else conditions[0]
 
 
 async def _read_part(
     source: Source, part: _Part, filter: Document, limit: int, backward: bool
 ) -> tuple[list[Document], Document | None]:
-    condition = {"$and": [filter, *part.conditions]} if part.conditions else filter
+    condition = _conditions(part, filter)
     wanted = dict.fromkeys((*source.fields, "_id"), 1)
     order = {field: -1 if descending != backward else 1 for field, descending in part.fields}
     if source.stages:
@@ -172,6 +242,8 @@ async def _read_part(
         pipeline += [{"$limit": limit}, {"$project": wanted}]
         joined = await source.collection.aggregate(pipeline, session=source.session)
         return await rows_within(joined, source.bytes_max)
+    if len(part.fields) > 1:
+        condition = _rooted((filter, *part.conditions), part.fields[0][0])
     cursor = source.collection.find(condition, projection=wanted, session=source.session)
     return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
 

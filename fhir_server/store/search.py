@@ -14,8 +14,8 @@ from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, stored
 from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
-from fhir_server.store.joins import Joins
-from fhir_server.store.ordered import Source, found, row_key
+from fhir_server.store.linked import linked
+from fhir_server.store.ordered import Source, row_key
 from fhir_server.store.totals import total_of
 
 
@@ -57,16 +57,15 @@ async def run(
     The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
     ``types`` are those in use.
     """
-    begin(database, "join")
-    condition = await Joins(database, session, types).condition(plan.selection)
     fields = (*SERVED, *fields_for(plan.type, plan.includes))
-    source = Source(database[plan.type], session, bounds.bytes_max, condition.stages, fields)
+    source = Source(database[plan.type], session, bounds.bytes_max, fields=fields)
+    asked = await linked(database, source, plan, types)
     begin(database, "total")
-    total = await total_of(source, plan, condition.filter)
+    total = await total_of(asked.source, plan, asked.filter)
     if plan.count == 0:
         return Page((), None, total)
     begin(database, "matches")
-    page = await found(source, plan, condition.filter)
+    page = await asked.page(plan)
     before, after = _edges(plan, page.rows, page.beyond)
     if total is None and before is None and after is None:
         total = len(page.rows)

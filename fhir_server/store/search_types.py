@@ -6,18 +6,19 @@ https://hl7.org/fhir/R4/http.html#search
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
-from fhir_server.search.several import Row, Several, merged
+from fhir_server.search.several import Row, Several, merged, order_name
 from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT, SERVED, Document, stored
 from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, fields_for
-from fhir_server.store.joins import Joins
-from fhir_server.store.ordered import Source, found, order_of, row_key
+from fhir_server.store.linked import Linked, linked
+from fhir_server.store.ordered import Source, order_of, row_key
 from fhir_server.store.search import Bounds, Page
 from fhir_server.store.totals import total_of
 
@@ -63,20 +64,15 @@ class Types:
     async def _total(self, wanted: Several) -> int:
         total = 0
         for plan in wanted.counted:
-            source, filter = await self._source(plan, ())
+            asked = await self._linked(replace(plan, count=0), ())
             begin(self.database, "total")
-            total += await total_of(source, plan, filter) or 0
+            total += await total_of(asked.source, plan, asked.filter) or 0
         return total
 
-    async def _source(
-        self, plan: Plan, fields: Sequence[str], bytes_max: int = 1
-    ) -> tuple[Source, Document]:
-        begin(self.database, "join")
-        joins = Joins(self.database, self.session, self.types)
-        condition = await joins.condition(plan.selection)
+    async def _linked(self, plan: Plan, fields: Sequence[str], bytes_max: int = 1) -> Linked:
         collection = self.database[plan.type]
-        source = Source(collection, self.session, bytes_max, condition.stages, tuple(fields))
-        return source, condition.filter
+        source = Source(collection, self.session, bytes_max, fields=tuple(fields))
+        return await linked(self.database, source, plan, self.types)
 
     async def _one_by_one(self, wanted: Several) -> tuple[list[Row], Row | None]:
         """Return the rows of the first types until the page is full, in the direction of reading;
@@ -85,19 +81,20 @@ class Types:
         left = self.bounds.bytes_max
         for plan in reversed(wanted.plans) if wanted.backward else wanted.plans:
             full = len(rows) >= wanted.count or left <= 0
-            part = replace(plan, count=1 if full else wanted.count - len(rows))
+            room = 1 if full else wanted.count - len(rows)
+            part = replace(plan, count=room, total="none")
             fields = (*SERVED, *fields_for(plan.type, wanted.includes))
-            source, filter = await self._source(part, fields, max(1, left))
+            asked = await self._linked(part, fields, max(1, left))
             begin(self.database, "matches")
-            page = await found(source, part, filter)
-            more: list[Row] = [((plan.type, row["_id"]), plan.type, row) for row in page.rows]
+            page = await asked.page(part)
+            more: list[Row] = [(_place(plan, row), plan.type, row) for row in page.rows]
             if full:
                 if more:
                     return rows, more[0]
                 continue
             rows += reversed(more) if wanted.backward else more
             if page.beyond:
-                return rows, ((plan.type, page.beyond["_id"]), plan.type, page.beyond)
+                return rows, (_place(plan, page.beyond), plan.type, page.beyond)
             left -= sum(len(row["json"]) for row in page.rows)
         return rows, None
 
@@ -109,9 +106,10 @@ class Types:
         """
         rows: list[Row] = []
         for plan in wanted.plans:
-            source, filter = await self._source(plan, ())
+            part = replace(plan, total="none")
+            asked = await self._linked(part, ())
             begin(self.database, "order")
-            page = await found(source, plan, filter)
+            page = await asked.page(part)
             here = [*page.rows, *([page.beyond] if page.beyond else ())]
             rows += (((*row_key(plan.sort, row), plan.type), plan.type, row) for row in here)
         descending = [down for _, down in order_of(wanted.plans[0].sort)]
@@ -148,3 +146,8 @@ class Types:
                 if whole:
                     filled.append((key, type, whole))
         return filled, None
+
+
+def _place(plan: Plan, row: Document) -> tuple[Any, ...]:
+    """Return the key of ``row`` where types are read one behind the other."""
+    return plan.type, order_name(plan), *row_key(plan.sort, row)

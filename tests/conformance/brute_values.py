@@ -173,10 +173,8 @@ def codes_of(node: Node) -> list[tuple[str | None, str | None, str]]:
             return [(one.get("system"), one.get("code"), one.get("display", "")) for one in some]
         case "Coding":
             return [(value.get("system"), value.get("code"), value.get("display", ""))]
-        case "Identifier":
+        case "Identifier" | "ContactPoint":
             return [(value.get("system"), value.get("value"), "")]
-        case "ContactPoint":
-            return [(None, value.get("value"), "")]
         case "boolean":
             return [(None, "true" if value else "false", "")]
     return [(None, value, "")]

@@ -171,7 +171,7 @@ class Asker:
             text = str(value).lower() if isinstance(value, bool) else value
             return modifier, self.random.choice(["", "", "|"]) + escaped(text)
         code = value.get("code") or value.get("value") or "zz"
-        system = value.get("system", "") if node.type != "ContactPoint" else ""
+        system = value.get("system", "")
         forms = [escaped(code), f"|{escaped(code)}", f"{escaped(system)}|{escaped(code)}"]
         forms += [f"{escaped(system)}|"] if system else []
         return modifier, self.random.choice([*forms, forms[0].swapcase()])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fhir_server.app import Server
 from fhir_server.dispatch import answer
@@ -105,3 +106,9 @@ async def versions(fhir: Fhir, place: str) -> list[Any]:
 def tags(entries: list[Any]) -> list[int]:
     """Return the version numbers of history ``entries`` as their ETags say."""
     return [int(one["response"]["etag"].removeprefix('W/"').removesuffix('"')) for one in entries]
+
+
+def search(text: str) -> Request:
+    """Return the search that ``text`` is, ``Type?parameters`` as in an address."""
+    type, _, query = text.partition("?")
+    return Request("search-type", type, parameters=tuple(parse_qsl(query)), base_url=BASE)

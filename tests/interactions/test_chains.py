@@ -131,8 +131,8 @@ CASES = {
 async def filled(request: Any, fhir: Fhir, monkeypatch: pytest.MonkeyPatch) -> Fhir:
     """The front door of a server with the resources; Patient/gone is deleted."""
     if request.param == "looked up":
-        monkeypatch.setattr(joins, "IDS_MAX", -1)
-        monkeypatch.setattr(joins, "ROWS_MAX", -1)
+        for name in ("ONE_PAGE", "FEW", "MANY"):
+            monkeypatch.setattr(joins, name, joins.Bounds(-1, -1))
     for one in RESOURCES:
         assert (await fhir(put(one))).status == 201
     await fhir(Request("delete", "Patient", "gone"))

@@ -12,6 +12,7 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
+from fhir_server.store import joins
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of, patient, put
 from tests.interactions.test_search_system import asked
@@ -120,7 +121,8 @@ async def test_the_steps_of_what_is_linked(filled: Fhir) -> None:
 
 async def test_a_look_at_each_candidate_is_counted(filled: Fhir, monkeypatch: Any) -> None:
     """Where a chain is looked up for each candidate, what is read there counts as well."""
-    monkeypatch.setattr("fhir_server.store.joins.IDS_MAX", 0)
+    for name in ("ONE_PAGE", "FEW", "MANY"):
+        monkeypatch.setattr(joins, name, joins.Bounds(0, 0))
     _, bundle = await asked(filled, "Observation?patient.family=das1&_explain=true")
     [matches] = named(bundle, "matches")
 

@@ -26,7 +26,8 @@ def test_a_chain_is_a_selection_of_each_type_that_has_the_parameter(table: Param
     """A subject can be a patient, group, device or location; the types without it are left out."""
     [join] = joins(table, "Observation", "subject.birthdate", "2000")
 
-    assert (join.link.field, join.reverse) == ("keys.subject", False)
+    # Only patients have one, and what refers to patients has a field of its own.
+    assert (join.link.field, join.reverse) == ("keys.patient", False)
     assert [one.type for one in join.selections] == ["Patient"]
     [join] = joins(table, "Observation", "subject.identifier", "2000")
     assert {one.type for one in join.selections} == {"Patient", "Group", "Device", "Location"}

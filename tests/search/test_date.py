@@ -1,6 +1,7 @@
 # https://hl7.org/fhir/R4/search.html#date
 """Date parameters."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
-from fhir_server.r4.dates import date_range
+from fhir_server.r4.dates import LATEST, date_range
 from fhir_server.search.date import PREFIXES, compile_date
 from fhir_server.search.parameters import ParameterTable
 from tests.search.matching import found_by
@@ -121,6 +122,53 @@ def test_what_is_no_date_is_refused(value: str) -> None:
 
 
 MOMENT = datetime(2015, 1, 1)  # noqa: DTZ001 - a day
+
+
+# What each prefix means, of a stored range [begin, end) and an asked one [low, high).
+MEANS: dict[str, Callable[[datetime, datetime, datetime, datetime], bool]] = {
+    "eq": lambda begin, end, low, high: low <= begin and end <= high,
+    "ne": lambda begin, end, low, high: begin < low or end > high,
+    "gt": lambda begin, end, low, high: end > high,
+    "lt": lambda begin, end, low, high: begin < low,
+    "ge": lambda begin, end, low, high: begin >= low or end > high,
+    "le": lambda begin, end, low, high: begin < low or end <= high,
+    "sa": lambda begin, end, low, high: begin >= high,
+    "eb": lambda begin, end, low, high: end <= low,
+}
+NEAR = st.datetimes(*(at.replace(tzinfo=None) for at in date_range("2021")))
+LENGTHS = st.sampled_from((4, 7, 10, 19))
+
+
+@given(
+    begin=NEAR,
+    days=st.sampled_from((0.0, 0.01, 0.9, 1.0, 1.1, 20.0, 31.9, 33.0, 366.0, 368.0, 900.0, None)),
+    asked=NEAR,
+    length=LENGTHS,
+)
+def test_a_period_of_any_length_is_found_by_what_it_means(
+    table: ParameterTable, begin: datetime, days: float | None, asked: datetime, length: int
+) -> None:
+    """The bounds that keep a search short leave out nothing, be a range short, long or endless."""
+    period = {"start": f"{begin:%Y-%m-%dT%H:%M:%S}Z"}
+    if days is not None:
+        period["end"] = f"{begin + timedelta(days=days):%Y-%m-%dT%H:%M:%S}Z"
+    text = f"{asked:%Y-%m-%dT%H:%M:%S}"[:length] + ("Z" if length == 19 else "")
+    low, high = date_range(text)
+    covered = (
+        date_range(period["start"])[0],
+        date_range(period["end"])[1] if "end" in period else LATEST,
+    )
+    single = {"resourceType": "Observation", "effectivePeriod": period}
+    several = {
+        "resourceType": "CarePlan",
+        "activity": [{"detail": {"scheduledPeriod": period}}],
+    }
+    for prefix, means in MEANS.items():
+        expected = means(*covered, low, high)
+        assert found_by(table, single, ("date", prefix + text)) is expected, prefix
+        assert found_by(table, several, ("activity-date", prefix + text)) is expected, prefix
+
+
 MOMENTS = st.datetimes(*(at.replace(tzinfo=None) for at in date_range("1900")))
 # What each prefix says of a value asked about itself.
 OF_ITSELF = {**dict.fromkeys(("eq", "ge", "le", "ap", ""), True)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.search.reference import compile_reference
 from tests.search.conftest import BASE
 from tests.search.matching import found_by
 
@@ -142,3 +143,30 @@ def test_an_identifier_of_a_reference_finds_it(
         assert found_by(table, observation, ("subject:identifier", asked))
     for asked in (f"{value}x", f"|{value}", f"{system}x|{value}"):
         assert not found_by(table, observation, ("subject:identifier", asked))
+
+
+NARROWER = {
+    "Patient/1": {"keys.patient": "Patient/1"},
+    "http://localhost:8080/fhir/Patient/1": {"keys.patient": "Patient/1"},
+    "Group/1": {"keys.subject": "Group/1"},
+    "http://other.example/Patient/1": {"keys.subject": "http://other.example/Patient/1"},
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), NARROWER.items(), ids=NARROWER)
+def test_what_refers_to_one_type_is_asked_where_that_is_kept(
+    value: str, expected: dict[str, str]
+) -> None:
+    """``subject=Patient/1`` is ``patient=1``: the field that compound indexes begin with."""
+    found = compile_reference(
+        "keys.subject",
+        value,
+        targets=("Patient", "Group"),
+        base_urls=("http://localhost:8080/fhir",),
+        narrower={"Patient": "keys.patient"},
+    )
+
+    assert found == expected
+    assert compile_reference(
+        "keys.subject", "1", "Patient", targets=(), base_urls=(), narrower={"Patient": "keys.p"}
+    ) == {"keys.p": "Patient/1"}

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fhir_server.outcome import FhirError
 from fhir_server.search.escape import escape
 from fhir_server.search.keys import SEPARATOR, conditions_in
-from fhir_server.search.parameters import Parameter, ParameterTable
+from fhir_server.search.parameter import Parameter
+from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.parse import Limits, SearchQuery, parse
 from tests.badinput.hostile import FILTERS, NAMES, VALUES, WORDS
 

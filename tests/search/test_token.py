@@ -89,7 +89,8 @@ def test_case_counts_unless_the_element_is_a_string(table: ParameterTable) -> No
     assert found_by(table, library, ("version", "1.0-BETA"))
     assert found_by(table, library, ("version", "1.0-Beta"))
     assert found_by(table, library, ("version", "|1.0-Beta"))
-    assert not found_by(table, library, ("version", "urn:x|1.0-Beta"))
+    with pytest.raises(FhirError, match="no system"):
+        found_by(table, library, ("version", "urn:x|1.0-Beta"))
     assert not found_by(table, library, ("status", "Draft"))
 
 

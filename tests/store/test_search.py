@@ -17,6 +17,7 @@ import pytest
 
 from fhir_server.app import Server
 from fhir_server.messages import Request
+from fhir_server.search.date import compile_date
 from fhir_server.search.plan import Plan
 from fhir_server.search.sort import sort_keys
 from fhir_server.store.changes import Change
@@ -241,6 +242,20 @@ async def test_walking_while_others_write(filled: Server) -> None:
         assert kept <= set(there), sort
         seen = [id for id in back if id in kept]
         assert sorted(seen) == sorted(kept - set(last)), sort
+
+
+async def test_pages_of_a_range_of_dates(filled: Server) -> None:
+    """The alternatives of a range, short dates and long, give each match once, in order."""
+    for value in ("ge2019-01-10", "gt2019-06", "le2020-05-05", "ne2019-01", "ap2020"):
+        filter = compile_date("keys.date", value, single=True, ordered=True)
+        by_id = await walked(filled, replace(plan(filled, "Observation", "", 7), filter=filter))
+        assert 0 < len(by_id) < COUNT, value
+        for sort in ("date", "-date"):
+            first = replace(plan(filled, "Observation", sort, 1000), filter=filter)
+            whole = await walked(filled, first)
+            assert sorted(whole) == by_id, (value, sort)
+            for count in (1, 3):
+                assert await walked(filled, replace(first, count=count)) == whole, (value, sort)
 
 
 def _families(resource: dict[str, Any]) -> list[str]:
