@@ -130,6 +130,7 @@ class ParameterTable:
         self.memo: dict[str, Any] = {}
         self._pending: Mapping[str, Set[str]] = {}
         self._answered: Mapping[str, Mapping[str, Parameter]] = self._of
+        self._complete: dict[str, Mapping[str, Parameter]] = {}
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -146,12 +147,14 @@ class ParameterTable:
     def complete(self, type: str) -> Mapping[str, Parameter]:
         """Return those parameters of ``type`` that the specification defines and that nothing
         stored is waiting to be indexed by: what an order may be chosen for, and has its indexes."""
-        pending = self.pending(type)
-        return {
-            code: one
-            for code, one in self._of[type].items()
-            if not one.added and one.key not in pending
-        }
+        if type not in self._complete:
+            pending = self.pending(type)
+            self._complete[type] = {
+                code: one
+                for code, one in self._of[type].items()
+                if not one.added and one.key not in pending
+            }
+        return self._complete[type]
 
     def written(self, type: str) -> Mapping[str, Parameter]:
         """Return the parameters of ``type`` for which keys are written, whoever may ask by them."""
@@ -164,6 +167,7 @@ class ParameterTable:
         """
         table = copy(self)
         table._pending = pending
+        table._complete = {}
         table._answered = {
             type: _Answered(type, of, pending[type]) if pending.get(type) else of
             for type, of in self._of.items()

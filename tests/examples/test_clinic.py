@@ -40,6 +40,13 @@ def searches(path: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
             yield place, tuple((name, value) for name, value in pairs)
 
 
+def added(path: str) -> list[Any]:
+    """The search parameters that the README at ``path`` puts on the server."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = re.findall(r"""curl -X PUT "\$B/SearchParameter/.*?-d '(.*?)'""", text, re.DOTALL)
+    return [json.loads(body) for body in found]
+
+
 GIVEN = ("-d", "--data-urlencode")
 
 
@@ -87,6 +94,11 @@ async def test_every_search_of_the_readme_finds_something(
     """What a newcomer types first has an answer with somebody in it."""
     asked = list(searches(readme))
     assert len(asked) >= 5
+    for resource in added(readme):
+        place = ("SearchParameter", resource["id"])
+        assert (await fhir(Request("update", *place, body=resource))).status == 201
+    while await clinic.context.reindex.step():
+        pass
     for type, parameters in asked:
         response = await fhir(Request("search-type", type, parameters=parameters))
         assert response.status == 200, (type, parameters, response.body)

@@ -80,6 +80,17 @@ def test_an_order_that_nobody_asked_for(
     assert (within.sort, within.ranged) == ((), "")
 
 
+def test_what_is_still_being_indexed_orders_and_narrows_nothing(table: ParameterTable) -> None:
+    """A search by what is complete is answered meanwhile: by id, and by the wider field."""
+    indexing = table.without({"Observation": {"date", "patient"}})
+    query = parse("Observation", [("subject", "Patient/1")], indexing, count_default=10)
+    wanted = plan(query, indexing)
+
+    assert (wanted.sort, wanted.filter) == ((), {"keys.subject": "Patient/1"})
+    query = parse("Observation", [("subject", "Patient/1")], table, count_default=10)
+    assert plan(query, table).filter == {"keys.patient": "Patient/1"}
+
+
 def test_a_link_of_another_order_is_refused(table: ParameterTable) -> None:
     """A page link written when the order was another does not lead into the middle of this one."""
     query = parse("Observation", [("code", "a")], table, count_default=10)
