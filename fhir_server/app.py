@@ -36,6 +36,7 @@ from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Judge
+from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
     check_replica_set,
@@ -192,6 +193,7 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     await indexes.ensure_existing()
+    await ensure_claims(database)
     page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -210,7 +212,7 @@ async def _server(
             page_key=page_key,
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
-            capabilities=Capabilities(registry, known, keys, started),
+            capabilities=Capabilities(registry, known, keys, started, settings),
         ),
         database,
     )
@@ -249,12 +251,23 @@ class Capabilities:
     search parameters have changed."""
 
     def __init__(
-        self, registry: Registry, known: Specification, keys: SearchKeys, started: datetime
+        self,
+        registry: Registry,
+        known: Specification,
+        keys: SearchKeys,
+        started: datetime,
+        settings: Settings,
     ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
         self._keys = keys
         self._of = keys.table
-        self._make = partial(capability_statement, registry, known.definitions, started=started)
+        self._make = partial(
+            capability_statement,
+            registry,
+            known.definitions,
+            started=started,
+            conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+        )
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
         """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""

@@ -31,8 +31,12 @@ def capability_statement(
     *,
     base_url: str,
     started: datetime,
+    conditional_delete: str = "single",
 ) -> bytes:
-    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about."""
+    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about.
+
+    ``conditional_delete`` is ``single`` or ``multiple``.
+    """
     system = [
         {"code": code}
         for code in _SYSTEM_INTERACTIONS
@@ -44,7 +48,7 @@ def capability_statement(
         "documentation": "A transaction is atomic. Versions are never rewritten. Unknown search "
         "parameters are refused unless the client sends Prefer: handling=lenient.",
         "resource": [
-            _resource(type, registry, definitions, parameters)
+            _resource(type, registry, definitions, parameters, conditional_delete)
             for type in definitions.resource_types
         ],
         "interaction": system,
@@ -74,7 +78,11 @@ def capability_statement(
 
 
 def _resource(
-    type: str, registry: Registry, definitions: Definitions, parameters: ParameterTable
+    type: str,
+    registry: Registry,
+    definitions: Definitions,
+    parameters: ParameterTable,
+    conditional_delete: str,
 ) -> dict[str, Any]:
     known = registry.interactions
     described: dict[str, Any] = {
@@ -84,10 +92,12 @@ def _resource(
         "versioning": "versioned-update",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
-        "conditionalCreate": False,
+        "conditionalCreate": "conditional-update" in known,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
-        "conditionalDelete": "single" if "conditional-delete" in known else "not-supported",
+        "conditionalDelete": (
+            conditional_delete if "conditional-delete" in known else "not-supported"
+        ),
         "referencePolicy": ["literal", "logical"],
     }
     if searched := _search_parameters(type, parameters):

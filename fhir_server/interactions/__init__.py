@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from fhir_server.context import Context
 from fhir_server.interactions import create, delete, update
 from fhir_server.interactions.capabilities import capabilities
+from fhir_server.interactions.conditional import conditional
 from fhir_server.interactions.history import history
 from fhir_server.interactions.read import read, vread
 from fhir_server.interactions.search_compartment import search_compartment
@@ -28,6 +29,8 @@ INTERACTIONS: Mapping[str, Handler] = {
     "history-type": history,
     "history-system": history,
     "create": create.create,
+    "conditional-update": conditional,
+    "conditional-delete": conditional,
     "search-type": search_type,
     "search-system": search_system,
     "search-compartment": search_compartment,
