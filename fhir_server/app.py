@@ -31,6 +31,7 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
@@ -69,6 +70,7 @@ class Server:
     registry: Registry
     context: Context
     database: Database
+    xml: Xml
 
     async def perform(self, request: Request) -> Response:
         """Pass ``request`` through the front door."""
@@ -101,6 +103,7 @@ class Specification:
     links: Links
     parameters: ParameterTable
     validator: StructureValidator
+    xml: Xml
 
 
 @lru_cache(maxsize=4)
@@ -125,6 +128,7 @@ def specification(
             reference_bases=(set_base,) if set_base else (),
         ),
         StructureValidator(definitions),
+        Xml(definitions),
     )
 
 
@@ -215,6 +219,7 @@ async def _server(
             capabilities=Capabilities(registry, known, keys, started, settings),
         ),
         database,
+        known.xml,
     )
 
 
@@ -322,7 +327,9 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
-    facade = Facade(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS)
+    facade = Facade(
+        FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS, lambda: servers[0].xml
+    )
     return site(facade, ready, lifespan, settings)
 
 

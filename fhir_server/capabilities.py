@@ -71,7 +71,7 @@ def capability_statement(
             "software": {"name": "FHIR Server", "version": __version__},
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
-            "format": ["application/fhir+json", "json"],
+            "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
             "rest": [rest],
         }
     )

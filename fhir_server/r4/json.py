@@ -2,7 +2,7 @@
 
 https://hl7.org/fhir/R4/json.html
 
-The only module that turns text into resources or resources into text.
+The only module that turns JSON into resources or resources into JSON.
 """
 
 import json
@@ -22,6 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DECIMAL_DIGITS_MAX = 34
 _DECIMAL_EXPONENTS = range(-6176, 6112)
 _BSON_INTEGERS = range(-(2**63), 2**63)
+_INTEGER_CHARACTERS_MAX = 20
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class WrittenDecimal(Decimal):
@@ -67,6 +69,11 @@ def _integer(text: str) -> int | Decimal:
     return _written(Decimal(text), text) if text == "-0" else int(text)
 
 
+def _with_minus_zero(text: bytes) -> Json:
+    resource: Json = json.loads(text, parse_float=_decimal, parse_int=_integer)
+    return resource
+
+
 _decoder = msgspec.json.Decoder(float_hook=_decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 _sorting_encoder = msgspec.json.Encoder(
@@ -86,9 +93,9 @@ def decode(text: bytes, *, depth_max: int = 100) -> Json:
     try:
         resource = _decoder.decode(text)
         if _MINUS_ZERO.search(text):
-            resource = json.loads(text, parse_float=_decimal, parse_int=_integer)
+            resource = _with_minus_zero(text)
     except RecursionError as error:
-        raise _too_deep(depth_max) from error
+        raise too_deep(depth_max) from error
     except UnicodeDecodeError as error:
         raise _malformed(f"it is not UTF-8: {error.reason} in a string") from error
     except msgspec.DecodeError as error:
@@ -102,8 +109,24 @@ def decode(text: bytes, *, depth_max: int = 100) -> Json:
 
 def decode_stored(text: bytes) -> Json:
     """Return the resource ``text``, which :func:`encode` has written: nothing is checked again."""
+    if _MINUS_ZERO.search(text):
+        return _with_minus_zero(text)
     resource: Json = _decoder.decode(text)
     return resource
+
+
+def number(text: str) -> int | Decimal:
+    """Return what :func:`decode` makes of the number ``text``.
+
+    Raises ``value`` for what is no number of JSON, or one that cannot be kept exactly.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise invalid_value("A number", text, "digits such as 1, -1.50 or 1e3")
+    if not text.lstrip("-").isdigit():
+        return _decimal(text)
+    if len(text) > _INTEGER_CHARACTERS_MAX or int(text) not in _BSON_INTEGERS:
+        raise invalid_value("A number", text, "an integer of at most 64 bits")
+    return _integer(text)
 
 
 def encode(resource: Any) -> bytes:
@@ -144,7 +167,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _too_deep(limit: int) -> FhirError:
+def too_deep(limit: int) -> FhirError:
+    """Return the refusal of a body that is nested deeper than ``limit``."""
     return FhirError(
         Issue("structure", f"The body is nested more than {limit} levels deep, which is the limit.")
     )
@@ -165,7 +189,7 @@ def _check_depth_and_integers(resource: Json, depth_max: int) -> None:
         if not below:
             return
         level = below
-    raise _too_deep(depth_max)
+    raise too_deep(depth_max)
 
 
 def _check_duplicates(text: bytes, resource: Json) -> None:
