@@ -88,6 +88,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Entries of a batch or transaction; one transaction must fit MongoDB's minute.",
     )
+    patch_operations_max: int = Field(
+        default=1000, ge=1, description="Operations of one patch; more is an update."
+    )
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,

@@ -20,10 +20,12 @@ from fhir_server.http.negotiate import (
     accepted,
     accepts_gzip,
     check_content_type,
+    patch_format,
 )
 from fhir_server.http.render import Rendering, render
-from fhir_server.messages import Parameters, Request, Response
+from fhir_server.messages import Parameters, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
 from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
 from fhir_server.r4.json import decode, encode
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
@@ -143,6 +145,8 @@ class Facade:
             text = await self._body(receive, headers)
             if routed.interaction.startswith("search-"):
                 parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
+            elif method == "PATCH":
+                body = self._patch(text, headers)
             elif text or not routed.interaction.startswith("$"):
                 check_content_type(headers)
                 body = decode(text, depth_max=self.settings.depth_max)
@@ -159,6 +163,13 @@ class Facade:
             format=wish.format,
         )
         return request, wish
+
+    def _patch(self, text: bytes, headers: Headers) -> Resource:
+        """Return the patch as a resource: a Parameters as it is, another kind in a Binary."""
+        format = patch_format(headers)
+        if format != FHIRPATH_PATCH:
+            return as_binary(format, text)
+        return decode(text, depth_max=self.settings.depth_max)
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         try:

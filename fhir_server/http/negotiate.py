@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/http.html#mime-type
 from collections.abc import Mapping
 
 from fhir_server.outcome import FhirError, Issue, shown
+from fhir_server.patch.formats import FHIRPATH_PATCH, FORMATS
 
 FHIR_JSON = "application/fhir+json"
 
@@ -81,8 +82,7 @@ def _not_acceptable(wish: str) -> FhirError:
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
     """Raise status 415 unless the body is said to be JSON of R4 in UTF-8."""
-    text = headers.get(b"content-type", b"").decode("latin-1")
-    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    name, parameters = _content_type(headers)
     if name and (name not in _JSON or "*" in name):
         raise FhirError(
             Issue(
@@ -91,6 +91,36 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
             ),
             status=415,
         )
+    _check_parameters(parameters)
+
+
+def patch_format(headers: Mapping[bytes, bytes]) -> str:
+    """Return which of the :data:`fhir_server.patch.formats.FORMATS` the body is said to be.
+
+    Raises status 415 with Accept-Patch (RFC 5789, 2.2) for another one, and for none: what a patch
+    means cannot be told from its text.
+    """
+    name, parameters = _content_type(headers)
+    _check_parameters(parameters)
+    if name in FORMATS:
+        return name
+    if name in _JSON and "*" not in name:
+        return FHIRPATH_PATCH
+    said = shown(name) if name else "of no Content-Type"
+    raise FhirError(
+        Issue("not-supported", f"The body is {said}; a patch is {', '.join(FORMATS)}."),
+        status=415,
+        headers=(("Accept-Patch", ", ".join(FORMATS)),),
+    )
+
+
+def _content_type(headers: Mapping[bytes, bytes]) -> tuple[str, list[str]]:
+    text = headers.get(b"content-type", b"").decode("latin-1")
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    return name, parameters
+
+
+def _check_parameters(parameters: list[str]) -> None:
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
