@@ -24,7 +24,7 @@ from fhir_server.r4.definitions import Definitions, Element
 from fhir_server.r4.expressions import Node, expression
 
 _PATH_CHARACTERS_MAX = 1000
-_LOOKS_MAX = 100_000  # elements that all paths of one patch look at; a look costs 2 microseconds
+_LOOKS_MAX = 250_000  # elements that all paths of one patch look at; a look costs 2 microseconds
 # Type of operation -> the parts that it needs besides path.
 _NEEDS = {
     "add": ("name", "value"),

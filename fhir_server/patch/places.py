@@ -173,7 +173,7 @@ class Walk:
         """Count ``count`` elements as looked at; raises :class:`ValueError` over the limit."""
         self._left -= count
         if self._left < 0:
-            raise ValueError("the paths of the patch look at too many elements; send it in several")
+            raise ValueError("the paths of the patch look at too many elements; name them by index")
 
     def _first(self, node: Node, this: Any, root: Place) -> list[Any]:
         match node:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import Server
+from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Resource
 from fhir_server.patch.formats import JSON_PATCH, MERGE_PATCH, as_binary
@@ -321,6 +321,26 @@ async def test_of_concurrent_patches_none_is_lost(fhir: Fhir) -> None:
     assert len(now["identifier"]) == 33
 
 
+async def test_of_patches_at_two_servers_none_is_lost(
+    fhir: Fhir, server: Server, mongodb_uri: str
+) -> None:
+    """Servers beside each other on one database: their patches of one resource all count."""
+    await fhir(put(patient(identifier=[{"value": "first"}])))
+
+    async with opened(server.context.settings, mongodb_uri) as other:
+        answers = await asyncio.gather(
+            *(
+                answer(one.registry, patch(adds(n, n % 2)), one.context)
+                for n in range(24)
+                for one in [server if n % 4 < 2 else other]
+            )
+        )
+
+    assert [one.status for one in answers] == [200] * 24
+    now = await read(fhir, "Patient/p")
+    assert {one["value"] for one in now["identifier"]} == {"first", *map(str, range(24))}
+
+
 async def test_patches_and_updates_together(fhir: Fhir) -> None:
     """Patches beside blind updates and bundles: each succeeds, and the versions tell one story."""
     await fhir(put(patient(identifier=[{"value": "first"}])))
@@ -470,6 +490,32 @@ async def test_references_in_a_patch_are_rewritten(
     reference = (await read(fhir, "Patient/a"))["managingOrganization"]["reference"]
     assert reference.startswith("Organization/")
     assert (await read(fhir, reference))["identifier"] == organization["identifier"]
+
+
+async def test_a_patched_entry_can_be_referred_to(fhir: Fhir) -> None:
+    """By its fullUrl, as any entry that writes."""
+    await fhir(put(patient("a")))
+    basic = {"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": "urn:uuid:z"}}
+    patched = entry("PATCH", "Patient/a", FEMALE["merge patch"], "urn:uuid:z")
+    response = await fhir(bundle(entry("POST", "Basic", basic), patched))
+
+    [written, _] = json_of(response)["entry"]
+    place = written["response"]["location"].partition("/fhir/")[2].partition("/_history")[0]
+    assert (await read(fhir, place))["subject"]["reference"] == "Patient/a"
+
+
+async def test_a_transaction_of_many_patches(fhir: Fhir) -> None:
+    """More than are judged in one go; one that is refused refuses them all."""
+    ids = [f"p{n}" for n in range(120)]
+    await fhir(bundle(*(entry("PUT", f"Patient/{id}", patient(id)) for id in ids)))
+    entries = [entry("PATCH", f"Patient/{id}", FEMALE["JSON Patch"]) for id in ids]
+    wrong = entry("PATCH", "Patient/p119", merge_patch(gender="mail"))
+
+    refused = await fhir(bundle(*entries[:-1], wrong))
+    assert (refused.status, issues_of(refused)) == (422, [("code-invalid", "Bundle.entry[119]")])
+    assert "gender" not in await read(fhir, "Patient/p0")
+    assert statuses(await fhir(bundle(*entries))) == ["200"] * 120
+    assert (await read(fhir, "Patient/p119"))["gender"] == "female"
 
 
 async def test_two_entries_may_not_change_one_resource(fhir: Fhir) -> None:

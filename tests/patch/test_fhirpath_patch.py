@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
 from fhir_server.patch.bounds import Bounds
@@ -490,3 +492,86 @@ def test_a_path_that_looks_at_everything_for_everything_ends(
     resource = {"resourceType": "Patient", "identifier": [{"value": str(n)} for n in range(5000)]}
     with pytest.raises(FhirError, match="too many elements"):
         apply(definitions, resource, patch(operation("delete", path)))
+
+
+WORDS = st.sampled_from(
+    [
+        *("Patient", "name", "given", "identifier", "deceased", "birthDate", "contained", "id"),
+        *(".", ".", ".", "[0]", "[1]", "(", ")", "where(", "exists()", "first()", "$this", "="),
+        *("'x'", "1", "true", "and", "or", "%resource", "ofType(boolean)", "extension('urn:x')"),
+        *("not()", "as", "is", "|", "'", "`", "@", "\\", "é", "\n"),
+    ]
+)
+PATHS = st.lists(WORDS, max_size=8).map("".join) | st.text(max_size=12)
+VALUED = st.sampled_from(
+    [
+        *({"valueString": "x"}, {"valueBoolean": True}, {"valueHumanName": {"text": "x"}}, {}),
+        *({"part": [{"name": "given", "valueString": "x"}]}, {"resource": {"resourceType": "X"}}),
+        *({"_valueString": {"id": "x"}}, {"valueNonsense": 1}, {"valueString": None}),
+    ]
+)
+STEPS = st.builds(
+    lambda type, path, numbers, name, value: (
+        operation(
+            type,
+            path,
+            **dict(zip(("index", "source", "destination"), numbers, strict=True)),
+            name=name,
+        )
+        | {"extra": value}
+    ),
+    st.sampled_from(["add", "insert", "delete", "replace", "move"]),
+    PATHS,
+    st.tuples(*[st.integers(-1, 2)] * 3),
+    st.sampled_from(["name", "given", "id", "deceased", "contained", "extension", "x", ""]),
+    VALUED,
+)
+
+
+@settings(max_examples=400)
+@given(st.lists(STEPS, max_size=3))
+def test_any_patch_is_applied_whole_or_refused(definitions: Definitions, steps: list[Any]) -> None:
+    """Whatever it is: a resource, or a refusal of the client; the patient stays as it was."""
+    for step in steps:
+        if value := step.pop("extra"):
+            step["part"].append({"name": "value", **value})
+    before = encode([PATIENT, steps])
+    try:
+        apply(definitions, PATIENT, patch(*steps))
+        status = 200
+    except FhirError as refused:
+        status = refused.status
+
+    assert status in (200, 400, 413, 422)
+    assert encode([PATIENT, steps]) == before
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), st.data())
+def test_a_patch_and_its_inverse_cancel(
+    definitions: Definitions, values: list[str], data: st.DataObject
+) -> None:
+    """Insert and delete, move and move back, replace and replace back, in a list of primitives."""
+    path, last = "Patient.name.given", len(values) - 1
+    resource = {
+        "resourceType": "Patient",
+        "name": [{"given": values, "_given": [{"id": one} for one in values]}],
+    }
+    at, to = data.draw(st.integers(0, last)), data.draw(st.integers(0, last))
+    there_and_back = [
+        (
+            operation("insert", path, index=at, valueString="x"),
+            operation("delete", f"{path}[{at}]"),
+        ),
+        (
+            operation("move", path, source=at, destination=to),
+            operation("move", path, source=to, destination=at),
+        ),
+        (
+            operation("replace", f"{path}[{at}]", valueString="x"),
+            operation(
+                "replace", f"{path}[{at}]", valueString=values[at], _valueString={"id": values[at]}
+            ),
+        ),
+    ]
+    for there, back in there_and_back:
+        assert apply(definitions, resource, patch(there, back)) == resource
