@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from fhir_server import __version__
+from fhir_server.patch.formats import FORMATS
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import encode
 from fhir_server.registry import Registry
@@ -72,6 +73,7 @@ def capability_statement(
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
+            **({"patchFormat": list(FORMATS)} if "patch" in registry.interactions else {}),
             "rest": [rest],
         }
     )

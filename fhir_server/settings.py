@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         le=10_000,
         description="Resources that one conditional delete may delete; more matches are refused.",
     )
+    patch_operations_max: int = Field(
+        default=1000, ge=1, description="Operations of one patch; more is an update."
+    )
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,

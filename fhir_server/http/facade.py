@@ -22,11 +22,13 @@ from fhir_server.http.negotiate import (
     accepted,
     accepts_gzip,
     is_xml,
+    patch_format,
     sends_xml,
 )
 from fhir_server.http.render import Rendering, render
 from fhir_server.messages import Parameters, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
 from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
 from fhir_server.r4.json import decode, encode
 from fhir_server.r4.xml import Xml
@@ -162,6 +164,8 @@ class Facade:
             text = await self._body(receive, headers)
             if routed.interaction.startswith("search-"):
                 parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
+            elif method == "PATCH":
+                body = await self._patch(text, headers)
             elif text or not routed.interaction.startswith("$"):
                 body = await self._resource(text, headers)
         request = replace(
@@ -184,6 +188,13 @@ class Facade:
             return decode(text, depth_max=depth_max)
         read = partial(self.xml().decode, text, depth_max=depth_max)
         return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()
+
+    async def _patch(self, text: bytes, headers: Headers) -> Resource:
+        """Return the patch as a resource: a Parameters as it is, another kind in a Binary."""
+        format = patch_format(headers)
+        if format != FHIRPATH_PATCH:
+            return as_binary(format, text)
+        return await self._resource(text, headers)
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         try:

@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/http.html#mime-type
 from collections.abc import Mapping
 
 from fhir_server.outcome import FhirError, Issue, shown
+from fhir_server.patch.formats import FHIRPATH_PATCH, FORMATS
 
 FHIR_JSON = "application/fhir+json"
 FHIR_XML = "application/fhir+xml"
@@ -90,8 +91,7 @@ def sends_xml(headers: Mapping[bytes, bytes]) -> bool:
 
     Raises status 415 unless it is said to be JSON or XML of R4 in UTF-8.
     """
-    text = headers.get(b"content-type", b"").decode("latin-1")
-    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    name, parameters = _content_type(headers)
     if name and (name not in _NAMES or "*" in name):
         raise FhirError(
             Issue(
@@ -101,6 +101,37 @@ def sends_xml(headers: Mapping[bytes, bytes]) -> bool:
             ),
             status=415,
         )
+    _check_parameters(parameters)
+    return bool(name) and is_xml(_NAMES[name])
+
+
+def patch_format(headers: Mapping[bytes, bytes]) -> str:
+    """Return which of the :data:`fhir_server.patch.formats.FORMATS` the body is said to be.
+
+    Raises status 415 with Accept-Patch (RFC 5789, 2.2) for another one, and for none: what a patch
+    means cannot be told from its text.
+    """
+    name, parameters = _content_type(headers)
+    _check_parameters(parameters)
+    if name in FORMATS:
+        return name
+    if name in _NAMES and "*" not in name:
+        return FHIRPATH_PATCH
+    said = shown(name) if name else "of no Content-Type"
+    raise FhirError(
+        Issue("not-supported", f"The body is {said}; a patch is {', '.join(FORMATS)}."),
+        status=415,
+        headers=(("Accept-Patch", ", ".join(FORMATS)),),
+    )
+
+
+def _content_type(headers: Mapping[bytes, bytes]) -> tuple[str, list[str]]:
+    text = headers.get(b"content-type", b"").decode("latin-1")
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    return name, parameters
+
+
+def _check_parameters(parameters: list[str]) -> None:
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
@@ -117,4 +148,3 @@ def sends_xml(headers: Mapping[bytes, bytes]) -> bool:
                 ),
                 status=415,
             )
-    return bool(name) and is_xml(_NAMES[name])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.entries import in_entry
+from fhir_server.interactions.entries import in_entry, in_patch
 from fhir_server.interactions.matching import criteria_of, matches
 from fhir_server.interactions.rewriting import CONDITIONAL
 from fhir_server.messages import Resource
@@ -29,7 +29,9 @@ async def written_changes(changes: Mapping[int, Change], context: Context) -> di
     except FhirError as error:
         if error.place is None:
             raise
-        raise in_entry(list(changes)[error.place], error) from error
+        index = list(changes)[error.place]
+        refusal = in_patch(error) if changes[index].revise is not None else error
+        raise in_entry(index, refusal) from error
     return dict(zip(changes, stored, strict=True))
 
 
@@ -74,6 +76,9 @@ async def _check_again(
 
 
 def _resolved(index: int, change: Change, places: Mapping[str, str], context: Context) -> Change:
+    if change.revise is not None:
+        revise = change.revise  # what comes of it is checked when it is written
+        return replace(change, revise=lambda before: _replaced(revise(before), places))
     resource = _replaced(change.resource, places)
     if issues := context.validate(resource):  # what was found may be of a type not allowed there
         raise in_entry(index, FhirError(*issues))

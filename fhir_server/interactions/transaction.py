@@ -26,6 +26,7 @@ from fhir_server.interactions.entries import (
     entry_of,
     identities,
     in_entry,
+    in_patch,
 )
 from fhir_server.interactions.resolving import resolved_and_written, written_changes
 from fhir_server.interactions.rewriting import rewritten
@@ -330,7 +331,8 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
                 found = await _read(one if reads else replace(one, request=quiet), context)
                 answers[one.index] = room.taken(found) if reads else found
             except FhirError as error:
-                answers[one.index] = refused(in_entry(one.index, error))
+                refusal = in_patch(error) if one.method == "PATCH" else error
+                answers[one.index] = refused(in_entry(one.index, refusal))
             except Exception as error:  # noqa: BLE001 - the other entries stand for themselves
                 _failures.error('"entry %d of a batch failed: %s"', one.index, type(error).__name__)
                 failed = FhirError(Issue("exception", "The server failed on this entry."))

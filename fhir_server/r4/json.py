@@ -90,21 +90,27 @@ def decode(text: bytes, *, depth_max: int = 100) -> Json:
     Raises ``structure`` for what is no JSON object in UTF-8, has a duplicate member or is nested
     deeper; ``value`` for a number that cannot be kept exactly.
     """
+    resource = decode_value(text, depth_max=depth_max)
+    if not isinstance(resource, dict):
+        raise FhirError(Issue("structure", "The body is JSON, but not a JSON object."))
+    return resource
+
+
+def decode_value(text: bytes, *, depth_max: int = 100) -> Any:
+    """Return the JSON value that ``text`` is, of any kind; else like :func:`decode`."""
     try:
-        resource = _decoder.decode(text)
+        value = _decoder.decode(text)
         if _MINUS_ZERO.search(text):
-            resource = _with_minus_zero(text)
+            value = _with_minus_zero(text)
     except RecursionError as error:
         raise too_deep(depth_max) from error
     except UnicodeDecodeError as error:
         raise _malformed(f"it is not UTF-8: {error.reason} in a string") from error
     except msgspec.DecodeError as error:
         raise _malformed(_reason(text, error)) from error
-    if not isinstance(resource, dict):
-        raise FhirError(Issue("structure", "The body is JSON, but not a JSON object."))
-    _check_depth_and_integers(resource, depth_max)
-    _check_duplicates(text, resource)
-    return resource
+    _check_depth_and_integers([value], depth_max + 1)
+    _check_duplicates(text, value)
+    return value
 
 
 def decode_stored(text: bytes) -> Json:
@@ -174,9 +180,9 @@ def too_deep(limit: int) -> FhirError:
     )
 
 
-def _check_depth_and_integers(resource: Json, depth_max: int) -> None:
+def _check_depth_and_integers(value: Any, depth_max: int) -> None:
     """Refuse what is nested too deeply, and integers that no FHIR type and no database can hold."""
-    level: list[Any] = [resource]
+    level: list[Any] = [value]
     for _ in range(depth_max):
         below: list[Any] = []
         for container in level:
@@ -189,10 +195,10 @@ def _check_depth_and_integers(resource: Json, depth_max: int) -> None:
         if not below:
             return
         level = below
-    raise too_deep(depth_max)
+    raise too_deep(depth_max - 1)
 
 
-def _check_duplicates(text: bytes, resource: Json) -> None:
+def _check_duplicates(text: bytes, resource: Any) -> None:
     """Refuse a member name that stands twice in one object.
 
     The decoder keeps the last of two members, so the encoded resource then has fewer colons than

@@ -59,6 +59,20 @@ def delete(*parameters: tuple[str, str], **members: Any) -> Request:
     return Request("conditional-delete", "Patient", parameters=asked, base_url=BASE, **members)
 
 
+def patch(*parameters: tuple[str, str], **members: Any) -> Request:
+    """Return the conditional patch that adds a gender."""
+    asked = parameters or CRITERIA
+    values = {"type": "add", "path": "Patient", "name": "gender", "value": "male"}
+    parts = [
+        {"name": name, "valueCode" if name in ("type", "value") else "valueString": value}
+        for name, value in values.items()
+    ]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+    return Request(
+        "conditional-patch", "Patient", body=body, parameters=asked, base_url=BASE, **members
+    )
+
+
 async def count(fhir: Fhir, *parameters: tuple[str, str]) -> int:
     """Return how many patients there are."""
     asked = (*parameters, ("_summary", "count"))
@@ -90,6 +104,8 @@ TABLE: dict[str, tuple[Request, tuple[int, int, int]]] = {
     "update": (update(known(gender="male")), (201, 200, 412)),
     "update with a new id": (update(known(id="z")), (201, 400, 412)),
     "update with the id that matches": (update(known(id="a", gender="male")), (201, 200, 412)),
+    "patch": (patch(), (404, 200, 412)),
+    "patch of another version": (patch(if_match=frozenset({"7"})), (404, 412, 412)),
     "delete": (delete(), (204, 204, 412)),
 }
 
@@ -106,8 +122,10 @@ async def test_none_one_and_several(fhir: Fhir, name: str, there: int) -> None:
     after = await count(fhir)
     made = {201: 1, 204: -min(there, 1)}.get(response.status, 0)
     assert after == there + made
-    if response.status == 412:
+    if there == 2:
         assert issues_of(response) == [("multiple-matches", "")]
+    if name == "patch" and there == 1:
+        assert (await read(fhir, "Patient/a"))["gender"] == "male"
 
 
 async def test_a_create_that_finds_something_says_what(fhir: Fhir) -> None:
@@ -295,6 +313,17 @@ async def test_entries_by_criteria(fhir: Fhir) -> None:
     place = observation.removeprefix(f"{BASE}/").partition("/_history/")[0]
     assert (await read(fhir, place))["subject"]["reference"] == "Patient/a"
     assert await count(fhir) == 2
+
+
+async def test_a_patch_by_criteria_in_a_transaction(fhir: Fhir) -> None:
+    """It is made with the rest; of nothing it ends the transaction."""
+    await fhir(put(known(id="a")))
+    body = patch().body
+    response = await fhir(bundle(entry("PATCH", f"Patient?{TEXT}", body)))
+    assert statuses(response) == ["200"], response.body
+    assert (await read(fhir, "Patient/a"))["gender"] == "male"
+    nobody = await fhir(bundle(entry("PATCH", "Patient?identifier=7", body)))
+    assert (nobody.status, issues_of(nobody)) == (404, [("not-found", "Bundle.entry[0]")])
 
 
 async def test_two_entries_that_match_the_same_are_refused(fhir: Fhir) -> None:
