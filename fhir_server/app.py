@@ -31,11 +31,13 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Judge
+from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
     check_replica_set,
@@ -68,6 +70,7 @@ class Server:
     registry: Registry
     context: Context
     database: Database
+    xml: Xml
 
     async def perform(self, request: Request) -> Response:
         """Pass ``request`` through the front door."""
@@ -100,6 +103,7 @@ class Specification:
     links: Links
     parameters: ParameterTable
     validator: StructureValidator
+    xml: Xml
 
 
 @lru_cache(maxsize=4)
@@ -124,6 +128,7 @@ def specification(
             reference_bases=(set_base,) if set_base else (),
         ),
         StructureValidator(definitions),
+        Xml(definitions),
     )
 
 
@@ -192,6 +197,7 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     await indexes.ensure_existing()
+    await ensure_claims(database)
     page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -210,9 +216,10 @@ async def _server(
             page_key=page_key,
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
-            capabilities=Capabilities(registry, known, keys, started),
+            capabilities=Capabilities(registry, known, keys, started, settings),
         ),
         database,
+        known.xml,
     )
 
 
@@ -249,12 +256,23 @@ class Capabilities:
     search parameters have changed."""
 
     def __init__(
-        self, registry: Registry, known: Specification, keys: SearchKeys, started: datetime
+        self,
+        registry: Registry,
+        known: Specification,
+        keys: SearchKeys,
+        started: datetime,
+        settings: Settings,
     ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
         self._keys = keys
         self._of = keys.table
-        self._make = partial(capability_statement, registry, known.definitions, started=started)
+        self._make = partial(
+            capability_statement,
+            registry,
+            known.definitions,
+            started=started,
+            conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+        )
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
         """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
@@ -309,7 +327,9 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
-    facade = Facade(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS)
+    facade = Facade(
+        FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS, lambda: servers[0].xml
+    )
     return site(facade, ready, lifespan, settings)
 
 

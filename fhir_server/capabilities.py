@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from fhir_server import __version__
+from fhir_server.patch.formats import FORMATS
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import encode
 from fhir_server.registry import Registry
@@ -31,8 +32,12 @@ def capability_statement(
     *,
     base_url: str,
     started: datetime,
+    conditional_delete: str = "single",
 ) -> bytes:
-    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about."""
+    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about.
+
+    ``conditional_delete`` is ``single`` or ``multiple``.
+    """
     system = [
         {"code": code}
         for code in _SYSTEM_INTERACTIONS
@@ -44,7 +49,7 @@ def capability_statement(
         "documentation": "A transaction is atomic. Versions are never rewritten. Unknown search "
         "parameters are refused unless the client sends Prefer: handling=lenient.",
         "resource": [
-            _resource(type, registry, definitions, parameters)
+            _resource(type, registry, definitions, parameters, conditional_delete)
             for type in definitions.resource_types
         ],
         "interaction": system,
@@ -67,14 +72,19 @@ def capability_statement(
             "software": {"name": "FHIR Server", "version": __version__},
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
-            "format": ["application/fhir+json", "json"],
+            "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
+            **({"patchFormat": list(FORMATS)} if "patch" in registry.interactions else {}),
             "rest": [rest],
         }
     )
 
 
 def _resource(
-    type: str, registry: Registry, definitions: Definitions, parameters: ParameterTable
+    type: str,
+    registry: Registry,
+    definitions: Definitions,
+    parameters: ParameterTable,
+    conditional_delete: str,
 ) -> dict[str, Any]:
     known = registry.interactions
     described: dict[str, Any] = {
@@ -84,10 +94,12 @@ def _resource(
         "versioning": "versioned-update",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
-        "conditionalCreate": False,
+        "conditionalCreate": "conditional-update" in known,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
-        "conditionalDelete": "single" if "conditional-delete" in known else "not-supported",
+        "conditionalDelete": (
+            conditional_delete if "conditional-delete" in known else "not-supported"
+        ),
         "referencePolicy": ["literal", "logical"],
     }
     if searched := _search_parameters(type, parameters):

@@ -88,6 +88,15 @@ class Settings(BaseSettings):
         ge=1,
         description="Entries of a batch or transaction; one transaction must fit MongoDB's minute.",
     )
+    conditional_delete_max: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Resources that one conditional delete may delete; more matches are refused.",
+    )
+    patch_operations_max: int = Field(
+        default=1000, ge=1, description="Operations of one patch; more is an update."
+    )
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from traceback import extract_tb
 from typing import Any
 
@@ -19,13 +21,17 @@ from fhir_server.http.negotiate import (
     FORM,
     accepted,
     accepts_gzip,
-    check_content_type,
+    is_xml,
+    patch_format,
+    sends_xml,
 )
 from fhir_server.http.render import Rendering, render
-from fhir_server.messages import Parameters, Request, Response
+from fhir_server.messages import Parameters, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
 from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
 from fhir_server.r4.json import decode, encode
+from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
 from fhir_server.settings import Settings
 
@@ -41,29 +47,34 @@ _HOST = re.compile(
     r"[A-Za-z0-9\.\-_]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:\.]{2,45}\](?::[0-9]{1,5})?"
 )
 _REQUEST_ID = re.compile(r"[A-Za-z0-9\-\._]{1,64}")
+_XML_APART_BYTES = 262_144  # some 30 ms of reading or writing: more of it does not hold up others
 _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
 
 
 @dataclass(frozen=True, slots=True)
 class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
-    the interactions behind it."""
+    the interactions behind it; ``xml`` returns what reads and writes XML."""
 
     path: str
     perform: Perform
     settings: Settings
     new_id: Callable[[], str]
     served: Container[str]
+    xml: Callable[[], Xml]
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
         began = time.perf_counter()
         headers = _by_name(scope["headers"])
         request_id = _sent_id(headers) or self.new_id()
-        wish = Rendering(f"{FHIR_JSON};charset=utf-8", self._base_url(scope, headers))
+        wish = self._first_wish(headers, self._base_url(scope, headers))
         try:
             interaction, response, wish = await self._answer(scope, receive, headers, wish)
-            rendered, body = render(response, wish)
+            if wish.xml is not None and len(response.body) > _XML_APART_BYTES:
+                rendered, body = await asyncio.to_thread(render, response, wish)
+            else:
+                rendered, body = render(response, wish)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - outermost shell: the next request is served whatever this met
@@ -81,6 +92,15 @@ class Facade:
                 *(request_id, _word(scope["method"]), interaction, response.status),
                 *(milliseconds, len(body)),
             )
+
+    def _first_wish(self, headers: Headers, base_url: str) -> Rendering:
+        """Return how to answer what is refused before its parameters are known."""
+        accept = headers.get(b"accept", b"")
+        if b"xml" in accept:
+            with suppress(FhirError):
+                wanted = accepted(accept.decode("latin-1"), None)
+                return Rendering(wanted, base_url, xml=self.xml() if is_xml(wanted) else None)
+        return Rendering(f"{FHIR_JSON};charset=utf-8", base_url)
 
     async def _answer(
         self, scope: Any, receive: Receive, headers: Headers, wish: Rendering
@@ -126,7 +146,8 @@ class Facade:
                 status=414,
             )
         parameters = form_of(query) if query else ()
-        return _taken(parameters + form, headers, wish, self.settings.compress_bytes_min)
+        rest, wish = _taken(parameters + form, headers, wish, self.settings.compress_bytes_min)
+        return rest, replace(wish, xml=self.xml() if is_xml(wish.content_type) else None)
 
     async def _request(
         self,
@@ -143,9 +164,10 @@ class Facade:
             text = await self._body(receive, headers)
             if routed.interaction.startswith("search-"):
                 parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
+            elif method == "PATCH":
+                body = await self._patch(text, headers)
             elif text or not routed.interaction.startswith("$"):
-                check_content_type(headers)
-                body = decode(text, depth_max=self.settings.depth_max)
+                body = await self._resource(text, headers)
         request = replace(
             routed,
             body=body,
@@ -159,6 +181,20 @@ class Facade:
             format=wish.format,
         )
         return request, wish
+
+    async def _resource(self, text: bytes, headers: Headers) -> Resource:
+        depth_max = self.settings.depth_max
+        if not sends_xml(headers):
+            return decode(text, depth_max=depth_max)
+        read = partial(self.xml().decode, text, depth_max=depth_max)
+        return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()
+
+    async def _patch(self, text: bytes, headers: Headers) -> Resource:
+        """Return the patch as a resource: a Parameters as it is, another kind in a Binary."""
+        format = patch_format(headers)
+        if format != FHIRPATH_PATCH:
+            return as_binary(format, text)
+        return await self._resource(text, headers)
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         try:

@@ -6,19 +6,26 @@ https://hl7.org/fhir/R4/http.html#mime-type
 from collections.abc import Mapping
 
 from fhir_server.outcome import FhirError, Issue, shown
+from fhir_server.patch.formats import FHIRPATH_PATCH, FORMATS
 
 FHIR_JSON = "application/fhir+json"
+FHIR_XML = "application/fhir+xml"
 
-# What asks for JSON in Accept, Content-Type and _format; some clients still send the DSTU2 name.
-_JSON = frozenset(
-    {
-        *("application/fhir+json", "application/json", "application/json+fhir", "text/json"),
-        *("json", "*/*", "application/*"),
-    }
-)
-_PLAIN_JSON = {"application/json": "application/json", "text/json": "application/json"}
+# What asks for a format in Accept, Content-Type and _format, and as what it is answered; some
+# clients still send the names of DSTU2.
+_NAMES = {
+    **dict.fromkeys(("application/fhir+json", "application/json+fhir", "json"), FHIR_JSON),
+    **dict.fromkeys(("*/*", "application/*"), FHIR_JSON),
+    **dict.fromkeys(("application/json", "text/json"), "application/json"),
+    **dict.fromkeys(("application/fhir+xml", "application/xml+fhir", "xml"), FHIR_XML),
+    **{name: name for name in ("application/xml", "text/xml")},
+}
+_OFFERED = (FHIR_JSON, "application/json", FHIR_XML)
 _VERSIONS = ("", "4.0", "4.0.1")  # values of the parameter fhirVersion; absent is ours
-_XML_REMEDY = "This server speaks JSON: send Accept: application/fhir+json, or _format=json."
+_REMEDY = (
+    "This server speaks JSON and XML: send Accept: application/fhir+json or application/fhir+xml, "
+    "or _format=json or _format=xml."
+)
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -30,24 +37,24 @@ def accepted(accept: str, format: str | None) -> str:
     if format is not None:
         wanted, _, version = _range(format)
         wanted = wanted.replace(" ", "+")  # a plus sign in a query means a space
-        if wanted not in _JSON or version not in _VERSIONS:
+        if wanted not in _NAMES or version not in _VERSIONS:
             raise _not_acceptable(f"_format={format}")
-        return _charset(_named(wanted))
+        return _charset(_NAMES[wanted])
     if accept in ("", "*/*", FHIR_JSON):
         return _charset(FHIR_JSON)
     ranges = sorted((_range(part) for part in accept.split(",")), key=lambda one: -one[1])
     excluded = {name for name, quality, _ in ranges if quality == 0}
     for name, quality, version in ranges:
-        if quality > 0 and name in _JSON and version in _VERSIONS:
-            offered = (FHIR_JSON, "application/json") if "*" in name else (_named(name),)
-            for type in offered:
+        if quality > 0 and name in _NAMES and version in _VERSIONS:
+            for type in _OFFERED if "*" in name else (_NAMES[name],):
                 if type not in excluded:
                     return _charset(type)
     raise _not_acceptable(accept)
 
 
-def _named(name: str) -> str:
-    return _PLAIN_JSON.get(name, FHIR_JSON)
+def is_xml(content_type: str) -> bool:
+    """Return whether a Content-Type that :func:`accepted` has returned is one of XML."""
+    return "xml" in content_type
 
 
 def accepts_gzip(encodings: str) -> bool:
@@ -75,22 +82,56 @@ def _charset(name: str) -> str:
 
 def _not_acceptable(wish: str) -> FhirError:
     return FhirError(
-        Issue("not-supported", f"{shown(wish)} cannot be served. {_XML_REMEDY}"), status=406
+        Issue("not-supported", f"{shown(wish)} cannot be served. {_REMEDY}"), status=406
     )
 
 
-def check_content_type(headers: Mapping[bytes, bytes]) -> None:
-    """Raise status 415 unless the body is said to be JSON of R4 in UTF-8."""
-    text = headers.get(b"content-type", b"").decode("latin-1")
-    name, *parameters = (part.strip().lower() for part in text.split(";"))
-    if name and (name not in _JSON or "*" in name):
+def sends_xml(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the body is said to be XML; what says nothing is JSON.
+
+    Raises status 415 unless it is said to be JSON or XML of R4 in UTF-8.
+    """
+    name, parameters = _content_type(headers)
+    if name and (name not in _NAMES or "*" in name):
         raise FhirError(
             Issue(
                 "not-supported",
-                f"The body is {shown(name)}; send Content-Type: application/fhir+json.",
+                f"The body is {shown(name)}; send Content-Type: application/fhir+json or "
+                "application/fhir+xml.",
             ),
             status=415,
         )
+    _check_parameters(parameters)
+    return bool(name) and is_xml(_NAMES[name])
+
+
+def patch_format(headers: Mapping[bytes, bytes]) -> str:
+    """Return which of the :data:`fhir_server.patch.formats.FORMATS` the body is said to be.
+
+    Raises status 415 with Accept-Patch (RFC 5789, 2.2) for another one, and for none: what a patch
+    means cannot be told from its text.
+    """
+    name, parameters = _content_type(headers)
+    _check_parameters(parameters)
+    if name in FORMATS:
+        return name
+    if name in _NAMES and "*" not in name:
+        return FHIRPATH_PATCH
+    said = shown(name) if name else "of no Content-Type"
+    raise FhirError(
+        Issue("not-supported", f"The body is {said}; a patch is {', '.join(FORMATS)}."),
+        status=415,
+        headers=(("Accept-Patch", ", ".join(FORMATS)),),
+    )
+
+
+def _content_type(headers: Mapping[bytes, bytes]) -> tuple[str, list[str]]:
+    text = headers.get(b"content-type", b"").decode("latin-1")
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    return name, parameters
+
+
+def _check_parameters(parameters: list[str]) -> None:
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):

@@ -9,7 +9,8 @@ from datetime import UTC
 from email.utils import format_datetime
 
 from fhir_server.messages import Response
-from fhir_server.r4.json import pretty
+from fhir_server.r4.json import decode_stored, pretty
+from fhir_server.r4.xml import Xml
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,7 +26,7 @@ _GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How the client wants its answer."""
+    """How the client wants its answer. ``xml`` writes it, where it is to be XML."""
 
     content_type: str
     base_url: str
@@ -33,6 +34,7 @@ class Rendering:
     pretty: bool = False
     gzip: bool = False
     compress_bytes_min: int = 8192
+    xml: Xml | None = None
 
 
 def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
@@ -48,7 +50,11 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
     headers += [(name.lower().encode(), value.encode()) for name, value in response.headers]
     if response.status in _WITHOUT_BODY:
         return headers, b""
-    body = pretty(response.body) if wish.pretty and response.body else response.body
+    body = response.body
+    if body and wish.xml is not None:
+        body = wish.xml.encode(decode_stored(body), pretty=wish.pretty)
+    elif body and wish.pretty:
+        body = pretty(body)
     if body:
         headers.append((b"content-type", wish.content_type.encode()))
     if wish.gzip and len(body) >= wish.compress_bytes_min:

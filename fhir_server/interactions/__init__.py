@@ -6,8 +6,9 @@ https://hl7.org/fhir/R4/http.html
 from collections.abc import Callable, Mapping
 
 from fhir_server.context import Context
-from fhir_server.interactions import create, delete, update
+from fhir_server.interactions import create, delete, patch, update
 from fhir_server.interactions.capabilities import capabilities
+from fhir_server.interactions.conditional import conditional
 from fhir_server.interactions.history import history
 from fhir_server.interactions.read import read, vread
 from fhir_server.interactions.search_compartment import search_compartment
@@ -23,11 +24,15 @@ INTERACTIONS: Mapping[str, Handler] = {
     "read": read,
     "vread": vread,
     "update": update.update,
+    "patch": patch.patch,
     "delete": delete.delete,
     "history-instance": history,
     "history-type": history,
     "history-system": history,
     "create": create.create,
+    "conditional-update": conditional,
+    "conditional-patch": conditional,
+    "conditional-delete": conditional,
     "search-type": search_type,
     "search-system": search_system,
     "search-compartment": search_compartment,
@@ -38,5 +43,6 @@ INTERACTIONS: Mapping[str, Handler] = {
 CHANGES: Mapping[str, Callable[[Request, Context], Change]] = {
     "create": create.change,
     "update": update.change,
+    "patch": patch.change,
     "delete": delete.change,
 }

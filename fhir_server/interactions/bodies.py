@@ -38,13 +38,15 @@ def valid_body(request: Request, context: Context) -> Resource:
             f"'{request.type}', as in the URL",
             "resourceType",
         )
-    if issues := context.validate(resource) or _refusals(resource, context):
+    if issues := issues_of(resource, context):
         raise FhirError(*issues)
     return resource
 
 
-def _refusals(resource: Resource, context: Context) -> tuple[Issue, ...]:
-    """Return why this server cannot do what the valid ``resource`` would have it do."""
+def issues_of(resource: Resource, context: Context) -> tuple[Issue, ...]:
+    """Return what is wrong with ``resource``, or why this server cannot do what it asks for."""
+    if issues := context.validate(resource):
+        return issues
     if resource["resourceType"] == SEARCH_PARAMETER:
         return added_issues(resource, context.parameters)
     return ()

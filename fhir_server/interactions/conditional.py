@@ -1,129 +1,171 @@
-"""Conditional references: ``Patient?identifier=…`` in the place of ``Patient/1``.
+"""Conditional create, update, patch and delete: by what a resource matches, not by its id.
 
-https://hl7.org/fhir/R4/http.html#trules
+https://hl7.org/fhir/R4/http.html#ccreate, #cond-update, #cpatch, #3.1.0.7.1
 
-They are resolved when everything else of the transaction is written, so that they find it. Exactly
-one resource must match. What is found may itself wait for a reference to be resolved; it is then
-written in a later round.
+=====================  ==================  ============================  =================
+interaction            nothing matches     one does                      several do
+=====================  ==================  ============================  =================
+create, If-None-Exist  create              200, nothing is written       412
+conditional-update     create              update it                     412
+conditional-patch      404                 patch it                      412
+conditional-delete     204                 delete it                     412, or all
+=====================  ==================  ============================  =================
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any
-from urllib.parse import parse_qsl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 from fhir_server.context import Context
-from fhir_server.interactions.asking import asked
-from fhir_server.interactions.entries import in_entry
-from fhir_server.interactions.rewriting import CONDITIONAL
-from fhir_server.messages import Resource
-from fhir_server.outcome import FhirError, Issue, shown
-from fhir_server.search.parse import Given, parse
-from fhir_server.search.plan import plan
-from fhir_server.store.changes import Change
+from fhir_server.interactions.bodies import answer
+from fhir_server.interactions.matching import Criteria, criteria_of, matches, several
+from fhir_server.messages import Parameters, Request, Response
+from fhir_server.outcome import FhirError, Issue, invalid_value
+from fhir_server.route import query_parameters
 from fhir_server.store.documents import Stored
-
-_ABOUT_THE_RESULT = (
-    *("_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_rest", "_page"),
-    *("_include", "_revinclude", "_contained", "_containedType", "_query", "_explain"),
-)
+from fhir_server.store.resources import ResourceStore
 
 
-async def written_changes(changes: Mapping[int, Change], context: Context) -> dict[int, Stored]:
-    """Make ``changes``, which are those of the entries by place; a conflict names its entry."""
-    try:
-        stored = await context.store.write(list(changes.values()), context.now())
-    except FhirError as error:
-        if error.place is None:
-            raise
-        raise in_entry(list(changes)[error.place], error) from error
-    return dict(zip(changes, stored, strict=True))
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a conditional request comes to: requests by id, or nothing but an answer.
 
-
-async def resolved_and_written(
-    changes: Mapping[int, Change], conditional: Mapping[int, frozenset[str]], context: Context
-) -> dict[int, Stored]:
-    """Resolve the references in ``conditional`` entries, and make the changes of those entries.
-
-    Raises status 412, naming the entry, where none or several resources match.
+    ``existing`` is what was found by a create that then creates nothing. ``claims`` stand for
+    criteria that nothing matched: of two requests with the same, one at most may be performed.
     """
-    stored: dict[int, Stored] = {}
-    pending = dict(conditional)
-    found: dict[str, str] = {}
-    while pending:
-        refusals: dict[str, FhirError] = {}
-        for url in sorted(set().union(*pending.values()) - found.keys()):
-            try:
-                found[url] = await _place(url, context)
-            except FhirError as error:
-                refusals[url] = error
-        ready = {index: urls for index, urls in pending.items() if urls <= found.keys()}
-        if not ready:
-            index, urls = next(iter(pending.items()))
-            raise in_entry(index, refusals[min(urls & refusals.keys())])
-        round = {index: _resolved(index, changes[index], found, context) for index in ready}
-        stored |= await written_changes(round, context)
-        pending = {index: urls for index, urls in pending.items() if index not in ready}
-    await _check_again(found, conditional, context)
-    return stored
+
+    requests: tuple[Request, ...] = ()
+    existing: Stored | None = None
+    claims: frozenset[str] = frozenset()
+
+    def answered(self, request: Request) -> Response:
+        """Return the answer of a request that comes to no other."""
+        if self.existing is None:
+            return Response(204)
+        return answer(replace(self.existing, created=False, changed=False), request)
 
 
-async def _check_again(
-    found: Mapping[str, str], conditional: Mapping[int, frozenset[str]], context: Context
-) -> None:
-    """Refuse what was the only match when it was resolved, and is not any more."""
-    for url in found:
-        try:
-            await _place(url, context)
-        except FhirError as error:
-            index = next(index for index, urls in conditional.items() if url in urls)
-            raise in_entry(index, error) from error
+def is_conditional(request: Request) -> bool:
+    """Whether ``request`` names what it writes by criteria."""
+    if request.interaction == "create":
+        return request.if_none_exist is not None
+    return request.interaction in _RESOLVERS
 
 
-def _resolved(index: int, change: Change, places: Mapping[str, str], context: Context) -> Change:
-    resource = _replaced(change.resource, places)
-    if issues := context.validate(resource):  # what was found may be of a type not allowed there
-        raise in_entry(index, FhirError(*issues))
-    return replace(change, resource=resource)
+async def conditional(request: Request, context: Context) -> Response:
+    """Perform the conditional ``request`` alone. See the table above."""
+    criteria = _criteria(request, context)
+    if request.interaction == "create":
+        context.prepare(_by_id(request, context.new_id()), context)  # what is wrong is said first
+        found, more = await matches(criteria, context)
+        if found and not more:
+            return Resolved(existing=found[0]).answered(request)
+
+    async def work(store: ResourceStore) -> Response:
+        inside = replace(context, store=store)
+        resolved = await _resolve(request, criteria, inside)
+        if not resolved.requests:
+            return resolved.answered(request)
+        changes = [context.prepare(one, inside) for one in resolved.requests]
+        stored = await store.write(changes, context.now())
+        return answer(stored[0], request)
+
+    return await context.store.in_transaction(work, [request.type])
 
 
-async def _place(url: str, context: Context) -> str:
-    match = CONDITIONAL.fullmatch(url)
-    assert match is not None
-    type, query = match.group(1), match.group(2)
-    if type not in context.definitions.resource_types:
-        raise FhirError(Issue("value", f"The reference {shown(url)} names no resource type."))
-    parameters = parse_qsl(query, keep_blank_values=True)
-    for name, value in parameters:
-        if not value:  # a search would leave it out, and find what nobody asked for
-            raise FhirError(Issue("value", f"{shown(name)} has no value to look for."))
-        if name.partition(":")[0] in _ABOUT_THE_RESULT:
-            raise FhirError(
-                Issue("not-supported", f"{name} has no place in a conditional reference.")
-            )
-    now = context.now()
-    read = partial(parse, type, parameters, context.parameters, count_default=2)
-    wanted = await asked(lambda known: read(given=Given(now, known)), context)
-    page = await context.store.search(plan(wanted, context.parameters))
-    if len(page.entries) != 1:
-        count = "no resource" if not page.entries else "several resources"
-        raise FhirError(
-            Issue(
-                "multiple-matches" if page.entries else "not-found",
-                f"The conditional reference {shown(url)} finds {count}; it must find exactly one.",
-            ),
-            status=412,
-        )
-    return f"{type}/{page.entries[0].id}"
+async def resolved(request: Request, context: Context) -> Resolved:
+    """Return what the conditional ``request`` comes to; ``context`` is that of a transaction.
+
+    Raises 412 where several resources match, and what the row of the table says.
+    """
+    return await _resolve(request, _criteria(request, context), context)
 
 
-def _replaced(value: Any, places: Mapping[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_replaced(one, places) for one in value]
-    if not isinstance(value, dict):
-        return value
-    result: Resource = {name: _replaced(one, places) for name, one in value.items()}
-    if value.get("reference") in places:
-        result["reference"] = places[value["reference"]]
-    return result
+async def _resolve(request: Request, criteria: Criteria, context: Context) -> Resolved:
+    return await _RESOLVERS[request.interaction](request, criteria, context)
+
+
+def _criteria(request: Request, context: Context) -> Criteria:
+    parameters: Parameters = request.parameters
+    if request.interaction == "create":
+        text = (request.if_none_exist or "").removeprefix(f"{request.type}").removeprefix("?")
+        parameters = query_parameters(text)
+    return criteria_of(request.type, parameters, context)
+
+
+async def _one(criteria: Criteria, context: Context) -> Stored | None:
+    """Return the one match, or ``None``, which then holds until the end of the transaction."""
+    found, more = await matches(criteria, context)
+    if more:
+        raise several(criteria)
+    if not found:
+        await context.store.claim(criteria.claims)
+    return found[0] if found else None
+
+
+async def _create(request: Request, criteria: Criteria, context: Context) -> Resolved:
+    found = await _one(criteria, context)
+    if found is not None:
+        return Resolved(existing=found)
+    named = _by_id(request, request.id or context.new_id())
+    return Resolved((named,), claims=frozenset(criteria.claims))
+
+
+async def _update(request: Request, criteria: Criteria, context: Context) -> Resolved:
+    found = await _one(criteria, context)
+    body = request.body or {}
+    id = body.get("id")
+    if found is None and id is None:
+        create = replace(request, interaction="create")
+        claims = frozenset(criteria.claims)
+        return Resolved((_by_id(create, context.new_id()),), claims=claims)
+    if found is None:
+        # "Update as create": another resource that has the id already is not what was asked for.
+        there = await context.store.read(request.type, str(id))
+        if there is not None and not there.deleted:
+            text = f"{request.type}/{id} exists, and does not match the criteria."
+            raise FhirError(Issue("conflict", text))
+        named = _by_id(request, str(id), interaction="update")
+        return Resolved((named,), claims=frozenset(criteria.claims))
+    if id not in (None, found.id):
+        expected = f"'{found.id}', which is what matches, or none"
+        raise invalid_value("The resource's id", id, expected, f"{request.type}.id")
+    whole = replace(request, body={**body, "id": found.id}) if body else request
+    return Resolved((_by_id(whole, found.id, interaction="update"),))
+
+
+async def _patch(request: Request, criteria: Criteria, context: Context) -> Resolved:
+    found, more = await matches(criteria, context)
+    if more:
+        raise several(criteria)
+    if not found:
+        raise FhirError(Issue("not-found", f"Nothing matches {criteria.text}."))
+    return Resolved((_by_id(request, found[0].id, interaction="patch"),))
+
+
+async def _delete(request: Request, criteria: Criteria, context: Context) -> Resolved:
+    most = context.settings.conditional_delete_max
+    found, more = await matches(criteria, context, most)
+    if more:
+        if most == 1:
+            raise several(criteria)
+        text = f"The criteria match more than {most:,} resources; delete them in portions."
+        raise FhirError(Issue("too-costly", text), status=412)
+    return Resolved(tuple(_by_id(request, one.id, interaction="delete") for one in found))
+
+
+def _by_id(request: Request, id: str, interaction: str = "") -> Request:
+    return replace(
+        request,
+        interaction=interaction or request.interaction,
+        id=id,
+        parameters=(),
+        if_none_exist=None,
+    )
+
+
+_RESOLVERS: Mapping[str, Callable[[Request, Criteria, Context], Awaitable[Resolved]]] = {
+    "create": _create,
+    "conditional-update": _update,
+    "conditional-patch": _patch,
+    "conditional-delete": _delete,
+}

@@ -2,8 +2,8 @@
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import valid_body, written
+from fhir_server.interactions.conditional import conditional
 from fhir_server.messages import Request, Response
-from fhir_server.outcome import FhirError, Issue
 from fhir_server.store.changes import Change
 
 
@@ -13,18 +13,12 @@ def change(request: Request, context: Context) -> Change:
     The resource gets an id of ours, whatever id it brings; a transaction, which must know the ids
     before it can rewrite references, has chosen it already as ``request.id``.
     """
-    if request.if_none_exist is not None:
-        raise FhirError(
-            Issue(
-                "not-supported",
-                "Conditional create (If-None-Exist) is not supported yet. Search first, or give "
-                "the resource an id of your own and send it with PUT.",
-            )
-        )
     resource = valid_body(request, context)
     return Change("create", request.type, request.id or context.new_id(), resource)
 
 
 async def create(request: Request, context: Context) -> Response:
-    """Write the body as version 1 under a new id."""
+    """Write the body as version 1 under a new id, unless what If-None-Exist says is there."""
+    if request.if_none_exist is not None:
+        return await conditional(request, context)
     return await written(change(request, context), request, context)

@@ -64,6 +64,27 @@ def in_entry(index: int, error: FhirError) -> FhirError:
     )
 
 
+def in_patch(error: FhirError) -> FhirError:
+    """Return the refusal of a patch for a bundle: what is wrong with its result is in no entry.
+
+    The place in the result is said in words; that of an operation is in the entry's Parameters.
+    """
+    return FhirError(
+        *(
+            issue
+            if issue.expression.partition(".")[0] in ("", "Parameters", "Binary")
+            else replace(
+                issue,
+                diagnostics=f"{issue.expression}, once patched: {issue.diagnostics}",
+                expression="",
+            )
+            for issue in error.issues
+        ),
+        status=error.status,
+        headers=error.headers,
+    )
+
+
 def _inside(index: int, expression: str) -> str:
     if expression.startswith("Bundle.entry["):
         return expression
@@ -158,9 +179,9 @@ def check_full_urls(entries: Sequence[Entry]) -> None:
 
 
 def identities(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return fullUrl -> ``Type/id`` of everything that the entries create or update."""
+    """Return fullUrl -> ``Type/id`` of everything that the entries create, update or patch."""
     return {
         entry.full_url: f"{entry.request.type}/{entry.request.id}"
         for entry in entries
-        if entry.full_url and entry.request.interaction in ("create", "update")
+        if entry.full_url and entry.request.interaction in ("create", "update", "patch")
     }

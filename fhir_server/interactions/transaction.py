@@ -8,14 +8,14 @@ alone, and written together. In a batch every entry stands for itself.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import answer, refused
-from fhir_server.interactions.conditional import resolved_and_written, written_changes
+from fhir_server.interactions.conditional import Resolved, is_conditional, resolved
 from fhir_server.interactions.entries import (
     RANKS,
     WRITING,
@@ -26,7 +26,9 @@ from fhir_server.interactions.entries import (
     entry_of,
     identities,
     in_entry,
+    in_patch,
 )
+from fhir_server.interactions.resolving import resolved_and_written, written_changes
 from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -68,32 +70,130 @@ async def transaction(request: Request, context: Context) -> Response:
     body = _valid(request, context)
     if body["type"] == "batch":
         return _rendered("batch-response", await _batch(body, request, context), request)
-    entries = _with_ids(entries_of(body, request), context)
-    check_unique(entries)
-    check_full_urls(entries)
-    changes = await _changes(entries, context)
-    reads = [one for one in entries if one.index not in changes]
-    conditional = {one.index: one.conditional for one in entries if one.conditional}
+    entries = entries_of(body, request)
+    if any(is_conditional(one.request) for one in entries):
+
+        async def by_criteria(store: ResourceStore) -> Answers:
+            inside = replace(context, store=store)
+            plain, settled = await _resolved(entries, inside)
+            return await _performed(await _judged(plain, settled, inside), request, inside)
+
+        answers = await context.store.in_transaction(by_criteria, _written(entries, context))
+        return _rendered("transaction-response", answers, request)
+    judged = await _judged(entries, {}, context)
 
     async def work(store: ResourceStore) -> Answers:
-        inside = replace(context, store=store)
-        plain = {index: change for index, change in changes.items() if index not in conditional}
-        stored = await written_changes(plain, inside)
-        stored |= await resolved_and_written(changes, conditional, inside)
-        prefer = _quiet(request).prefer
-        answers = {
-            one.index: answer(stored[one.index], replace(one.request, prefer=prefer))
-            for one in entries
-            if one.index in stored
-        }
-        room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
-        for one in reads:
-            answers[one.index] = await _located(one.index, _fitting(one, room, inside))
-        return answers
+        return await _performed(judged, request, replace(context, store=store))
 
-    alone = not reads and not conditional
-    answers = await (work(context.store) if alone else context.store.in_transaction(work))
+    types = _written(entries, context)
+    answers = await (
+        work(context.store) if judged.alone else context.store.in_transaction(work, types)
+    )
     return _rendered("transaction-response", answers, request)
+
+
+def _written(entries: Sequence[Entry], context: Context) -> set[str]:
+    """Return the types that the entries may write; whether they may is judged elsewhere."""
+    types = {one.request.type for one in entries if one.method not in ("GET", "HEAD")}
+    return types & set(context.definitions.resource_types)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The entries of a transaction with their ids, and the changes of those that write.
+
+    ``settled`` are entries that come to nothing but an answer: the entry, and what was found.
+    """
+
+    entries: Sequence[Entry]
+    changes: dict[int, Change]
+    settled: Sequence[tuple[Entry, Resolved]]
+
+    @property
+    def reads(self) -> list[Entry]:
+        """The entries that are performed when everything is written."""
+        return [one for one in self.entries if one.index not in self.changes]
+
+    @property
+    def conditional(self) -> dict[int, frozenset[str]]:
+        """The conditional references of the entries that have some."""
+        return {one.index: one.conditional for one in self.entries if one.conditional}
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nothing to do but to write."""
+        return not self.reads and not self.conditional and not self.settled
+
+
+async def _resolved(
+    entries: Sequence[Entry], context: Context
+) -> tuple[list[Entry], dict[int, Resolved]]:
+    """Return the entries by id, and what the others come to.
+
+    All are looked up before anything is written: http.html#trules has the identities known first.
+    """
+    plain: list[Entry] = []
+    settled: dict[int, Resolved] = {}
+    claimed: dict[str, int] = {}
+    for one in entries:
+        if not is_conditional(one.request):
+            plain.append(one)
+            continue
+        found = await _located(one.index, resolved(one.request, context))
+        for claim in found.claims:
+            if claim in claimed:
+                text = (
+                    f"Entries {claimed[claim]} and {one.index} would create by the same criteria; "
+                    "a transaction creates once."
+                )
+                raise in_entry(one.index, FhirError(Issue("duplicate", text), status=400))
+            claimed[claim] = one.index
+        if len(found.requests) > 1:
+            text = "The criteria match several resources; in a transaction they may match one."
+            raise in_entry(one.index, FhirError(Issue("multiple-matches", text), status=412))
+        if found.requests:
+            plain.append(replace(one, request=found.requests[0]))
+        else:
+            settled[one.index] = found
+            plain.append(one)
+    return plain, settled
+
+
+async def _judged(
+    entries: Sequence[Entry], settled: Mapping[int, Resolved], context: Context
+) -> _Judged:
+    """Return the entries with ids and rewritten references, and the change of each that writes."""
+    known = {
+        one.full_url: f"{existing.type}/{existing.id}"
+        for one in entries
+        if one.full_url and one.index in settled and (existing := settled[one.index].existing)
+    }
+    check_full_urls(entries)
+    others = _with_ids([one for one in entries if one.index not in settled], known, context)
+    check_unique(others)
+    changes = await _changes(others, context)
+    pairs = [(one, settled[one.index]) for one in entries if one.index in settled]
+    return _Judged(others, changes, pairs)
+
+
+async def _performed(judged: _Judged, request: Request, context: Context) -> Answers:
+    """Write what is to be written, then read what is to be read."""
+    changes, conditional = judged.changes, judged.conditional
+    plain = {index: change for index, change in changes.items() if index not in conditional}
+    stored = await written_changes(plain, context)
+    stored |= await resolved_and_written(changes, conditional, context)
+    prefer = _quiet(request).prefer
+    answers = {
+        one.index: answer(stored[one.index], replace(one.request, prefer=prefer))
+        for one in judged.entries
+        if one.index in stored
+    }
+    for one, found in judged.settled:
+        answers[one.index] = found.answered(replace(one.request, prefer=prefer))
+    room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
+    for one in judged.reads:
+        answers[one.index] = await _located(one.index, _fitting(one, room, context))
+    return answers
 
 
 @dataclass(slots=True)
@@ -150,15 +250,18 @@ def _frame(body: Resource) -> Resource:
     return {**body, "entry": framed}
 
 
-def _with_ids(entries: Sequence[Entry], context: Context) -> list[Entry]:
-    """Choose the id of what is to be created, then rewrite the references to it."""
+def _with_ids(entries: Sequence[Entry], known: Mapping[str, str], context: Context) -> list[Entry]:
+    """Choose the id of what is to be created, then rewrite the references to it.
+
+    ``known`` are the places of what is there already, by fullUrl.
+    """
     named = [
         replace(one, request=replace(one.request, id=context.new_id()))
         if one.request.interaction == "create"
         else one
         for one in entries
     ]
-    places = identities(named)
+    places = {**known, **identities(named)}
     created = frozenset(
         places[one.full_url]
         for one in named
@@ -228,7 +331,8 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
                 found = await _read(one if reads else replace(one, request=quiet), context)
                 answers[one.index] = room.taken(found) if reads else found
             except FhirError as error:
-                answers[one.index] = refused(in_entry(one.index, error))
+                refusal = in_patch(error) if one.method == "PATCH" else error
+                answers[one.index] = refused(in_entry(one.index, refusal))
             except Exception as error:  # noqa: BLE001 - the other entries stand for themselves
                 _failures.error('"entry %d of a batch failed: %s"', one.index, type(error).__name__)
                 failed = FhirError(Issue("exception", "The server failed on this entry."))

@@ -1,4 +1,4 @@
-"""The grammar of FHIRPath, as far as search parameters use it: text -> syntax tree.
+"""The grammar of FHIRPath, as far as search parameters and patches use it: text -> syntax tree.
 
 http://hl7.org/fhirpath/N1/#grammar
 """
@@ -11,7 +11,7 @@ from decimal import Decimal
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name at the beginning of a path: an element, or a type."""
+    """A name at the beginning of a path: an element, a type, or ``$this``."""
 
     text: str
 
@@ -66,7 +66,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """``left operator right``, where the operator is ``|``, ``=``, ``!=`` or ``and``."""
+    """``left operator right``: ``|``, ``=``, ``!=``, ``and`` or ``or``."""
 
     operator: str
     left: "Node"
@@ -76,7 +76,7 @@ class Binary:
 Node = Name | Variable | Literal | Member | Index | Call | Typed | Binary
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)|(?P<string>'(?:[^'\\]|\\.)*')"
+    r"\s*(?:(?P<name>\$this|[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)|(?P<string>'(?:[^'\\]|\\.)*')"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<sign>!=|[.()\[\],|=%])|(?P<other>\S))"
 )
 # Written as calls, read as operators: x.as(T), x.ofType(T), x.is(T).
@@ -87,7 +87,7 @@ _NESTING_MAX = 50  # the deepest of R4 has 4; a profile cannot make the parser r
 def expression(text: str) -> Node:
     """Return the tree of ``text``. Raises :class:`ValueError` for what is outside the grammar."""
     parser = _Parser([_token(found) for found in _TOKEN.finditer(text.strip())])
-    node = parser.conjunction()
+    node = parser.disjunction()
     if parser.next:
         raise ValueError(f"{parser.next!r} is not expected")
     return node
@@ -117,14 +117,20 @@ class _Parser:
     def _kind(self) -> str:
         return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
 
-    def conjunction(self) -> Node:
+    def disjunction(self) -> Node:
         self._depth += 1
         if self._depth > _NESTING_MAX:
             raise ValueError(f"it is nested more than {_NESTING_MAX} levels deep")
+        node = self._conjunction()
+        while self._taken("or"):
+            node = Binary("or", node, self._conjunction())
+        self._depth -= 1
+        return node
+
+    def _conjunction(self) -> Node:
         node = self._equality()
         while self._taken("and"):
             node = Binary("and", node, self._equality())
-        self._depth -= 1
         return node
 
     def _equality(self) -> Node:
@@ -157,7 +163,7 @@ class _Parser:
 
     def _term(self) -> Node:
         if self._taken("("):
-            node = self.conjunction()
+            node = self.disjunction()
             self._take(expected=")")
             return node
         if self._kind == "string":
@@ -184,9 +190,9 @@ class _Parser:
     def _arguments(self) -> list[Node]:
         if self.next == ")":
             return []
-        arguments = [self.conjunction()]
+        arguments = [self.disjunction()]
         while self._taken(","):
-            arguments.append(self.conjunction())
+            arguments.append(self.disjunction())
         return arguments
 
     def _type_name(self) -> str:

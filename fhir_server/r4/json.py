@@ -2,7 +2,7 @@
 
 https://hl7.org/fhir/R4/json.html
 
-The only module that turns text into resources or resources into text.
+The only module that turns JSON into resources or resources into JSON.
 """
 
 import json
@@ -22,6 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DECIMAL_DIGITS_MAX = 34
 _DECIMAL_EXPONENTS = range(-6176, 6112)
 _BSON_INTEGERS = range(-(2**63), 2**63)
+_INTEGER_CHARACTERS_MAX = 20
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class WrittenDecimal(Decimal):
@@ -67,6 +69,11 @@ def _integer(text: str) -> int | Decimal:
     return _written(Decimal(text), text) if text == "-0" else int(text)
 
 
+def _with_minus_zero(text: bytes) -> Json:
+    resource: Json = json.loads(text, parse_float=_decimal, parse_int=_integer)
+    return resource
+
+
 _decoder = msgspec.json.Decoder(float_hook=_decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 _sorting_encoder = msgspec.json.Encoder(
@@ -83,27 +90,49 @@ def decode(text: bytes, *, depth_max: int = 100) -> Json:
     Raises ``structure`` for what is no JSON object in UTF-8, has a duplicate member or is nested
     deeper; ``value`` for a number that cannot be kept exactly.
     """
+    resource = decode_value(text, depth_max=depth_max)
+    if not isinstance(resource, dict):
+        raise FhirError(Issue("structure", "The body is JSON, but not a JSON object."))
+    return resource
+
+
+def decode_value(text: bytes, *, depth_max: int = 100) -> Any:
+    """Return the JSON value that ``text`` is, of any kind; else like :func:`decode`."""
     try:
-        resource = _decoder.decode(text)
+        value = _decoder.decode(text)
         if _MINUS_ZERO.search(text):
-            resource = json.loads(text, parse_float=_decimal, parse_int=_integer)
+            value = _with_minus_zero(text)
     except RecursionError as error:
-        raise _too_deep(depth_max) from error
+        raise too_deep(depth_max) from error
     except UnicodeDecodeError as error:
         raise _malformed(f"it is not UTF-8: {error.reason} in a string") from error
     except msgspec.DecodeError as error:
         raise _malformed(_reason(text, error)) from error
-    if not isinstance(resource, dict):
-        raise FhirError(Issue("structure", "The body is JSON, but not a JSON object."))
-    _check_depth_and_integers(resource, depth_max)
-    _check_duplicates(text, resource)
-    return resource
+    _check_depth_and_integers([value], depth_max + 1)
+    _check_duplicates(text, value)
+    return value
 
 
 def decode_stored(text: bytes) -> Json:
     """Return the resource ``text``, which :func:`encode` has written: nothing is checked again."""
+    if _MINUS_ZERO.search(text):
+        return _with_minus_zero(text)
     resource: Json = _decoder.decode(text)
     return resource
+
+
+def number(text: str) -> int | Decimal:
+    """Return what :func:`decode` makes of the number ``text``.
+
+    Raises ``value`` for what is no number of JSON, or one that cannot be kept exactly.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise invalid_value("A number", text, "digits such as 1, -1.50 or 1e3")
+    if not text.lstrip("-").isdigit():
+        return _decimal(text)
+    if len(text) > _INTEGER_CHARACTERS_MAX or int(text) not in _BSON_INTEGERS:
+        raise invalid_value("A number", text, "an integer of at most 64 bits")
+    return _integer(text)
 
 
 def encode(resource: Any) -> bytes:
@@ -144,15 +173,16 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _too_deep(limit: int) -> FhirError:
+def too_deep(limit: int) -> FhirError:
+    """Return the refusal of a body that is nested deeper than ``limit``."""
     return FhirError(
         Issue("structure", f"The body is nested more than {limit} levels deep, which is the limit.")
     )
 
 
-def _check_depth_and_integers(resource: Json, depth_max: int) -> None:
+def _check_depth_and_integers(value: Any, depth_max: int) -> None:
     """Refuse what is nested too deeply, and integers that no FHIR type and no database can hold."""
-    level: list[Any] = [resource]
+    level: list[Any] = [value]
     for _ in range(depth_max):
         below: list[Any] = []
         for container in level:
@@ -165,10 +195,10 @@ def _check_depth_and_integers(resource: Json, depth_max: int) -> None:
         if not below:
             return
         level = below
-    raise _too_deep(depth_max)
+    raise too_deep(depth_max - 1)
 
 
-def _check_duplicates(text: bytes, resource: Json) -> None:
+def _check_duplicates(text: bytes, resource: Any) -> None:
     """Refuse a member name that stands twice in one object.
 
     The decoder keeps the last of two members, so the encoded resource then has fewer colons than

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from fhir_server.messages import ANY_VERSION, Resource
-from fhir_server.outcome import FhirError, Issue, version_conflict
+from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_conflict
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.search.index import Indexed
 from fhir_server.store.documents import (
@@ -31,6 +31,10 @@ class Change:
     ``interaction`` is ``create``, ``update``, ``patch`` or ``delete``; ``resource`` is absent for a
     deletion. ``if_match`` are the versions that may be replaced, ``if_none_match`` those that may
     not; ``*`` is any.
+
+    Instead of a ``resource`` there may be ``revise``, which makes it of the current version, and
+    ``check``, which refuses what came of that. Both are pure: they are called again when another
+    write has come between. What is not there cannot be revised.
     """
 
     interaction: str
@@ -39,6 +43,13 @@ class Change:
     resource: Resource | None = None
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
+    revise: Callable[[Resource], Resource] | None = None
+    check: Callable[[Resource], None] | None = None
+
+    @property
+    def relies_on_version(self) -> bool:
+        """Whether the change is right only over the version that it was judged against."""
+        return bool(self.if_match) or self.revise is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,33 @@ class Judge:
     def judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
         """Return what ``change`` comes to, where ``before`` is the current document, if any.
 
-        Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it.
+        Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it; ``not-found`` or
+        ``deleted`` when there is nothing to revise, and what ``revise`` and ``check`` raise.
         """
+        if change.revise is not None:
+            return self._revision(change, change.revise, before, now)
         _check_versions(change, before)
         if change.resource is None:
             return _deletion(change, before, now)
         return self._replacement(change, change.resource, before, now)
+
+    def _revision(
+        self,
+        change: Change,
+        revise: Callable[[Resource], Resource],
+        before: Document | None,
+        now: datetime,
+    ) -> Judged:
+        # What fails without the preconditions fails with them (RFC 9110, 13.2.1).
+        if before is None:
+            raise not_found(change.type, change.id)
+        if before.get("deleted"):
+            raise deleted(change.type, change.id, before["version"])
+        _check_versions(change, before)
+        resource = revise(decode_stored(before["json"]))
+        if change.check is not None:
+            change.check(resource)
+        return self._replacement(change, resource, before, now)
 
     def _replacement(
         self, change: Change, resource: Resource, before: Document | None, now: datetime

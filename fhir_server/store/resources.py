@@ -4,7 +4,7 @@ The interactions of https://hl7.org/fhir/R4/http.html, as far as they concern th
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
@@ -17,6 +17,7 @@ from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.store import history, search
 from fhir_server.store.changes import Change
+from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
 from fhir_server.store.contained import contained_ids, own_ids
@@ -175,14 +176,27 @@ class ResourceStore:
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
 
-    async def in_transaction(self, work: Callable[["ResourceStore"], Awaitable[T]]) -> T:
+    async def claim(self, names: Sequence[str]) -> None:
+        """Let no other transaction that claims one of ``names`` be committed beside this one.
+
+        Only inside a transaction.
+        """
+        assert self.session is not None, "a claim is part of a transaction"
+        await claim(self.database, names, self.session)
+
+    async def in_transaction(
+        self, work: Callable[["ResourceStore"], Awaitable[T]], types: Iterable[str]
+    ) -> T:
         """Run ``work`` on a store whose writes all happen or none do; return its result.
 
-        ``work`` may run more than once and must have no other effect. Inside a transaction this
-        joins it.
+        ``work`` may run more than once and must have no other effect. ``types`` are those that it
+        may write: a collection or index that is made while transactions hold its locks would wait
+        for them, and they for it. Inside a transaction this joins it.
         """
         if self.session is not None:
             return await work(self)
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.indexes.ensure(types)
         end = time.monotonic() + self.timeouts.request_s
 
         async def attempt() -> T:

@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/http.html#ops and section 16.3 of ARCHITECTURE.md
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.transactions import StaleRead, transacted
 
+_PAUSE_EVERY = 50  # changes judged before other requests get their turn
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
 
 Befores = Mapping[tuple[str, str], Document]
@@ -48,9 +50,11 @@ class Writer:
         """Make all of ``changes``, or none; a refusal has the place of its change."""
         async with self.keys.writing():
             befores = await self._befores(changes)
-            judged = [
-                self._judged(place, change, befores, now) for place, change in enumerate(changes)
-            ]
+            judged = []
+            for place, change in enumerate(changes):
+                if place % _PAUSE_EVERY == _PAUSE_EVERY - 1:
+                    await asyncio.sleep(0)
+                judged.append(self._judged(place, change, befores, now))
             await self._written(judged, end)
             return [one.stored for one in judged]
 
@@ -81,7 +85,9 @@ class Writer:
         # What stays as it is, but was to be at a certain version, must be so when the rest is
         # written: two bundles could otherwise each change what the other relies on.
         relied_on = [
-            one for one in judged if one.after is None and one.before and one.change.if_match
+            one
+            for one in judged
+            if one.after is None and one.before and one.change.relies_on_version
         ]
         if self.session is not None:
             await self._apply(effective, relied_on, self.session)

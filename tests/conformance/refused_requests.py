@@ -73,14 +73,22 @@ PLACES: dict[str, Row] = {
 }
 
 HEADERS: dict[str, Row] = {
-    "XML wanted": get("Patient/p", 406, "application/fhir+json", accept="application/fhir+xml"),
+    "Turtle wanted": get(
+        "Patient/p", 406, "application/fhir+json", accept="application/fhir+turtle"
+    ),
     "nothing wanted": get("Patient/p", 406, "application/fhir+json", accept="*/*;q=0"),
     "another release wanted": get(
         "Patient/p", 406, "fhir+json", accept="application/fhir+json;fhirVersion=3.0"
     ),
-    "_format=xml": get("Patient/p?_format=xml", 406, "_format=json"),
-    "XML sent": (
-        "PUT", "Patient/p", {"content-type": "application/fhir+xml"}, b"<x/>", (415,), "fhir+json",
+    "_format=ttl": get("Patient/p?_format=ttl", 406, "_format=json"),
+    "Turtle sent": (
+        "PUT", "Patient/p", {"content-type": "text/turtle"}, b"<x/>", (415,), "fhir+json",
+    ),
+    "XML said, JSON sent": (
+        "PUT", "Patient/p", {"content-type": "application/fhir+xml"}, PATIENT, BAD, "not XML",
+    ),
+    "XML of nothing": (
+        "PUT", "Patient/p", {"content-type": "text/xml"}, b"<x/>", BAD, "http://hl7.org/fhir",
     ),
     "form sent": ("POST", "Patient", FORM, b"a=b", (415,), "application/fhir+json"),
     "Latin-1 sent": (

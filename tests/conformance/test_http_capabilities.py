@@ -58,7 +58,7 @@ async def test_the_statement_is_valid(http: httpx.AsyncClient, server: Server) -
     assert found["resourceType"] == "CapabilityStatement"
     assert (found["kind"], found["fhirVersion"], found["status"]) == ("instance", "4.0.1", "active")
     assert found["implementation"]["url"] == BASE
-    assert "application/fhir+json" in found["format"] or "json" in found["format"]
+    assert {"application/fhir+json", "application/fhir+xml"} <= set(found["format"])
     assert server.context.validate(decode(answer.content)) == ()
 
 

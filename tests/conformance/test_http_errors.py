@@ -31,7 +31,7 @@ PLACES = {
     "Patient": "GET HEAD POST",
     "Patient/_search": "POST",
     "Patient/_history": "GET HEAD",
-    "Patient/p": "GET HEAD PUT DELETE",
+    "Patient/p": "GET HEAD PUT PATCH DELETE",
     "Patient/p/_history": "GET HEAD",
     "Patient/p/_history/1": "GET HEAD",
 }

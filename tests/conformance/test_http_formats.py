@@ -35,6 +35,7 @@ OBSERVATION: dict[str, Any] = {
 }
 FHIR = "application/fhir+json;charset=utf-8"
 PLAIN = "application/json;charset=utf-8"
+XML = "application/fhir+xml;charset=utf-8"
 SUBSETTED = "SUBSETTED"
 
 
@@ -57,23 +58,41 @@ FORMATS = {
     "JSON": FHIR,
     "application/fhir%2Bjson;charset=utf-8": FHIR,
     "application/fhir%2Bjson;%20fhirVersion=4.0": FHIR,
+    "*/*": FHIR,
+    # http.html#mime-type: "xml, text/xml, application/xml, application/fhir+xml ... XML".
+    "xml": XML,
+    "XML": XML,
+    "application/fhir+xml": XML,
+    "application/fhir%2Bxml": XML,
+    "application/xml%2Bfhir": XML,
+    "application/xml": "application/xml;charset=utf-8",
+    "text/xml": "text/xml;charset=utf-8",
+    "application/fhir%2Bxml;%20fhirVersion=4.0": XML,
 }
 NO_FORMATS = [
-    *("xml", "text/xml", "application/xml", "application/fhir%2Bxml"),
     *("ttl", "text/turtle", "application/fhir%2Bturtle", "html", "text/html"),
-    *("nonsense", "jsonx", "application", "%0d%0aX-Injected:1", "application/fhir%2Bndjson"),
+    *(
+        "nonsense",
+        "jsonx",
+        "xmlx",
+        "application",
+        "%0d%0aX-Injected:1",
+        "application/fhir%2Bndjson",
+    ),
     # A version of FHIR that is not ours.
     "application/fhir%2Bjson;fhirVersion=3.0",
+    "application/fhir%2Bxml;fhirVersion=3.0",
 ]
 
 
 @pytest.mark.parametrize(("format", "type"), FORMATS.items(), ids=FORMATS)
-async def test_format_says_json(exact: Exact, format: str, type: str) -> None:
-    """json, application/json and application/fhir+json SHALL mean JSON, whatever Accept says."""
-    answer = await exact("GET", f"Patient/p?_format={format}", {"accept": "application/fhir+xml"})
+@pytest.mark.parametrize("accept", ["application/fhir+xml", "application/fhir+json", "text/html"])
+async def test_format_decides(exact: Exact, format: str, type: str, accept: str) -> None:
+    """The names of JSON SHALL mean JSON and those of XML XML, whatever Accept says."""
+    answer = await exact("GET", f"Patient/p?_format={format}", {"accept": accept})
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, type)
-    assert answer.json()["resourceType"] == "Patient"
+    assert answer.text.startswith("<?xml" if "xml" in type else '{"resourceType":"Patient"')
 
 
 @pytest.mark.parametrize("format", NO_FORMATS)
@@ -98,18 +117,30 @@ ACCEPTS = {
     "application/fhir+json; charset=utf-8": FHIR,
     "application/fhir+json;fhirVersion=4.0": FHIR,
     'application/fhir+json; fhirVersion="4.0"; q=0.5': FHIR,
-    "application/fhir+xml, application/fhir+json": FHIR,
-    "application/fhir+xml;q=0.9, application/json;q=0.1": PLAIN,
+    "application/fhir+json, application/fhir+xml": FHIR,
+    "application/fhir+xml, application/fhir+json": XML,
+    "application/fhir+xml;q=0.1, application/json;q=0.9": PLAIN,
+    "application/fhir+xml;q=0.9, application/json;q=0.1": XML,
+    "application/fhir+xml": XML,
+    "application/xml+fhir;q=1.0, application/fhir+xml;q=1.0": XML,
+    "Application/FHIR+xml; charset=UTF-8; fhirVersion=4.0": XML,
+    "application/xml": "application/xml;charset=utf-8",
+    "text/xml, */*;q=0.1": "text/xml;charset=utf-8",
+    "application/fhir+xml;fhirVersion=3.0, application/*;q=0.1": FHIR,
+    "application/fhir+json;q=0, application/json;q=0, */*;q=0.5": XML,
     "application/json;q=0.2, application/fhir+json;q=0.8": FHIR,
-    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": FHIR,
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": (
+        "application/xml;charset=utf-8"
+    ),
     "application/fhir+json;q=0.001": FHIR,
     " application/fhir+json ,": FHIR,
     "application/fhir+json;fhirVersion=3.0, application/fhir+json;fhirVersion=4.0;q=0.1": FHIR,
 }
 NO_ACCEPTS = [
-    *("application/fhir+xml", "text/xml", "text/html", "image/png", "text/*", "nonsense"),
+    *("text/html", "image/png", "text/*", "nonsense", "application/fhir+turtle"),
     *("application/fhir+json;q=0", "*/*;q=0", "application/fhir+json;q=0.0, text/html"),
     *("application/fhir+json;fhirVersion=3.0", "application/fhir+json; fhirVersion=5.0"),
+    *("application/fhir+xml;q=0", "application/fhir+xml;fhirVersion=3.0"),
 ]
 
 
@@ -147,7 +178,7 @@ async def test_accept_may_come_in_several_lines(http: httpx.AsyncClient) -> None
 async def test_a_write_that_cannot_be_answered_is_not_made(http: httpx.AsyncClient) -> None:
     """A refusal has no effect: 406 comes before the write."""
     changed = {**PATIENT, "active": False}
-    answer = await http.put("Patient/p", json=changed, headers={"Accept": "application/fhir+xml"})
+    answer = await http.put("Patient/p", json=changed, headers={"Accept": "text/html"})
 
     assert answer.status_code == 406
     assert (await http.get("Patient/p")).headers["etag"] == 'W/"1"'
@@ -161,11 +192,12 @@ TYPES = [
     *("Application/FHIR+json", "application/fhir+json; fhirVersion=4.0", "application/json+fhir"),
 ]
 NO_TYPES = [
-    *("application/fhir+xml", "text/xml", "text/plain", "text/html", "multipart/form-data"),
+    *("application/fhir+turtle", "text/plain", "text/html", "multipart/form-data", "xhtml+xml"),
     *("application/x-www-form-urlencoded", "application/json-patch+json", "*/*", "nonsense"),
     *("application/fhir+json; charset=iso-8859-1", "application/json; charset=utf-16"),
     # A resource that is said to be of another release is not one of ours.
     "application/fhir+json; fhirVersion=3.0",
+    *("application/fhir+xml; charset=iso-8859-1", "application/fhir+xml; fhirVersion=3.0"),
 ]
 
 

@@ -211,7 +211,8 @@ GETS = {
     "Patient/gone": 410,
     "Unknown/p": 404,
     "Patient?nonsense=1": 400,
-    "Patient/p?_format=xml": 406,
+    "Patient/p?_format=xml": 200,
+    "Patient/p?_format=ttl": 406,
 }
 
 

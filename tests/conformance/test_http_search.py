@@ -112,10 +112,12 @@ async def test_a_search_by_post_is_a_form(exact: Exact, type: str) -> None:
 
 async def test_the_format_of_the_answer_may_stand_in_the_form(http: httpx.AsyncClient) -> None:
     """_format and _pretty have the same meaning in URL and body."""
-    refused = await http.post("Patient/_search", content="_format=xml", headers=FORM)
+    refused = await http.post("Patient/_search", content="_format=ttl", headers=FORM)
+    xml = await http.post("Patient/_search", content="_format=xml", headers=FORM)
     pretty = await http.post("Patient/_search", content="_pretty=true", headers=FORM)
 
     assert refused.status_code == 406
+    assert xml.headers["content-type"] == "application/fhir+xml;charset=utf-8"
     assert b"\n" in pretty.content
 
 

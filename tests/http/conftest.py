@@ -29,7 +29,12 @@ def application(server: Server) -> Site:
     """Return the application that ``fhir_server.app.application`` returns, over ``server``."""
     settings = server.context.settings
     facade = Facade(
-        FHIR_PATH, server.perform, settings, server.context.new_id, server.registry.interactions
+        FHIR_PATH,
+        server.perform,
+        settings,
+        server.context.new_id,
+        server.registry.interactions,
+        lambda: server.xml,
     )
 
     async def ready() -> bool:

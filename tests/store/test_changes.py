@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.search.index import Indexed
 from fhir_server.store.changes import Change, Judge, Judged
 from fhir_server.store.documents import Document, document, stamped
@@ -214,3 +214,77 @@ def test_the_index_is_made_from_what_is_stored() -> None:
         ["Patient/p"],
         ["s|c"],
     )
+
+
+# ------------------------------------------------------------------------------------- revising
+
+
+def revision(revise: Any = dict, **members: Any) -> Change:
+    """Return a patch of Patient/p that makes of it what ``revise`` returns."""
+    return Change("patch", "Patient", "p", revise=revise, **members)
+
+
+def test_a_revision_is_of_what_is_there() -> None:
+    """It gets the resource as stored, with its version and time, and makes the next version."""
+    seen: list[dict[str, Any]] = []
+
+    def revise(before: dict[str, Any]) -> dict[str, Any]:
+        seen.append(before)
+        return {**before, "active": False}
+
+    result = judged(revision(revise), at(2))
+
+    assert seen == [stamped(PATIENT, "p", 2, NOW - timedelta(days=1))]
+    assert (result.stored.version, result.stored.interaction) == (3, "patch")
+    assert result.stored.created is False
+    assert b'"active":false' in result.stored.json
+
+
+def test_a_revision_that_changes_nothing_writes_nothing() -> None:
+    """Members in any order; the time and version are not its own to change."""
+    result = judged(revision(lambda before: shuffled({**before, "meta": {}})), at(2))
+
+    assert (result.after, result.stored.version, result.stored.changed) == (None, 2, False)
+
+
+@pytest.mark.parametrize(("state", "status"), [("none", 404), ("deleted at 2", 410)])
+@pytest.mark.parametrize("headers", [{}, {"if_match": tags("2")}, {"if_none_match": tags("*")}])
+def test_there_must_be_something_to_revise(
+    state: str, status: int, headers: dict[str, Any]
+) -> None:
+    """What fails without the preconditions fails with them (RFC 9110, 13.2.1)."""
+    with pytest.raises(FhirError) as refused:
+        judged(revision(**headers), STATES[state])
+    assert refused.value.status == status
+
+
+def test_preconditions_come_before_the_revision() -> None:
+    """A version that the client does not mean is not looked into."""
+
+    def never(_: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError
+
+    for headers in ({"if_match": tags("1")}, {"if_none_match": tags("*")}):
+        with pytest.raises(FhirError) as refused:
+            judged(revision(never, **headers), at(2))
+        assert refused.value.status == 412
+
+
+def test_what_a_revision_makes_is_checked() -> None:
+    """Before anything else is done with it: it may be no resource of any kind."""
+    seen: list[Any] = []
+
+    def check(after: dict[str, Any]) -> None:
+        seen.append(after)
+        raise FhirError(Issue("value", "no"))
+
+    with pytest.raises(FhirError, match="no"):
+        judged(revision(lambda _: {"meta": "x"}, check=check), at(2))
+    assert seen == [{"meta": "x"}]
+
+
+def test_what_relies_on_a_version() -> None:
+    """A guarded change and a revision are right only over what they were judged against."""
+    assert not change().relies_on_version
+    assert change(if_match=tags("2")).relies_on_version
+    assert revision().relies_on_version

@@ -115,7 +115,7 @@ async def test_a_transaction_that_is_cancelled_leaves_nothing(server: Server) ->
         inside.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(store.in_transaction(work))
+    task = asyncio.create_task(store.in_transaction(work, ["Patient"]))
     await inside.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -143,7 +143,7 @@ async def test_work_that_meets_another_write_is_done_again(server: Server) -> No
         assert before is not None
         return before.version
 
-    assert await store.in_transaction(work) == 2
+    assert await store.in_transaction(work, ["Patient"]) == 2
     assert runs == 2
     after = await store.read("Patient", "p")
     assert after is not None
@@ -159,11 +159,11 @@ async def test_a_transaction_joins_the_one_around_it(server: Server) -> None:
 
     async def outer(bound: ResourceStore) -> None:
         await bound.write([change("outer")], NOW)
-        await bound.in_transaction(inner)
+        await bound.in_transaction(inner, ["Patient"])
         raise KeyError
 
     with pytest.raises(KeyError):
-        await store.in_transaction(outer)
+        await store.in_transaction(outer, ["Patient"])
 
     assert await store.read("Patient", "inner") is None
     assert await store.read("Patient", "outer") is None
@@ -179,7 +179,7 @@ async def test_a_first_write_of_a_type_inside_a_transaction(server: Server) -> N
                 [Change("update", "Basic", f"b{number}", {"resourceType": "Basic"})], NOW
             )
 
-        await store.in_transaction(work)
+        await store.in_transaction(work, ["Patient"])
 
     await asyncio.gather(*map(one, range(16)))
 
@@ -226,7 +226,7 @@ WORK: dict[str, tuple[str, Callable[[ResourceStore], Awaitable[Any]]]] = {
     "a transaction": (
         "commitTransaction",
         lambda store: store.in_transaction(
-            lambda bound: bound.write([change("there", active=True)], NOW)
+            lambda bound: bound.write([change("there", active=True)], NOW), ["Patient"]
         ),
     ),
     "a replacement stopped before": (
