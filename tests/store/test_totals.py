@@ -86,4 +86,5 @@ async def test_an_estimate_in_a_transaction(
         plans = (plan(filled), plan(filled, filter=active(filled)))
         return [(await store.search(one)).total for one in plans]
 
-    assert await filled.context.store.in_transaction(work) == [10, 10]
+    store = filled.context.store
+    assert await store.in_transaction(work, ["Observation"]) == [10, 10]
