@@ -154,11 +154,12 @@ async def _mongod(settings: Settings, *, guest: bool) -> embedded.Embedded | Non
 
 
 @asynccontextmanager
-async def _standing_alone(settings: Settings) -> AsyncIterator[Server]:
+async def _standing_alone(settings: Settings, *, observing: bool = False) -> AsyncIterator[Server]:
     """Open the server for one command, on the embedded MongoDB if that is what is set."""
     own = await _mongod(settings, guest=True)
     try:
-        async with opened(settings, own.uri if own else settings.mongodb_uri) as server:
+        uri = own.uri if own else settings.mongodb_uri
+        async with opened(settings, uri, observing=observing) as server:
             yield server
     except UnfitDatabaseError as error:
         _stop(str(error))
@@ -231,7 +232,7 @@ async def _check(settings: Settings) -> None:
     for name in sorted(settings.model_fields_set):
         shown = "(set)" if name == "mongodb_uri" else getattr(settings, name)
         console.print(f"  FHIR_{name.upper()} = {shown}", markup=False)
-    async with _standing_alone(settings) as server:
+    async with _standing_alone(settings, observing=True) as server:
         definitions, registry = server.context.definitions, server.registry
         console.print(
             f"Definitions: {len(definitions.resource_types)} resource types, "

@@ -141,8 +141,10 @@ def base_urls(settings: Settings) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
+async def opened(settings: Settings, uri: str, *, observing: bool = False) -> AsyncIterator[Server]:
     """Open the server on the MongoDB at ``uri``, and close it at the end.
+
+    One that is ``observing`` writes nothing, and leaves what others have indexed as it is.
 
     Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
     definitions that cannot be used; both name the remedy.
@@ -157,7 +159,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        async with _search_keys(settings, database, known.parameters) as keys:
+        async with _search_keys(settings, database, known.parameters, observing) as keys:
             yield await _server(settings, database, keys, known)
     finally:
         await close(client)
@@ -165,12 +167,16 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def _search_keys(
-    settings: Settings, database: Database, parameters: ParameterTable
+    settings: Settings, database: Database, parameters: ParameterTable, observing: bool
 ) -> AsyncIterator[SearchKeys]:
     """The search keys of this process, announced to the others as long as it runs."""
     longest = max(settings.request_timeout_s, settings.write_timeout_s)
-    keys = SearchKeys(database, parameters, new_id(), longest)
-    await keys.beat()
+    keys = SearchKeys(database, parameters, new_id(), longest, observing)
+    if observing:
+        await keys.refresh()
+        yield keys
+        return
+    await keys.begin()
     beating = asyncio.create_task(keys.run(), name="search keys")
     try:
         yield keys

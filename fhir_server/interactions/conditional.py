@@ -19,7 +19,7 @@ from fhir_server.context import Context
 from fhir_server.interactions.bodies import answer
 from fhir_server.interactions.matching import Criteria, criteria_of, matches, several
 from fhir_server.messages import Parameters, Request, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value
+from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.route import query_parameters
 from fhir_server.store.documents import Stored
 from fhir_server.store.resources import ResourceStore
@@ -29,13 +29,13 @@ from fhir_server.store.resources import ResourceStore
 class Resolved:
     """What a conditional request comes to: requests by id, or nothing but an answer.
 
-    ``existing`` is what was found by a create that then creates nothing. ``claims`` stand for
-    criteria that nothing matched: of two requests with the same, one at most may be performed.
+    ``existing`` is what was found by a create that then creates nothing. ``unmatched`` are criteria
+    that nothing matched: of two requests with the same, one at most may be performed.
     """
 
     requests: tuple[Request, ...] = ()
     existing: Stored | None = None
-    claims: frozenset[str] = frozenset()
+    unmatched: str = ""
 
     def answered(self, request: Request) -> Response:
         """Return the answer of a request that comes to no other."""
@@ -107,17 +107,18 @@ async def _create(request: Request, criteria: Criteria, context: Context) -> Res
     if found is not None:
         return Resolved(existing=found)
     named = _by_id(request, request.id or context.new_id())
-    return Resolved((named,), claims=frozenset(criteria.claims))
+    return Resolved((named,), unmatched=criteria.text)
 
 
 async def _update(request: Request, criteria: Criteria, context: Context) -> Resolved:
     found = await _one(criteria, context)
     body = request.body or {}
     id = body.get("id")
+    if found is None and request.if_match is not None:
+        raise _nothing_to_match(request, criteria)
     if found is None and id is None:
         create = replace(request, interaction="create")
-        claims = frozenset(criteria.claims)
-        return Resolved((_by_id(create, context.new_id()),), claims=claims)
+        return Resolved((_by_id(create, context.new_id()),), unmatched=criteria.text)
     if found is None:
         # "Update as create": another resource that has the id already is not what was asked for.
         there = await context.store.read(request.type, str(id))
@@ -125,7 +126,7 @@ async def _update(request: Request, criteria: Criteria, context: Context) -> Res
             text = f"{request.type}/{id} exists, and does not match the criteria."
             raise FhirError(Issue("conflict", text))
         named = _by_id(request, str(id), interaction="update")
-        return Resolved((named,), claims=frozenset(criteria.claims))
+        return Resolved((named,), unmatched=criteria.text)
     if id not in (None, found.id):
         expected = f"'{found.id}', which is what matches, or none"
         raise invalid_value("The resource's id", id, expected, f"{request.type}.id")
@@ -145,12 +146,20 @@ async def _patch(request: Request, criteria: Criteria, context: Context) -> Reso
 async def _delete(request: Request, criteria: Criteria, context: Context) -> Resolved:
     most = context.settings.conditional_delete_max
     found, more = await matches(criteria, context, most)
+    if not found and request.if_match is not None:
+        raise _nothing_to_match(request, criteria)
     if more:
         if most == 1:
             raise several(criteria)
         text = f"The criteria match more than {most:,} resources; delete them in portions."
         raise FhirError(Issue("too-costly", text), status=412)
     return Resolved(tuple(_by_id(request, one.id, interaction="delete") for one in found))
+
+
+def _nothing_to_match(request: Request, criteria: Criteria) -> FhirError:
+    """Return the refusal of If-Match where nothing is there that could have the version."""
+    text = f"Nothing matches {shown(criteria.text)}, so no version of it is the one in If-Match."
+    return FhirError(Issue("conflict", text), status=412)
 
 
 def _by_id(request: Request, id: str, interaction: str = "") -> Request:

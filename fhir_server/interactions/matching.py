@@ -46,7 +46,10 @@ class Criteria:
         else is asked, they are about the same thing.
         """
         identifiers = {
-            split(value, "|")[-1] for name, value in self.parameters if name == _IDENTIFIER
+            split(one, "|")[-1]
+            for name, value in self.parameters
+            if name == _IDENTIFIER
+            for one in split(value, ",")
         }
         every = [(name, value) for name, value in sorted(self.parameters)]
         wanted = [[(_IDENTIFIER, one)] for one in identifiers] or [every]
@@ -55,8 +58,9 @@ class Criteria:
 
     @property
     def text(self) -> str:
-        """The criteria as a person reads them."""
-        return f"{self.type}?" + "&".join(f"{name}={value}" for name, value in self.parameters)
+        """The criteria as a person reads them; the same for the same in another order."""
+        parts = sorted(f"{name}={value}" for name, value in self.parameters)
+        return f"{self.type}?{'&'.join(parts)}"
 
 
 def criteria_of(type: str, parameters: Sequence[tuple[str, str]], context: Context) -> Criteria:
@@ -91,6 +95,9 @@ async def matches(
         parse, criteria.type, criteria.parameters, context.parameters, count_default=most
     )
     query = await asked(lambda known: read(given=Given(now, known)), context)
+    if not (query.filters or query.joins):  # whatever it says, it would match everything
+        text = f"{shown(criteria.text)} does not say which resource is meant."
+        raise FhirError(Issue("not-supported", text))
     page = await context.store.search(replace(plan(query, context.parameters), count=most))
     return page.entries, page.after is not None
 

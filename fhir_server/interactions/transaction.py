@@ -134,20 +134,19 @@ async def _resolved(
     """
     plain: list[Entry] = []
     settled: dict[int, Resolved] = {}
-    claimed: dict[str, int] = {}
+    unmatched: dict[str, int] = {}
     for one in entries:
         if not is_conditional(one.request):
             plain.append(one)
             continue
         found = await _located(one.index, resolved(one.request, context))
-        for claim in found.claims:
-            if claim in claimed:
-                text = (
-                    f"Entries {claimed[claim]} and {one.index} would create by the same criteria; "
-                    "a transaction creates once."
-                )
-                raise in_entry(one.index, FhirError(Issue("duplicate", text), status=400))
-            claimed[claim] = one.index
+        if found.unmatched and found.unmatched in unmatched:
+            text = (
+                f"Entries {unmatched[found.unmatched]} and {one.index} would create by the same "
+                "criteria; a transaction creates once."
+            )
+            raise in_entry(one.index, FhirError(Issue("duplicate", text), status=400))
+        unmatched[found.unmatched] = one.index
         if len(found.requests) > 1:
             text = "The criteria match several resources; in a transaction they may match one."
             raise in_entry(one.index, FhirError(Issue("multiple-matches", text), status=412))

@@ -76,6 +76,7 @@ def _parts(job: Job) -> list[dict[str, Any]]:
     ]
     if job.ended:
         parts.append({"name": "ended", "valueInstant": instant(job.ended)})
+    parts += [{"name": "failed", "valueId": id} for id in job.failed]
     return parts + [{"name": "pending", "valueString": field} for field in job.pending]
 
 

@@ -120,6 +120,8 @@ class SearchParameter:
     """Of a composite: ``(url of the part's definition, expression below the whole)``."""
     added: bool = False
     """Whether a site has added it: it is no part of the packages."""
+    id: str = ""
+    """The id of the resource that a site has added."""
 
 
 @dataclass(frozen=True)
@@ -304,4 +306,5 @@ def search_parameter(resource: Mapping[str, Any], *, added: bool = False) -> Sea
             (part["definition"], part["expression"]) for part in resource.get("component", ())
         ),
         added=added,
+        id=resource.get("id", "") if added else "",
     )

@@ -112,6 +112,11 @@ def walked(step: Step, elements: Iterable[Any], resource: Any) -> list[Any]:
     return found
 
 
+# Each step into a choice has some fifty branches, and three such steps are 125,000 paths. The
+# specification's own parameters take 53 at most.
+STEPS_MAX = 1000
+
+
 class PathCompiler:
     """Compiles the expressions that serve one resource type."""
 
@@ -119,6 +124,11 @@ class PathCompiler:
         self._types = types
         self.root = Path((), resource_type, resource_type, resource_type)
         self.roots = frozenset(_ancestry(types, resource_type))
+        self._steps = 0
+
+    def begin(self) -> None:
+        """Begin another parameter: what is counted against :data:`STEPS_MAX` is one's own."""
+        self._steps = 0
 
     def paths(self, node: Node, start: Path | None = None) -> tuple[Path, ...]:
         """Return the paths that ``node`` means, from ``start`` or else from the resource itself.
@@ -235,6 +245,9 @@ class PathCompiler:
                 targets=(),
             )
         for member, type in element.members():
+            self._steps += 1
+            if self._steps > STEPS_MAX:
+                raise ValueError("it leads to too many places; name the types of its choices")
             choice = element.path if element.is_choice else ""
             step = Step(member, member, element.is_list, choice)
             yield path.then(

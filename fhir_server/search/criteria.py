@@ -169,7 +169,7 @@ class Criteria:
             return partial(
                 compile_kin,
                 modifier=modifier,
-                hierarchies=self._table.hierarchies(parameter),
+                hierarchies=self._table.complete_hierarchies(parameter),
                 base_urls=self._table.base_urls,
                 wants=self.wants,
             )

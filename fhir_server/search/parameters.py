@@ -43,6 +43,7 @@ _SEVERAL_KEYS = {
     "reference": ("canonical", "uri"),
     "uri": ("canonical",),
 }
+_SHOWN_CHARACTERS_MAX = 300
 _VALUE = Name("value")  # what an extension is searched by
 
 COMPARTMENTS = ":compartments"
@@ -191,10 +192,13 @@ class ParameterTable:
         added = tuple(added)
         own = [one for one in self.definitions.search_parameters if not one.added]
         before = [one for one in self.definitions.search_parameters if one.added]
-        bases = {base for one in (*before, *added) for base in one.base}
+        changed = set(before) ^ set(added)
+        bases = {base for one in changed for base in one.base}
         table = copy(self)
         table.definitions = replace(self.definitions, search_parameters=(*own, *added))
         table.unusable = {}
+        for name in ("_hierarchies", "_by_url"):  # copied with the rest, and not true any more
+            table.__dict__.pop(name, None)
         makers = [one for one in self._makers if not one.definition.added]
         makers += _makers(table.definitions, added, self._converters, table.unusable)
         touched = {
@@ -234,6 +238,14 @@ class ParameterTable:
         return {
             type: self._hierarchies[type] for type in parameter.targets if type in self._hierarchies
         }
+
+    def complete_hierarchies(self, parameter: Parameter) -> Mapping[str, str]:
+        """Return the same, to be asked. Raises ``transient`` while one is still being indexed."""
+        found = self.hierarchies(parameter)
+        for type, field in found.items():
+            if field.removeprefix("keys.") in self.pending(type):
+                raise _not_yet(type, "what it is a part of")
+        return found
 
     @cached_property
     def compartment_fields(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
@@ -334,6 +346,7 @@ class _Maker:
     def parameter(self, compiler: PathCompiler, resource_types: tuple[str, ...]) -> Parameter:
         """Return the parameter of the type that ``compiler`` is for."""
         definition = self.definition
+        compiler.begin()
         paths = compiler.paths(self._expression)
         wholes: Wholes = ()
         components: tuple[Parameter, ...] = ()
@@ -448,8 +461,9 @@ def _named(definition: SearchParameter, unusable: dict[str, str]) -> Iterator[No
     """
     try:
         yield
-    except (ValueError, KeyError, IndexError) as error:
-        text = f"SearchParameter {definition.url}: {error} ({definition.expression})"
+    except (ValueError, KeyError, IndexError, RecursionError) as error:
+        where = definition.expression[:_SHOWN_CHARACTERS_MAX]
+        text = f"SearchParameter {definition.url}: {error} ({where})"
         if not definition.added:
             raise ValueError(text) from error
         unusable[definition.url] = text

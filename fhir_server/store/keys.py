@@ -27,14 +27,16 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import msgspec
 import pymongo
+from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
+from fhir_server.r4.json import encode
 from fhir_server.search.added import added_parameters
 from fhir_server.search.digests import added_fields, field_digests, table_digest
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.store.client import Database
+from fhir_server.store.transactions import StaleRead
 
 SERVER = "server"
 KEYS = "keys"
@@ -44,7 +46,11 @@ FENCE_S = 10.0  # a process that has not been heard for so long writes nothing b
 _BEAT_TIMEOUT_S = 5.0
 _REFRESHED_EVERY = 60  # beats: what a process that died could not announce is noticed by then
 _PROCESS = "process/"
+# What of a SearchParameter says what it does.
+_READ = ("id", "url", "code", "type", "base", "expression", "target", "component", "status")
+_SOURCES_MAX = 2000  # many more than are served: the others are named as not served
 _TRIES_MAX = 100
+_GONE_S = 3600
 
 _log = logging.getLogger(__name__)
 
@@ -53,13 +59,15 @@ _log = logging.getLogger(__name__)
 class SearchKeys:
     """The table of search parameters as it is now, on one server process.
 
-    ``id`` is the name of this process. ``write_s`` is how long one write may take.
+    ``id`` is the name of this process. ``write_s`` is how long one write may take. One that is
+    ``observing`` says what it would find, and never writes.
     """
 
     database: Database
     table: ParameterTable
     id: str
     write_s: float
+    observing: bool = False
     version: int = -1
     changes: int = 0
     _digest: str = ""
@@ -68,11 +76,13 @@ class SearchKeys:
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sources: Any = None
     _is_stale: bool = False
+    _unusable: frozenset[str] = frozenset()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
         """While inside, this process is known to write by the table that it has now."""
-        if time.monotonic() - self._beat_at > FENCE_S:
+        assert not self.observing, "who only observes does not write"
+        if _clock() - self._beat_at > FENCE_S:
             await self.beat()
         digest = self._digest
         self._writing[digest] += 1
@@ -91,6 +101,8 @@ class SearchKeys:
                 await self.beat()
             except PyMongoError as error:
                 _log.debug('"no word from the database: %s"', error.__class__.__name__)
+            except Exception as error:  # noqa: BLE001 - without this beat the table would never change again
+                _log.error('"the search parameters cannot be read: %s"', error.__class__.__name__)
 
     async def beat(self) -> None:
         """Take up what has changed, and say by which tables this process writes."""
@@ -98,7 +110,7 @@ class SearchKeys:
             found = await self.database[SERVER].find_one({"_id": KEYS}, projection={"version": 1})
             if found is None or found["version"] != self.version:
                 await self.refresh()
-            began = time.monotonic()
+            began = _clock()
             tables = self._in_use()
             # By the clock of the database, which all processes share.
             await self.database[SERVER].update_one(
@@ -107,6 +119,13 @@ class SearchKeys:
                 upsert=True,
             )
             self._beat_at = began
+
+    async def begin(self) -> None:
+        """Take up what is there, and be known to the other processes."""
+        # One that was killed is not asked about for ever.
+        gone = IndexModel([("seen", 1)], expireAfterSeconds=_GONE_S)
+        await self.database[SERVER].create_indexes([gone])
+        await self.beat()
 
     async def leave(self) -> None:
         """Say that this process writes no more."""
@@ -155,6 +174,18 @@ class SearchKeys:
             {"_id": KEYS, f"types.{type}": {"$exists": False}},
             {"$set": {f"types.{type}": fields}, "$inc": {"version": 1}},
         )
+        # What another process has noted may be what this one writes otherwise.
+        await self.refresh()
+
+    async def check(self, session: Any) -> None:
+        """Raise :class:`StaleRead` where this process may ask by keys that are not complete any
+        more: it has not heard yet what another has taken up."""
+        found = await self.database[SERVER].find_one(
+            {"_id": KEYS}, projection={"version": 1}, session=session
+        )
+        if found is None or found["version"] != self.version:
+            await self.refresh()
+            raise StaleRead
 
     async def finished(self, types: Iterable[str], changes: int) -> bool:
         """Note that all resources of ``types`` have the keys of this table, since ``changes``.
@@ -198,6 +229,8 @@ class SearchKeys:
         """Read the shared document and note what this process makes of it; try it again if not."""
         server = self.database[SERVER]
         state = await server.find_one({"_id": KEYS})
+        if state is None and self.observing:
+            state = {"version": 0, "table": "", "changes": 0, "types": {}}
         if state is None:
             with suppress(DuplicateKeyError):
                 await server.insert_one(
@@ -208,9 +241,12 @@ class SearchKeys:
         table = await self._made(names)
         digests = {type: field_digests(table, type) for type in table.types}
         digest = table_digest(table)
-        kept = {type: _kept(fields, digests[type]) for type, fields in state["types"].items()}
+        kept = {
+            type: _kept(fields, digests.get(type, {})) for type, fields in state["types"].items()
+        }
         version, changes = state["version"], state["changes"]
-        if digest != state["table"] or kept != state["types"]:
+        differs = digest != state["table"] or kept != state["types"]
+        if differs and not self.observing:
             changes += digest != state["table"]
             noted = await server.update_one(
                 {"_id": KEYS, "version": version},
@@ -228,29 +264,32 @@ class SearchKeys:
                 for type, fields in digests.items()
             }
         )
-        for url, why in table.unusable.items():
-            _log.warning('{"search parameter":"%s","not served":"%s"}', url, why.replace('"', "'"))
+        if table.unusable.keys() != self._unusable:
+            self._unusable = frozenset(table.unusable)
+            for url in sorted(self._unusable):
+                _log.warning("%s", encode({"not served": url}).decode())
         self._digest, self.version, self.changes = digest, version, changes
         return True
 
     async def _made(self, collections: frozenset[str]) -> ParameterTable:
         """Return the table that the stored SearchParameters make; the same if they are the same."""
-        sources: list[tuple[str, bytes]] = []
+        sources: list[dict[str, Any]] = []
         if SEARCH_PARAMETER in collections:
-            # A few kilobytes each, some hundred of them; no page of a search, but all at once.
             cursor = self.database[SEARCH_PARAMETER].find(
                 {"resource.status": "active", "deleted": {"$exists": False}},
-                projection={"json": 1},
+                projection={f"resource.{name}": 1 for name in _READ},
                 sort=[("_id", 1)],
+                limit=_SOURCES_MAX,
             )
-            sources = [(one["_id"], one["json"]) for one in await cursor.to_list()]
+            sources = [one.get("resource", {}) for one in await cursor.to_list()]
         if sources == self._sources:
             return self.table.without({})
-        known = {one.url for one in self.table.definitions.search_parameters if not one.added}
-        resources = [msgspec.json.decode(json) for _, json in sources]
-        added = [one for one in added_parameters(resources) if one.url not in known]
+        added, unusable = added_parameters(sources, self.table)
+        # In a thread: a parameter of all types takes a tenth of a second.
+        table = await asyncio.to_thread(self.table.with_added, added)
+        table.unusable |= unusable
         self._sources = sources
-        return self.table.with_added(added)
+        return table
 
 
 def _kept(recorded: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -274,3 +313,9 @@ def _lacking(
     if recorded is None and not stored:
         return added_fields(table, type)
     return frozenset(name for name in wanted if name not in (recorded or {}))
+
+
+def _clock() -> float:
+    """Return seconds that also pass while the machine sleeps, as they do for the database."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)

@@ -182,6 +182,7 @@ class ResourceStore:
         Only inside a transaction.
         """
         assert self.session is not None, "a claim is part of a transaction"
+        await self.keys.check(self.session)
         await claim(self.database, names, self.session)
 
     async def in_transaction(

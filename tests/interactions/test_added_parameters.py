@@ -13,6 +13,7 @@ import pytest
 from fhir_server.app import Server, end_of, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Response
+from fhir_server.search import added
 from fhir_server.settings import Settings
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, bundle, entry, issues_of, json_of, patient, put
@@ -161,6 +162,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a function that is not there": ({"expression": "Patient.name.matches('a+')"}, "expression"),
     "no FHIRPath": ({"expression": "Patient.("}, "expression"),
     "too many parentheses": ({"expression": f"Patient.{'(' * 90}name{')' * 90}"}, "expression"),
+    "more places than can be walked": (
+        {"expression": "Patient.extension.value.extension.value"},
+        "expression",
+    ),
     "the wrong type": ({"type": "quantity", "expression": "Patient.name"}, "expression"),
     "a type that nothing defines": ({"type": "special"}, "type"),
     "a component that is not there": (
@@ -184,6 +189,48 @@ async def test_what_cannot_be_served_is_refused(
     assert response.status == 422
     assert issues_of(response)[0] == ("business-rule", f"SearchParameter.{place}")
     assert (await fhir(put(resource | {"status": "draft"}))).status == 201
+
+
+async def test_a_url_belongs_to_one(server: Server, fhir: Fhir) -> None:
+    """A second with the url of the first would never be served, or would take its place."""
+    await fhir(put(race()))
+    second = await fhir(put(race(id="a", code="other")))
+    assert (second.status, issues_of(second)[0][1]) == (422, "SearchParameter.url")
+    assert (await fhir(put(race(description="The same, changed")))).status == 200
+
+
+async def test_there_is_an_end_to_them(
+    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every one is walked along in every write. Those that came in some other way are not served,
+    and the status says so."""
+    monkeypatch.setattr(added, "ADDED_MAX", 2)
+    for code in ("a", "b", "c"):
+        url = f"http://example.org/SearchParameter/{code}"
+        response = await fhir(put(race(id=code, code=code, url=url)))
+        assert response.status == (422 if code == "c" else 201)
+    monkeypatch.setattr(added, "ADDED_MAX", 1)
+    await server.context.store.keys.changed()
+    server.context.store.keys._sources = None
+    await server.context.store.keys.refresh()
+    told = json_of(await fhir(Request("$reindex-status", base_url=BASE)))
+    assert [one["name"] for one in told["parameter"]].count("notServed") == 1
+    assert (await found(fhir, ("b", "1"))).status == 400
+
+
+async def test_what_was_never_judged_does_not_stop_the_server(
+    server: Server, fhir: Fhir, settings: Settings, mongodb_uri: str
+) -> None:
+    """From a backup, say: an invalid one is named, and the rest is served."""
+    await fhir(put(patient("p")))
+    await fhir(put(race()))
+    for id, members in (("x1", {"code": "a.b"}), ("x2", {"base": None}), ("x3", {"code": None})):
+        resource = race(id=id, url=f"http://example.org/{id}") | members
+        document = {"_id": id, "version": 1, "resource": resource, "json": b"{}"}
+        await server.database["SearchParameter"].insert_one(document)
+    async with opened(settings, mongodb_uri) as second:
+        assert len(second.context.parameters.unusable) == 3
+        assert "race" in second.context.parameters.of("Patient")
 
 
 async def test_what_repeats_the_specification_is_kept(server: Server, fhir: Fhir) -> None:
@@ -462,3 +509,49 @@ async def test_writers_on_two_servers_while_it_is_added(
         await end_of(running)
     assert known - complete == set()
     assert await server.database["Patient"].count_documents(HAS_RACE) == len(written)
+
+
+async def test_one_that_cannot_be_indexed_stops_no_other(
+    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named in the status; its type stays refused, other types are indexed all the same."""
+    await fhir(put(raced("p")))
+    await fhir(put(raced("bad")))
+    await fhir(put({"resourceType": "Practitioner", "id": "d", "gender": "male"}))
+    reindex = server.context.reindex
+    index = reindex.index
+
+    def failing(resource: Any) -> Any:
+        if resource["id"] == "bad":
+            raise ValueError("a fault of ours")
+        return index(resource)
+
+    monkeypatch.setattr(reindex, "index", failing)
+    extension = {"expression": f"extension.where(url = '{RACE}').value", "base": ["DomainResource"]}
+    assert (await fhir(put(race(**extension)))).status == 201
+    await indexed(server)
+    jobs = {job.type: job for job in await reindex.jobs()}
+    assert (jobs["Patient"].status, jobs["Patient"].failed) == ("failed", ("bad",))
+    assert jobs["Practitioner"].status == "done"
+    assert (await found(fhir, ("race", "2106-3"))).status == 503
+    assert (await found(fhir, ("race:missing", "true"), type="Practitioner")).status == 200
+
+    monkeypatch.setattr(reindex, "index", index)
+    body = {"resourceType": "Parameters", "parameter": [{"name": "type", "valueCode": "Patient"}]}
+    await fhir(Request("$reindex", body=body, base_url=BASE))
+    await indexed(server)
+    assert ids(await found(fhir, ("race", "2106-3"))) == ["bad", "p"]
+
+
+async def test_asking_again_does_not_begin_again(server: Server, fhir: Fhir) -> None:
+    """Whoever asks every minute would otherwise never see the end."""
+    await fhir(bundle(*(entry("PUT", f"Patient/p{n:03}", raced(f"p{n:03}")) for n in range(120))))
+    body = {"resourceType": "Parameters", "parameter": [{"name": "type", "valueCode": "Patient"}]}
+    ask = Request("$reindex", body=body, base_url=BASE)
+    await fhir(ask)
+    assert await server.context.reindex.step()
+    await fhir(ask)
+    [job] = await server.context.reindex.jobs()
+    assert (job.status, job.done) == ("running", 50)
+    await indexed(server)
+    assert await state(fhir) == {"Patient": "done"}

@@ -157,6 +157,44 @@ async def test_if_match_counts_as_well(fhir: Fhir) -> None:
     assert fresh.status == 200
 
 
+@pytest.mark.parametrize("make", [update, delete], ids=["update", "delete"])
+async def test_if_match_of_what_is_not_there(fhir: Fhir, make: Any) -> None:
+    """RFC 9110, 13.1.1: nothing has that version; nothing is created in its place."""
+    arguments = (known(),) if make is update else ()
+    response = await fhir(make(*arguments, if_match=frozenset({"3"})))
+    assert (response.status, issues_of(response)) == (412, [("conflict", "")])
+    assert await count(fhir) == 0
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [(("_contained", "both"),), (("_query", "x"),), (("_type", "Patient"),), (("_page", "x"),)],
+    ids=str,
+)
+async def test_criteria_that_would_match_everything(
+    fhir: Fhir, parameters: tuple[tuple[str, str], ...]
+) -> None:
+    """Parameters about the form of an answer are no criteria: nothing is deleted by them."""
+    await fhir(put(known(id="a")))
+    assert (await fhir(delete(*parameters))).status == 400
+    assert await count(fhir) == 1
+
+
+async def test_one_number_in_two_systems_is_two_people(fhir: Fhir) -> None:
+    """Entries with different criteria are performed both, however much these have in common."""
+    entries = [
+        entry(
+            "POST",
+            "Patient",
+            patient("x", identifier=[{"system": system, "value": "1"}]),
+            ifNoneExist=f"identifier={system}|1",
+        )
+        for system in ("urn:a", "urn:b")
+    ]
+    response = await fhir(bundle(*entries))
+    assert statuses(response) == ["201", "201"], response.body
+
+
 async def test_an_id_that_is_taken_is_not_overwritten(fhir: Fhir) -> None:
     """Nothing matches, but the id of the body is that of somebody else."""
     await fhir(put(patient("z", gender="female")))
