@@ -72,7 +72,10 @@ def criteria_of(type: str, parameters: Sequence[tuple[str, str]], context: Conte
     if type not in context.definitions.resource_types:
         raise unknown_type(type, context.definitions.resource_types)
     if not parameters:
-        text = f"Criteria are needed: which {type} is meant, such as identifier=system|value?"
+        text = (
+            "If-None-Exist, and PUT, PATCH and DELETE without an id, need criteria: which "
+            f"{type} is meant, such as {type}?identifier=system|value."
+        )
         raise FhirError(Issue("value", text))
     for name, value in parameters:
         if not value:

@@ -99,8 +99,16 @@ async def test_lists_that_are_refused(fhir: Fhir, value: str, expected: str) -> 
 
 
 async def test_lists_in_conditions(fhir: Fhir) -> None:
-    """A condition of a write cannot look at lists, and says so."""
+    """A list is a condition like any other: of one that is not there, nothing is deleted."""
+    await fhir(put({"resourceType": "Patient", "id": "on-the-list"}))
     condition = (("_list", "42"),)
-    answer = await fhir(Request("conditional-delete", "Patient", parameters=condition))
+    delete = Request("conditional-delete", "Patient", parameters=condition)
+    read = Request("read", "Patient", "on-the-list")
 
-    assert answer.status in (400, 404, 405)
+    assert (await fhir(delete)).status == 204
+    assert (await fhir(read)).status == 200
+    item = {"reference": "Patient/on-the-list"}
+    members = {"status": "current", "mode": "working", "entry": [{"item": item}]}
+    await fhir(put({"resourceType": "List", "id": "42", **members}))
+    assert (await fhir(delete)).status == 204
+    assert (await fhir(read)).status == 410
