@@ -36,6 +36,7 @@ from fhir_server.registry import Registry
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
+from fhir_server.store.answers import ensure_answers
 from fhir_server.store.changes import Judge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
@@ -204,6 +205,7 @@ async def _server(
     indexes = Indexes(database, known.parameters, keys.began)
     await indexes.ensure_existing()
     await ensure_claims(database)
+    await ensure_answers(database)
     page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()

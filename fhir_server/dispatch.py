@@ -3,8 +3,11 @@
 https://hl7.org/fhir/R4/http.html
 """
 
+from functools import partial
+
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import refused
+from fhir_server.interactions.idempotency import KEYED, once
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Registry
@@ -19,6 +22,11 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
         raise _no_handler(registry, request)
     if request.reading and registry.affects_state(request.type, request.interaction):
         raise _reading_changes_nothing(request)
+    if request.idempotency_key is not None:
+        if registry.affects_state(request.type, request.interaction):
+            raise _not_keyed(request)
+        if request.interaction in KEYED:
+            return await once(request, context, [request.type], partial(handler, request))
     return await handler(request, context)
 
 
@@ -52,6 +60,12 @@ def _reading_changes_nothing(request: Request) -> FhirError:
     """https://hl7.org/fhir/R4/operations.html#executing"""
     text = f"{request.interaction} changes something; call it with POST."
     return FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "POST"),))
+
+
+def _not_keyed(request: Request) -> FhirError:
+    """A key that is not heeded would let a client repeat what must not be."""
+    text = f"{request.interaction} takes no Idempotency-Key; call it without."
+    return FhirError(Issue("not-supported", text))
 
 
 def _no_handler(registry: Registry, request: Request) -> FhirError:

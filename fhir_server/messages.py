@@ -27,7 +27,7 @@ class Request:
     ``prefer`` has the parts of the Prefer header: ``{"return": "minimal"}``. ``base_url`` is what
     the client calls ``[base]``, without a slash at the end. ``format`` are the parameters about the
     form of the answer, which only links repeat. ``reading`` says of an operation that it was called
-    with GET, which changes nothing.
+    with GET, which changes nothing. ``idempotency_key`` makes a repeated write the same write.
     """
 
     interaction: str
@@ -44,6 +44,7 @@ class Request:
     base_url: str = ""
     format: Parameters = ()
     reading: bool = False
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

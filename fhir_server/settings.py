@@ -94,6 +94,13 @@ class Settings(BaseSettings):
         le=10_000,
         description="Resources that one conditional delete may delete; more matches are refused.",
     )
+    idempotency_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=8760,
+        description="Hours for which a request with an `Idempotency-Key` is answered as it was the "
+        "first time.",
+    )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."
     )

@@ -29,7 +29,12 @@ from fhir_server.http.render import Rendering, render
 from fhir_server.messages import Parameters, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
-from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
+from fhir_server.r4.headers import (
+    entity_tags,
+    http_date_or_instant,
+    idempotency_key,
+    preferences,
+)
 from fhir_server.r4.json import decode, encode
 from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
@@ -177,6 +182,7 @@ class Facade:
             if_modified_since=http_date_or_instant(_text(headers, b"if-modified-since")),
             if_none_exist=_text(headers, b"if-none-exist"),
             prefer=preferences(_text(headers, b"prefer")),
+            idempotency_key=idempotency_key(_text(headers, b"idempotency-key")),
             base_url=wish.base_url,
             format=wish.format,
         )

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from fhir_server.interactions.entries import (
     in_entry,
     in_patch,
 )
+from fhir_server.interactions.idempotency import entry_key, once, taken
 from fhir_server.interactions.resolving import resolved_and_written, written_changes
 from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
@@ -69,8 +71,17 @@ async def transaction(request: Request, context: Context) -> Response:
     """Perform every entry, or none for a transaction; each for itself in a batch."""
     body = _valid(request, context)
     if body["type"] == "batch":
+        await taken(request, context)
         return _rendered("batch-response", await _batch(body, request, context), request)
     entries = entries_of(body, request)
+    together = partial(_together, entries, request)
+    if request.idempotency_key is None:
+        return await together(context)
+    return await once(request, context, _written(entries, context), together)
+
+
+async def _together(entries: Sequence[Entry], request: Request, context: Context) -> Response:
+    """Perform all of ``entries``, or none."""
     if any(is_conditional(one.request) for one in entries):
 
         async def by_criteria(store: ResourceStore) -> Answers:
@@ -324,7 +335,11 @@ async def _batch(body: Resource, request: Request, context: Context) -> Answers:
 
     async def one_answer(one: Entry) -> None:
         async with turn:
-            quiet = replace(one.request, prefer=_quiet(request).prefer)
+            quiet = replace(
+                one.request,
+                prefer=_quiet(request).prefer,
+                idempotency_key=entry_key(request, one.index),
+            )
             reads = one.method in ("GET", "HEAD") or _is_search(one)
             try:
                 found = await _read(one if reads else replace(one, request=quiet), context)

@@ -1,4 +1,4 @@
-"""Values of HTTP headers that bundles carry as well: entity tags, dates, preferences.
+"""Values of HTTP headers: entity tags, dates and preferences, which bundles carry too, and keys.
 
 https://hl7.org/fhir/R4/http.html#concurrency
 """
@@ -16,6 +16,10 @@ from fhir_server.r4.dates import date_range
 _TAG = re.compile(r'\s*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
 _TAGS_CHARACTERS_MAX = 1000  # a dozen of the longest ids
 _PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*=\s*"?([A-Za-z0-9\-]+)"?\s*')
+# A quoted string (RFC 9651, 3.3.3) or, as most clients send it, the key alone. A comma without
+# quotes would be the mark of a header sent twice.
+_KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\[\\"]){1,510})"|([!#-+\--\[\]-~]{1,255})')
+_KEY_CHARACTERS_MAX = 255
 
 
 def entity_tags(text: str | None, header: str) -> frozenset[str] | None:
@@ -54,6 +58,24 @@ def http_date_or_instant(text: str | None) -> datetime | None:
     except (ValueError, OverflowError, TypeError, FhirError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def idempotency_key(text: str | None) -> str | None:
+    """Return the key in an Idempotency-Key, ``None`` if not sent. ``"a"`` and ``a`` are the same.
+
+    https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header
+
+    Raises ``value`` for what is none: 1 to 255 printable characters of ASCII.
+    """
+    if text is None:
+        return None
+    found = _KEY.fullmatch(text.strip())
+    quoted, bare = found.groups() if found else (None, None)
+    key: str = bare or (quoted or "").replace('\\"', '"').replace("\\\\", "\\")
+    if not 0 < len(key) <= _KEY_CHARACTERS_MAX:
+        expected = f"1 to {_KEY_CHARACTERS_MAX} printable ASCII characters, in quotes or without"
+        raise invalid_value("Idempotency-Key", text, expected)
+    return key
 
 
 def preferences(text: str | None) -> Mapping[str, str]:

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.messages import Response
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
-from fhir_server.store import history, search
+from fhir_server.store import answers, history, search
 from fhir_server.store.changes import Change
 from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -184,6 +185,19 @@ class ResourceStore:
         assert self.session is not None, "a claim is part of a transaction"
         await self.keys.check(self.session)
         await claim(self.database, names, self.session)
+
+    async def first_answer(self, asked: answers.Asked) -> Response | None:
+        """Return what was answered to ``asked``, or take its key and return ``None``.
+
+        Only inside a transaction. Raises ``business-rule`` where another request has the key.
+        """
+        assert self.session is not None, "a key is taken together with what is written under it"
+        return await answers.first_answer(self.database, asked, self.session)
+
+    async def keep_answer(self, asked: answers.Asked, answer: Response) -> None:
+        """Keep ``answer`` for those who ask the same again. Only inside a transaction."""
+        assert self.session is not None, "an answer is kept together with what it tells of"
+        await answers.keep_answer(self.database, asked, answer, self.session)
 
     async def in_transaction(
         self, work: Callable[["ResourceStore"], Awaitable[T]], types: Iterable[str]

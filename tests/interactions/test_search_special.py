@@ -8,7 +8,7 @@ import pytest
 
 from fhir_server.messages import Request
 from tests.conftest import Fhir
-from tests.interactions.asking import json_of
+from tests.interactions.asking import json_of, put
 
 UCUM = "http://unitsofmeasure.org"
 PLACE = {"latitude": Decimal("23.8"), "longitude": Decimal("90.4")}

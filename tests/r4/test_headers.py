@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fhir_server.outcome import FhirError
-from fhir_server.r4.headers import entity_tags, http_date_or_instant, preferences
+from fhir_server.r4.headers import entity_tags, http_date_or_instant, idempotency_key, preferences
 
 TAGS = {
     None: None,
@@ -65,3 +65,44 @@ PREFERENCES = {
 def test_preferences(text: str | None, expected: dict[str, str]) -> None:
     """Names in any case, values quoted or not; what has no value is passed over."""
     assert preferences(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (None, None),
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+        (' "a b, c" ', "a b, c"),
+        (r'"a\"b\\c"', 'a"b\\c'),
+        ("$where:{}", "$where:{}"),
+        ("k" * 255, "k" * 255),
+        ('"' + r"\\" * 255 + '"', "\\" * 255),
+    ],
+)
+def test_idempotency_keys(text: str | None, key: str | None) -> None:
+    """draft-ietf-httpapi-idempotency-key-header, 2.1: with quotes, and as clients send it."""
+    assert idempotency_key(text) == key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        '""',
+        "k" * 256,
+        '"' + "k" * 256 + '"',
+        "é",
+        '"\t"',
+        "a b",
+        "a,b",
+        '"a',
+        '"a";b=1',
+        '"a"b"',
+    ],
+)
+def test_what_is_no_idempotency_key(text: str) -> None:
+    """Refused with 400; a header sent twice is joined by a comma."""
+    with pytest.raises(FhirError) as refusal:
+        idempotency_key(text)
+    assert refusal.value.status == 400
