@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import capability_statement
+from fhir_server.capabilities import Chosen, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
@@ -29,6 +29,7 @@ from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
+from fhir_server.outcome import nearest, shown
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
 from fhir_server.r4.xml import Xml
@@ -153,6 +154,7 @@ async def opened(settings: Settings, uri: str) -> AsyncIterator[Server]:
         settings.text_search,
         settings.base_url or "",
     )
+    _check_types(settings, known.definitions)
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
@@ -238,7 +240,7 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
 def _store(
     settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
 ) -> ResourceStore:
-    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max)
+    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates)
     return ResourceStore(
         database,
         indexes,
@@ -271,7 +273,7 @@ class Capabilities:
             registry,
             known.definitions,
             started=started,
-            conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+            chosen=_chosen(settings),
         )
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
@@ -285,6 +287,24 @@ class Capabilities:
             made = self._make(self._of, base_url=base_url)
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
+
+
+def _chosen(settings: Settings) -> Chosen:
+    return Chosen(
+        conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+        versioned_updates=settings.versioned_updates,
+    )
+
+
+def _check_types(settings: Settings, definitions: Definitions) -> None:
+    """Refuse a setting that lists what is no resource type: it would promise what nothing keeps."""
+    for name in ("versioned_updates",):
+        for type in getattr(settings, name):
+            if type != "*" and type not in definitions.resource_types:
+                near = nearest(type, definitions.resource_types)
+                raise ValueError(
+                    f"FHIR_{name.upper()} lists {shown(type)}, no resource type.{near}"
+                )
 
 
 def now() -> datetime:

@@ -4,11 +4,30 @@ Each is read from the environment (``FHIR_`` and the name in capitals) or from a
 the working directory. The README lists the same table; a test compares the two.
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _listed(value: Any) -> Any:
+    """Return the names of ``Patient,Encounter``, of ``*`` and of a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""Resource types by name; ``*`` among them is all of them."""
+
+
+def covers(types: Types, type: str) -> bool:
+    """Whether ``type`` is one of ``types``."""
+    return type in types or "*" in types
 
 
 class Settings(BaseSettings):
@@ -93,6 +112,11 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         description="Resources that one conditional delete may delete; more matches are refused.",
+    )
+    versioned_updates: Types = Field(
+        default=(),
+        description="Types of which a resource is changed or deleted only with If-Match, as "
+        "`Patient,Encounter`, a JSON list, or `*`. Without it: 400.",
     )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."

@@ -3,8 +3,14 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import reindex
+from fhir_server.operations import meta, reindex
 from fhir_server.registry import Operation, Task
 
-OPERATIONS: tuple[Operation, ...] = (reindex.REINDEX, reindex.STATUS)
+OPERATIONS: tuple[Operation, ...] = (
+    meta.META,
+    meta.ADD,
+    meta.DELETE,
+    reindex.REINDEX,
+    reindex.STATUS,
+)
 TASKS: tuple[Task, ...] = (reindex.TASK,)

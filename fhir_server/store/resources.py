@@ -17,6 +17,7 @@ from fhir_server.store.changes import Change
 from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
+from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
@@ -111,6 +112,11 @@ class ResourceStore:
             types = await self.indexes.existing() if linked else ()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
             return await search.run(self.database, self.session, plan, types=types, bounds=bounds)
+
+    async def distinct(self, type: str, field: str, most: int) -> tuple[list[Keyed], bool]:
+        """Return the keys at ``field``, each once, ``most`` at most; and whether that is all."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await distinct(self.database, self.session, type, field, most)
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.
