@@ -51,6 +51,7 @@ from fhir_server.store.client import (
 from fhir_server.store.commit import Commit
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
@@ -241,6 +242,11 @@ def _store(
     settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
 ) -> ResourceStore:
     judge = Judge(partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates)
+    integrity = Integrity(
+        *(database, indexes, keys),
+        settings.referential_integrity,
+        settings.reference_targets_checked,
+    )
     return ResourceStore(
         database,
         indexes,
@@ -248,7 +254,7 @@ def _store(
         settings.page_bytes_max,
         settings.includes_max,
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
-        Commit(Writer(database, judge, keys)),
+        Commit(Writer(database, judge, keys, integrity)),
         keys,
     )
 
@@ -290,15 +296,17 @@ class Capabilities:
 
 
 def _chosen(settings: Settings) -> Chosen:
+    checked = settings.reference_targets_checked
     return Chosen(
         conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
         versioned_updates=settings.versioned_updates,
+        enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
     )
 
 
 def _check_types(settings: Settings, definitions: Definitions) -> None:
     """Refuse a setting that lists what is no resource type: it would promise what nothing keeps."""
-    for name in ("versioned_updates",):
+    for name in ("versioned_updates", "referential_integrity", "reference_targets_checked"):
         for type in getattr(settings, name):
             if type != "*" and type not in definitions.resource_types:
                 near = nearest(type, definitions.resource_types)

@@ -118,6 +118,16 @@ class Settings(BaseSettings):
         description="Types of which a resource is changed or deleted only with If-Match, as "
         "`Patient,Encounter`, a JSON list, or `*`. Without it: 400.",
     )
+    referential_integrity: Types = Field(
+        default=(),
+        description="Types of which nothing is deleted that others refer to (409), in the same "
+        "form. What refers is found by the search parameters of type reference.",
+    )
+    reference_targets_checked: Types = Field(
+        default=(),
+        description="Types to which a reference is written only if there is such a resource (422), "
+        "in the same form.",
+    )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."
     )

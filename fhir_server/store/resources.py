@@ -26,6 +26,7 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
 from fhir_server.store.transactions import repeated, transacted
 
@@ -57,6 +58,7 @@ class ResourceStore:
     commit: Commit
     keys: SearchKeys
     session: AsyncClientSession | None = None
+    owed: Owed | None = None
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
@@ -136,7 +138,7 @@ class ResourceStore:
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
             return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
-        writer = replace(self.commit.writer, session=self.session)
+        writer = replace(self.commit.writer, session=self.session, owed=self.owed)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
         async with deadline(seconds, NOTHING_WRITTEN):
@@ -169,11 +171,13 @@ class ResourceStore:
         end = time.monotonic() + self.timeouts.request_s
 
         async def attempt() -> T:
-            return await transacted(
-                self.database.client,
-                lambda session: work(replace(self, session=session)),
-                end,
-            )
+            return await transacted(self.database.client, inside, end)
+
+        async def inside(session: AsyncClientSession) -> T:
+            owed = Owed()
+            result = await work(replace(self, session=session, owed=owed))
+            await self.commit.writer.integrity.check(owed, session)
+            return result
 
         # What is written inside is committed at the end: until then this process writes by the
         # table that it has now.
