@@ -198,7 +198,7 @@ async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
 async def _server(
     settings: Settings, database: Database, keys: SearchKeys, known: Specification
 ) -> Server:
-    indexes = Indexes(database, known.parameters, keys.began)
+    indexes = Indexes(database, known.parameters, keys.began, settings.expunge)
     await indexes.ensure_existing()
     await ensure_claims(database)
     page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
@@ -301,6 +301,7 @@ def _chosen(settings: Settings) -> Chosen:
         conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
         versioned_updates=settings.versioned_updates,
         enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
+        switched_on=frozenset({"expunge"} if settings.expunge else ()),
     )
 
 

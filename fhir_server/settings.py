@@ -128,6 +128,11 @@ class Settings(BaseSettings):
         description="Types to which a reference is written only if there is such a resource (422), "
         "in the same form.",
     )
+    expunge: bool = Field(
+        default=False,
+        description="Whether `$expunge` is possible, which removes versions and deleted resources "
+        "for good. Switched on, deletions are indexed at the next start.",
+    )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."
     )

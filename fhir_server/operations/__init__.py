@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import meta, reindex
+from fhir_server.operations import expunge, meta, reindex
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -12,5 +12,6 @@ OPERATIONS: tuple[Operation, ...] = (
     meta.DELETE,
     reindex.REINDEX,
     reindex.STATUS,
+    expunge.EXPUNGE,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK,)

@@ -39,11 +39,13 @@ class Indexes:
 
     ``parameters`` are those of the specification: what a site adds is found by the wildcard, and
     needs no index made or remade. ``began`` is told of a type before its collection is made.
+    ``deletions`` says that the deleted resources of a type are to be found without the others.
     """
 
     database: Database
     parameters: ParameterTable
     began: Callable[[str], Awaitable[None]]
+    deletions: bool = False
     _ready: set[str] = field(default_factory=set)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -132,6 +134,7 @@ class Indexes:
             IndexModel([("$**", ASCENDING)], wildcardProjection=self._indexed(type), name=WILDCARD),
             IndexModel([("compartments", ASCENDING), ("_id", ASCENDING)]),
             *hot,
+            *([IndexModel([("deleted", ASCENDING)], sparse=True)] if self.deletions else ()),
             *(IndexModel([(one.field, GEOSPHERE)]) for one in table.values() if one.is_place),
         ]
 

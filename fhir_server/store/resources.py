@@ -24,6 +24,7 @@ from fhir_server.store.documents import (
     Stored,
     stored,
 )
+from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
@@ -119,6 +120,17 @@ class ResourceStore:
         """Return the keys at ``field``, each once, ``most`` at most; and whether that is all."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             return await distinct(self.database, self.session, type, field, most)
+
+    async def expunge(self, wanted: Wanted) -> tuple[int, bool]:
+        """Remove versions for good, for half of the time that a request has; return how many are
+        gone, and whether nothing of what is ``wanted`` is left."""
+        seconds = self.timeouts.request_s
+        async with deadline(seconds, "What is gone is gone; ask again for the rest."):
+            work = Expunging(self.database, wanted, time.monotonic() + seconds / 2)
+            complete = await work.run()
+            if wanted.everything and SEARCH_PARAMETER in wanted.types:
+                await self.keys.changed(self.session)
+        return work.count, complete
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.
