@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import capability_statement
+from fhir_server.capabilities import Chosen, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
@@ -29,6 +29,7 @@ from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
+from fhir_server.outcome import nearest, shown
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
 from fhir_server.r4.xml import Xml
@@ -51,6 +52,7 @@ from fhir_server.store.client import (
 from fhir_server.store.commit import Commit
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
@@ -156,6 +158,7 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
         settings.text_search,
         settings.base_url or "",
     )
+    _check_types(settings, known.definitions)
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
@@ -203,9 +206,12 @@ async def _server(
     settings: Settings, database: Database, keys: SearchKeys, known: Specification
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
-    await indexes.ensure_existing()
-    await ensure_claims(database)
-    await ensure_answers(database)
+    page_key = b""
+    if not keys.observing:
+        await indexes.ensure_existing()
+        await ensure_claims(database)
+        await ensure_answers(database)
+        page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -246,7 +252,12 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
 def _store(
     settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
 ) -> ResourceStore:
-    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max)
+    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates)
+    integrity = Integrity(
+        *(database, indexes, keys),
+        settings.referential_integrity,
+        settings.reference_targets_checked,
+    )
     return ResourceStore(
         database,
         indexes,
@@ -254,7 +265,7 @@ def _store(
         settings.page_bytes_max,
         settings.includes_max,
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
-        Commit(Writer(database, judge, keys)),
+        Commit(Writer(database, judge, keys, integrity)),
         keys,
     )
 
@@ -279,7 +290,7 @@ class Capabilities:
             registry,
             known.definitions,
             started=started,
-            conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+            chosen=_chosen(settings),
         )
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
@@ -293,6 +304,27 @@ class Capabilities:
             made = self._make(self._of, base_url=base_url)
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
+
+
+def _chosen(settings: Settings) -> Chosen:
+    checked = settings.reference_targets_checked
+    return Chosen(
+        conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
+        versioned_updates=settings.versioned_updates,
+        enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
+        switched_on=frozenset({"expunge"} if settings.expunge else ()),
+    )
+
+
+def _check_types(settings: Settings, definitions: Definitions) -> None:
+    """Refuse a setting that lists what is no resource type: it would promise what nothing keeps."""
+    for name in ("versioned_updates", "referential_integrity", "reference_targets_checked"):
+        for type in getattr(settings, name):
+            if type != "*" and type not in definitions.resource_types:
+                near = nearest(type, definitions.resource_types)
+                raise ValueError(
+                    f"FHIR_{name.upper()} lists {shown(type)}, no resource type.{near}"
+                )
 
 
 def now() -> datetime:

@@ -3,6 +3,8 @@
 https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
+from collections.abc import Container
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -14,6 +16,7 @@ from fhir_server.r4.json import encode
 from fhir_server.registry import Registry
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.special import DOCUMENTATION
+from fhir_server.settings import Types, covers
 
 # Registered name -> code of http://hl7.org/fhir/ValueSet/type-restful-interaction, in its order.
 _TYPE_INTERACTIONS = (
@@ -25,6 +28,21 @@ _COMMON_TYPES = {"_filter": "special", "_list": "string"}
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the settings of a site say about what is served.
+
+    ``conditional_delete`` is ``single`` or ``multiple``. ``versioned_updates`` are the types of
+    which a version is replaced only by who names it, ``enforced`` those whose references always
+    lead to something. ``switched_on`` are the settings that switch operations on.
+    """
+
+    conditional_delete: str = "single"
+    versioned_updates: Types = ()
+    enforced: Types = ()
+    switched_on: Container[str] = ()
+
+
 def capability_statement(
     registry: Registry,
     definitions: Definitions,
@@ -32,12 +50,9 @@ def capability_statement(
     *,
     base_url: str,
     started: datetime,
-    conditional_delete: str = "single",
+    chosen: Chosen = Chosen(),
 ) -> bytes:
-    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about.
-
-    ``conditional_delete`` is ``single`` or ``multiple``.
-    """
+    """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about."""
     system = [
         {"code": code}
         for code in _SYSTEM_INTERACTIONS
@@ -49,7 +64,7 @@ def capability_statement(
         "documentation": "A transaction is atomic. Versions are never rewritten. Unknown search "
         "parameters are refused unless the client sends Prefer: handling=lenient.",
         "resource": [
-            _resource(type, registry, definitions, parameters, conditional_delete)
+            _resource(type, registry, definitions, parameters, chosen)
             for type in definitions.resource_types
         ],
         "interaction": system,
@@ -61,7 +76,7 @@ def capability_statement(
         ]
     if "search-type" in registry.interactions:
         rest["searchParam"] = _common_parameters(definitions)
-    if operations := _operations(registry, ""):
+    if operations := _operations(registry, "", chosen):
         rest["operation"] = operations
     return encode(
         {
@@ -84,29 +99,32 @@ def _resource(
     registry: Registry,
     definitions: Definitions,
     parameters: ParameterTable,
-    conditional_delete: str,
+    chosen: Chosen,
 ) -> dict[str, Any]:
     known = registry.interactions
     described: dict[str, Any] = {
         "type": type,
         "profile": definitions.types[type].url,
         "interaction": [{"code": code} for code in _TYPE_INTERACTIONS if code in known],
-        "versioning": "versioned-update",
+        "versioning": "versioned-update" if covers(chosen.versioned_updates, type) else "versioned",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
         "conditionalCreate": "conditional-update" in known,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
         "conditionalDelete": (
-            conditional_delete if "conditional-delete" in known else "not-supported"
+            chosen.conditional_delete if "conditional-delete" in known else "not-supported"
         ),
-        "referencePolicy": ["literal", "logical"],
+        "referencePolicy": [
+            *("literal", "logical"),
+            *(("enforced",) if covers(chosen.enforced, type) else ()),
+        ],
     }
     if searched := _search_parameters(type, parameters):
         described["searchInclude"] = _includes(type, parameters)
         described["searchRevInclude"] = ["*", *_revincludes(parameters).get(type, ())]
         described["searchParam"] = searched
-    if operations := _operations(registry, type):
+    if operations := _operations(registry, type, chosen):
         described["operation"] = operations
     return described
 
@@ -153,9 +171,9 @@ def _common_parameters(definitions: Definitions) -> list[dict[str, str]]:
     ]
 
 
-def _operations(registry: Registry, type: str) -> list[dict[str, str]]:
+def _operations(registry: Registry, type: str, chosen: Chosen) -> list[dict[str, str]]:
     return [
         {"name": operation.name.removeprefix("$"), "definition": operation.definition}
-        for (on, _), operation in registry.operations.items()
-        if on == type
+        for operation in registry.operations_on(type)
+        if not operation.setting or operation.setting in chosen.switched_on
     ]

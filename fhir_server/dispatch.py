@@ -10,20 +10,21 @@ from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, once
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
-from fhir_server.registry import Registry
+from fhir_server.registry import Operation, Registry
 from fhir_server.store.changes import Change
 
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
     """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
     _check_type(request, context)
-    handler = registry.handler(request.type, request.interaction)
+    handler = registry.handler(request)
     if handler is None:
         raise _no_handler(registry, request)
-    if request.reading and registry.affects_state(request.type, request.interaction):
-        raise _reading_changes_nothing(request)
+    operation = registry.operation_of(request)
+    if operation is not None:
+        _check_operation(operation, request, context)
     if request.idempotency_key is not None:
-        if registry.affects_state(request.type, request.interaction):
+        if operation is not None and operation.affects_state:
             raise _not_keyed(request)
         if request.interaction in KEYED:
             return await once(request, context, [request.type], partial(handler, request))
@@ -37,6 +38,11 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     """
     _check_type(request, context)
     change = registry.changes.get(request.interaction)
+    if change is None and registry.operation_of(request):
+        text = (
+            f"{request.interaction} is not possible in a transaction; call it alone, or in a batch."
+        )
+        raise FhirError(Issue("not-supported", text))
     if change is None:
         raise _no_handler(registry, request)
     return change(request, context)
@@ -56,10 +62,17 @@ def _check_type(request: Request, context: Context) -> None:
         raise unknown_type(request.type, types)
 
 
-def _reading_changes_nothing(request: Request) -> FhirError:
+def _check_operation(operation: Operation, request: Request, context: Context) -> None:
     """https://hl7.org/fhir/R4/operations.html#executing"""
-    text = f"{request.interaction} changes something; call it with POST."
-    return FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "POST"),))
+    if request.reading and operation.affects_state:
+        text = f"{request.interaction} changes something; call it with POST."
+        raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "POST"),))
+    if operation.setting and not getattr(context.settings, operation.setting):
+        text = (
+            f"{request.interaction} is switched off on this server; the setting "
+            f"FHIR_{operation.setting.upper()} switches it on."
+        )
+        raise FhirError(Issue("forbidden", text))
 
 
 def _not_keyed(request: Request) -> FhirError:

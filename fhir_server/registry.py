@@ -11,13 +11,18 @@ from fhir_server.store.changes import Change
 Handler = Callable[[Request, Context], Awaitable[Response]]
 Preparer = Callable[[Request, Context], Change]
 
+EVERY_TYPE = "*"
+"""Where an operation is called that every resource type has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """An operation: ``name`` with its dollar sign, its definition's url, where it can be called.
 
-    ``on`` lists resource types; ``("",)`` is the whole system. ``instance`` says that it is called
-    on one resource, ``affects_state`` that it is called with POST only.
+    ``on`` lists resource types; ``""`` is the whole system and :data:`EVERY_TYPE` each type. On a
+    type it is called on the type as a whole (``whole``), on one resource (``instance``), and on one
+    version of it (``version``). ``affects_state`` says that it is called with POST only.
+    ``setting`` is the name of the setting that switches it on; none is always on.
     """
 
     name: str
@@ -26,6 +31,15 @@ class Operation:
     on: tuple[str, ...] = ("",)
     instance: bool = False
     affects_state: bool = False
+    whole: bool = True
+    version: bool = False
+    setting: str = ""
+
+    def takes(self, request: Request) -> bool:
+        """Whether it can be called where ``request`` calls it: on a type, a resource, a version."""
+        if request.version:
+            return self.version
+        return self.instance if request.id else self.whole or not request.type
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +82,25 @@ class Registry:
         """Add an ASGI application outside the FHIR base, at ``path``."""
         _take(self.routes, path, app)
 
-    def handler(self, type: str, name: str) -> Handler | None:
-        """Return what answers ``name`` on ``type``, or ``None``."""
-        if name.startswith("$"):
-            operation = self.operations.get((type, name))
+    def handler(self, request: Request) -> Handler | None:
+        """Return what answers ``request``, or ``None``."""
+        if request.interaction.startswith("$"):
+            operation = self.operation_of(request)
             return operation.handler if operation else None
-        return self.interactions.get(name)
+        return self.interactions.get(request.interaction)
 
-    def affects_state(self, type: str, name: str) -> bool:
-        """Whether ``name`` is an operation on ``type`` that changes something."""
-        operation = self.operations.get((type, name))
-        return operation is not None and operation.affects_state
+    def operation_of(self, request: Request) -> Operation | None:
+        """Return the operation that ``request`` calls, if there is one where it is called."""
+        found = self.operations.get((request.type, request.interaction))
+        if found is None and request.type:
+            found = self.operations.get((EVERY_TYPE, request.interaction))
+        return found if found and found.takes(request) else None
+
+    def operations_on(self, type: str) -> Iterator[Operation]:
+        """Yield the operations of ``type``, ``""`` for the system, in the order of registration."""
+        for (on, _), operation in self.operations.items():
+            if on == type or (on == EVERY_TYPE and type):
+                yield operation
 
     def operation_names(self) -> Iterator[str]:
         """Yield each operation's name once, in the order of registration."""

@@ -128,11 +128,12 @@ def _in_compartment(segments: list[str]) -> bool:
 
 def _operation(method: str, path: str, segments: list[str]) -> Request:
     *place, name = segments
-    if not _OPERATION.fullmatch(name) or len(place) > 2 or not all(place):
+    deep = len(place) > 2 and _shape(place) != "T/I/_history/V"
+    if not _OPERATION.fullmatch(name) or deep or not all(place):
         raise _nowhere(path)
     _require(method, path, ("GET", "POST"))
-    type, id = [*place, "", ""][:2]
-    return Request(name, type, _id(id) if id else "", reading=method == "GET")
+    type, id, _, version = [*place, "", "", "", ""][:4]
+    return Request(name, type, _id(id) if id else "", version, reading=method == "GET")
 
 
 def _id(id: str) -> str:

@@ -4,11 +4,30 @@ Each is read from the environment (``FHIR_`` and the name in capitals) or from a
 the working directory. The README lists the same table; a test compares the two.
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _listed(value: Any) -> Any:
+    """Return the names of ``Patient,Encounter``, of ``*`` and of a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""Resource types by name; ``*`` among them is all of them."""
+
+
+def covers(types: Types, type: str) -> bool:
+    """Whether ``type`` is one of ``types``."""
+    return type in types or "*" in types
 
 
 class Settings(BaseSettings):
@@ -100,6 +119,26 @@ class Settings(BaseSettings):
         le=8760,
         description="Hours for which a request with an `Idempotency-Key` is answered as it was the "
         "first time.",
+    )
+    versioned_updates: Types = Field(
+        default=(),
+        description="Types of which a resource is changed or deleted only with If-Match, as "
+        "`Patient,Encounter`, a JSON list, or `*`. Without it: 400.",
+    )
+    referential_integrity: Types = Field(
+        default=(),
+        description="Types of which nothing is deleted that others refer to (409), in the same "
+        "form. What refers is found by the search parameters of type reference.",
+    )
+    reference_targets_checked: Types = Field(
+        default=(),
+        description="Types to which a reference is written only if there is such a resource (422), "
+        "in the same form.",
+    )
+    expunge: bool = Field(
+        default=False,
+        description="Whether `$expunge` is possible, which removes versions and deleted resources "
+        "for good.",
     )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."

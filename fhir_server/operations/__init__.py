@@ -3,8 +3,15 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import reindex
+from fhir_server.operations import expunge, meta, reindex
 from fhir_server.registry import Operation, Task
 
-OPERATIONS: tuple[Operation, ...] = (reindex.REINDEX, reindex.STATUS)
+OPERATIONS: tuple[Operation, ...] = (
+    meta.META,
+    meta.ADD,
+    meta.DELETE,
+    reindex.REINDEX,
+    reindex.STATUS,
+    expunge.EXPUNGE,
+)
 TASKS: tuple[Task, ...] = (reindex.TASK,)

@@ -13,6 +13,7 @@ from fhir_server.messages import ANY_VERSION, Resource
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_conflict
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.search.index import Indexed
+from fhir_server.settings import Types, covers
 from fhir_server.store.documents import (
     Document,
     Stored,
@@ -67,20 +68,25 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges changes. ``index`` returns what is written beside a resource."""
+    """Judges changes. ``index`` returns what is written beside a resource.
+
+    Of the types ``versioned_updates`` a version is replaced only by who names it.
+    """
 
     index: Callable[[Resource], Indexed]
     resource_bytes_max: int
+    versioned_updates: Types = ()
 
     def judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
         """Return what ``change`` comes to, where ``before`` is the current document, if any.
 
-        Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it; ``not-found`` or
+        Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it, ``required``
+        (400) where ``if_match`` has to name the version and does not; ``not-found`` or
         ``deleted`` when there is nothing to revise, and what ``revise`` and ``check`` raise.
         """
         if change.revise is not None:
             return self._revision(change, change.revise, before, now)
-        _check_versions(change, before)
+        self._check_versions(change, before)
         if change.resource is None:
             return _deletion(change, before, now)
         return self._replacement(change, change.resource, before, now)
@@ -97,11 +103,23 @@ class Judge:
             raise not_found(change.type, change.id)
         if before.get("deleted"):
             raise deleted(change.type, change.id, before["version"])
-        _check_versions(change, before)
+        self._check_versions(change, before)
         resource = revise(decode_stored(before["json"]))
         if change.check is not None:
             change.check(resource)
         return self._replacement(change, resource, before, now)
+
+    def _check_versions(self, change: Change, before: Document | None) -> None:
+        """https://hl7.org/fhir/R4/http.html#concurrency"""
+        there = before is not None and not before.get("deleted", False)
+        named = change.if_match is not None and ANY_VERSION not in change.if_match
+        if there and not named and covers(self.versioned_updates, change.type):
+            text = (
+                f"A {change.type} is changed and deleted here only by who knows what is replaced: "
+                'read it, and send its version as If-Match, such as W/"1".'
+            )
+            raise FhirError(Issue("required", text))
+        _check_versions(change, before)
 
     def _replacement(
         self, change: Change, resource: Resource, before: Document | None, now: datetime

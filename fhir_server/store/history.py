@@ -82,7 +82,8 @@ async def page(
                 found[_key(version)] = version
     ordered = [found[key] for key in sorted(found, key=_order)]
     shown = await _filled(database, session, ordered[: wanted.count], bytes_max)
-    return Page(shown, len(ordered) > len(shown), _total(ordered, wanted))
+    total = await _total(database, session, ordered, wanted)
+    return Page(shown, len(ordered) > len(shown), total)
 
 
 async def _filled(
@@ -138,11 +139,25 @@ def _order(key: Key) -> tuple[float, str, str, int]:
     return -key[0].timestamp(), key[1], key[2], -key[3]
 
 
-def _total(ordered: Sequence[Stored], wanted: Wanted) -> int | None:
-    """An instance's versions are numbered without a gap, so the newest number is their count."""
-    if wanted.id and not (wanted.since or wanted.at or wanted.after) and ordered:
-        return ordered[0].version
-    return None
+async def _total(
+    database: Database,
+    session: AsyncClientSession | None,
+    ordered: Sequence[Stored],
+    wanted: Wanted,
+) -> int | None:
+    """An instance's versions are numbered without a gap; the oldest may have been expunged."""
+    if not wanted.id or wanted.since or wanted.at or wanted.after or not ordered:
+        return None
+    if len(ordered) <= wanted.count:
+        return len(ordered)
+    oldest = await database[wanted.type + HISTORY_SUFFIX].find_one(
+        _of_instance(HISTORY_SUFFIX, wanted),
+        projection={"_id": 1},
+        sort=[("_id", 1)],
+        session=session,
+    )
+    newest = ordered[0].version
+    return newest - oldest["_id"]["version"] + 1 if oldest else 1
 
 
 def _filter(type: str, suffix: str, wanted: Wanted) -> Document:

@@ -22,6 +22,7 @@ from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
 from fhir_server.store.contained import contained_ids, own_ids
+from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
@@ -29,8 +30,10 @@ from fhir_server.store.documents import (
     stored,
 )
 from fhir_server.store.explain import Watched, plan_text
+from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
+from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.search import Page
@@ -65,6 +68,7 @@ class ResourceStore:
     commit: Commit
     keys: SearchKeys
     session: AsyncClientSession | None = None
+    owed: Owed | None = None
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
@@ -150,6 +154,22 @@ class ResourceStore:
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             return await kin(self.database, self.session, wanted)
 
+    async def distinct(self, type: str, field: str, most: int) -> tuple[list[Keyed], bool]:
+        """Return the keys at ``field``, each once, ``most`` at most; and whether that is all."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await distinct(self.database, self.session, type, field, most)
+
+    async def expunge(self, wanted: Wanted) -> tuple[int, bool]:
+        """Remove versions for good, for half of the time that a request has; return how many are
+        gone, and whether nothing of what is ``wanted`` is left."""
+        seconds = self.timeouts.request_s
+        async with deadline(seconds, "What is gone is gone; ask again for the rest."):
+            work = Expunging(self.database, wanted, time.monotonic() + seconds / 2)
+            complete = await work.run()
+            if wanted.everything and SEARCH_PARAMETER in wanted.types:
+                await self.keys.changed(self.session)
+        return work.count, complete
+
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.
 
@@ -168,7 +188,7 @@ class ResourceStore:
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
             return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
-        writer = replace(self.commit.writer, session=self.session)
+        writer = replace(self.commit.writer, session=self.session, owed=self.owed)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
         async with deadline(seconds, NOTHING_WRITTEN):
@@ -215,11 +235,13 @@ class ResourceStore:
         end = time.monotonic() + self.timeouts.request_s
 
         async def attempt() -> T:
-            return await transacted(
-                self.database.client,
-                lambda session: work(replace(self, session=session)),
-                end,
-            )
+            return await transacted(self.database.client, inside, end)
+
+        async def inside(session: AsyncClientSession) -> T:
+            owed = Owed()
+            result = await work(replace(self, session=session, owed=owed))
+            await self.commit.writer.integrity.check(owed, session)
+            return result
 
         # What is written inside is committed at the end: until then this process writes by the
         # table that it has now.

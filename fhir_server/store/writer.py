@@ -24,11 +24,17 @@ from fhir_server.store.documents import (
     Stored,
     historical,
 )
+from fhir_server.store.integrity import Integrity, Owed
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.transactions import StaleRead, transacted
 
 _PAUSE_EVERY = 50  # changes judged before other requests get their turn
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
+
+
+class NotTogether(Exception):
+    """One of several changes is refused now that all are written; each is to be made alone."""
+
 
 Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
@@ -38,13 +44,16 @@ Befores = Mapping[tuple[str, str], Document]
 class Writer:
     """Makes changes, each to another resource, once: what met another write is not repeated here.
 
-    Bound to a session, it writes in that session's transaction; else in one of its own.
+    Bound to a session, it writes in that session's transaction; else in one of its own. What is to
+    be looked at before that session's transaction ends is put into ``owed``.
     """
 
     database: Database
     judge: Judge
     keys: SearchKeys
+    integrity: Integrity
     session: AsyncClientSession | None = None
+    owed: Owed | None = None
 
     async def all(self, changes: Sequence[Change], now: datetime, end: float) -> list[Stored]:
         """Make all of ``changes``, or none; a refusal has the place of its change."""
@@ -70,7 +79,12 @@ class Writer:
                     outcomes.append(self._judged(place, change, befores, now))
                 except FhirError as error:
                     outcomes.append(error)
-            await self._written([one for one in outcomes if isinstance(one, Judged)], end)
+            try:
+                await self._written([one for one in outcomes if isinstance(one, Judged)], end)
+            except OutcomeUnknownError:
+                raise
+            except FhirError as error:
+                raise NotTogether from error
         return [one.stored if isinstance(one, Judged) else one for one in outcomes]
 
     def _judged(self, place: int, change: Change, befores: Befores, now: datetime) -> Judged:
@@ -80,7 +94,7 @@ class Writer:
             error.place = place
             raise
 
-    async def _written(self, judged: Iterable[Judged], end: float) -> None:
+    async def _written(self, judged: Sequence[Judged], end: float) -> None:
         effective = [one for one in judged if one.after is not None]
         # What stays as it is, but was to be at a certain version, must be so when the rest is
         # written: two bundles could otherwise each change what the other relies on.
@@ -89,16 +103,22 @@ class Writer:
             for one in judged
             if one.after is None and one.before and one.change.relies_on_version
         ]
+        owed = self.integrity.owed(judged)
+
+        async def work(session: AsyncClientSession) -> None:
+            await self.integrity.claim(owed, session)
+            await self._apply(effective, relied_on, session)
+            if self.owed is not None:  # what follows in this transaction may put it right
+                self.owed.take(owed)
+            else:
+                await self.integrity.check(owed, session)
+
         if self.session is not None:
-            await self._apply(effective, relied_on, self.session)
-        elif len(effective) == 1 and effective[0].before is None and not relied_on:
+            await work(self.session)
+        elif len(effective) == 1 and effective[0].before is None and not relied_on and not owed:
             await self._insert(effective[0])
         elif effective:
-            await transacted(
-                self.database.client,
-                lambda session: self._apply(effective, relied_on, session),
-                end,
-            )
+            await transacted(self.database.client, work, end)
 
     async def _insert(self, judged: Judged) -> None:
         """One insert is atomic by itself; a transaction around it would double its cost."""

@@ -1,0 +1,224 @@
+"""``$expunge``: what it removes is gone, and nothing else is."""
+
+import logging
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from fhir_server.app import Server
+from fhir_server.messages import Request, Response
+from fhir_server.r4.json import decode
+from fhir_server.settings import Settings
+from fhir_server.store import expunge
+from tests.conftest import Fhir
+from tests.interactions.asking import BASE, issues_of, json_of, patient, put, read, tags, versions
+
+PREVIOUS = "expungePreviousVersions"
+DELETED = "expungeDeletedResources"
+EVERYTHING = "expungeEverything"
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Settings that allow it, with what the test is parametrized by."""
+    chosen = getattr(request, "param", {"expunge": True})
+    return Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}", **chosen})
+
+
+def ask(place: str, *kinds: str, limit: int | None = None, **members: Any) -> Request:
+    """Return the call on ``place``: ``Type/id``, ``Type`` or nothing."""
+    type, _, id = place.partition("/")
+    parameter: list[Any] = [{"name": one, "valueBoolean": True} for one in kinds]
+    if limit is not None:
+        parameter.append({"name": "limit", "valueInteger": limit})
+    body = {"resourceType": "Parameters", "parameter": parameter}
+    return Request("$expunge", type, id, body=body, base_url=BASE, **members)
+
+
+def told(response: Response) -> tuple[int, bool]:
+    """Return count and more of an answer."""
+    assert response.status == 200, response.body
+    count, more = json_of(response)["parameter"]
+    assert (count["name"], more["name"]) == ("count", "more")
+    return count["valueInteger"], more["valueBoolean"]
+
+
+async def written(fhir: Fhir, id: str, count: int, *, deleted: bool = False) -> None:
+    """Write ``count`` versions of a Patient, and delete it."""
+    for number in range(count):
+        await fhir(put(patient(id, name=[{"family": f"N{number}"}])))
+    if deleted:
+        await fhir(Request("delete", "Patient", id))
+
+
+async def left(server: Server) -> dict[str, int]:
+    """Return how many documents each collection of resources has."""
+    names = [name for name in await server.database.list_collection_names() if name[0].isupper()]
+    return {name: await server.database[name].count_documents({}) for name in names}
+
+
+@pytest.mark.parametrize("settings", [{}], indirect=True)
+async def test_it_is_off_unless_it_is_switched_on(server: Server, fhir: Fhir) -> None:
+    """403 with the name of the setting; nothing goes, and nothing is claimed."""
+    await written(fhir, "p", 2)
+
+    for place in ("Patient/p", "Patient", ""):
+        answer = await fhir(ask(place, PREVIOUS))
+        assert (answer.status, issues_of(answer)) == (403, [("forbidden", "")])
+    assert await left(server) == {"Patient": 1, "Patient_history": 1}
+    assert "expunge" not in decoded_names(server)
+
+
+async def test_it_is_claimed_where_it_is_on(server: Server) -> None:
+    """Of the system, and of every type."""
+    assert "expunge" in decoded_names(server)
+
+
+def decoded_names(server: Server) -> set[str]:
+    """Return the names of the operations in the CapabilityStatement."""
+    [rest] = decode(server.context.capabilities(BASE)[0])["rest"]
+    of_types = {one["name"] for type in rest["resource"] for one in type["operation"]}
+    assert all(len(type["operation"]) == len(of_types) for type in rest["resource"])
+    return {one["name"] for one in rest["operation"]} & of_types
+
+
+async def test_previous_versions_of_a_resource(server: Server, fhir: Fhir) -> None:
+    """The current one stays, with its number; others' versions stay too."""
+    await written(fhir, "p", 4)
+    await written(fhir, "p2", 2)
+
+    assert told(await fhir(ask("Patient/p", PREVIOUS))) == (3, False)
+
+    assert (await read(fhir, "Patient/p"))["meta"]["versionId"] == "4"
+    assert tags(await versions(fhir, "Patient/p")) == [4]
+    assert (await fhir(Request("vread", "Patient", "p", "3"))).status == 404
+    assert tags(await versions(fhir, "Patient/p2")) == [2, 1]
+    assert told(await fhir(ask("Patient/p", PREVIOUS))) == (0, False)
+    await fhir(put(patient(active=True)))
+    assert tags(await versions(fhir, "Patient/p")) == [5, 4]
+
+
+async def test_a_limit_takes_the_oldest_first(fhir: Fhir) -> None:
+    """The call is repeated until nothing is left; history counts what is there."""
+    await written(fhir, "p", 7)
+
+    assert told(await fhir(ask("Patient/p", PREVIOUS, limit=2))) == (2, True)
+
+    assert tags(await versions(fhir, "Patient/p")) == [7, 6, 5, 4, 3]
+    parameters = (("_count", "2"),)
+    page = await fhir(Request("history-instance", "Patient", "p", parameters=parameters))
+    assert json_of(page)["total"] == 5
+    assert told(await fhir(ask("Patient/p", PREVIOUS, limit=3))) == (3, True)
+    assert told(await fhir(ask("Patient/p", PREVIOUS, limit=3))) == (1, False)
+
+
+async def test_a_deleted_resource(server: Server, fhir: Fhir) -> None:
+    """It is as if it had never been: 404, no history, and its id begins again at 1."""
+    await written(fhir, "p", 3, deleted=True)
+    await written(fhir, "kept", 2)
+
+    assert told(await fhir(ask("Patient/kept", DELETED))) == (0, False)
+    assert told(await fhir(ask("Patient/p", DELETED))) == (4, False)
+
+    for request in (Request("read", "Patient", "p"), Request("history-instance", "Patient", "p")):
+        assert (await fhir(request)).status == 404
+    assert (await fhir(ask("Patient/p", DELETED))).status == 404
+    assert await left(server) == {"Patient": 1, "Patient_history": 1}
+    assert (await fhir(put(patient()))).version == 1
+
+
+async def test_portions_are_resumed(
+    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resource of more versions than one portion; the tombstone goes last."""
+    monkeypatch.setattr(expunge, "_PORTION", 3)
+    await written(fhir, "p", 11, deleted=True)
+
+    assert told(await fhir(ask("Patient/p", DELETED, limit=5))) == (6, True)
+
+    assert (await fhir(Request("read", "Patient", "p"))).status == 410
+    assert told(await fhir(ask("Patient/p", DELETED, limit=6))) == (6, False)
+    assert await left(server) == {"Patient": 0, "Patient_history": 0}
+
+
+@pytest.mark.parametrize("place", ["Patient", ""])
+async def test_of_a_type_and_of_the_system(server: Server, fhir: Fhir, place: str) -> None:
+    """Deleted resources and old versions of all, and of other types only if nothing is named."""
+    for number in range(5):
+        await written(fhir, f"p{number}", 2, deleted=number % 2 == 0)
+    for active in (True, False):
+        await fhir(put({"resourceType": "Practitioner", "id": "x", "active": active}))
+
+    total, calls, more = 0, 0, True
+    while more:
+        count, more = told(await fhir(ask(place, DELETED, PREVIOUS, limit=3)))
+        total, calls = total + count, calls + 1
+
+    wanted = {"Patient": 2, "Patient_history": 0, "Practitioner": 1}
+    assert await left(server) == {**wanted, "Practitioner_history": 0 if not place else 1}
+    assert (total, calls > 2) == (3 * 3 + 2 + (not place), True)
+
+
+async def test_everything_of_a_resource_and_of_a_type(server: Server, fhir: Fhir) -> None:
+    """Also what is not deleted."""
+    await written(fhir, "p", 3)
+    await written(fhir, "q", 2)
+
+    assert told(await fhir(ask("Patient/p", EVERYTHING))) == (3, False)
+    assert await left(server) == {"Patient": 1, "Patient_history": 1}
+    assert told(await fhir(ask("Patient", EVERYTHING))) == (2, False)
+    assert await left(server) == {"Patient": 0, "Patient_history": 0}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"expunge": True, "referential_integrity": "Patient"}], indirect=True
+)
+async def test_what_others_refer_to_is_not_removed_past_the_check(fhir: Fhir) -> None:
+    """Where a deletion would be refused, everything is refused; what is deleted can go."""
+    await written(fhir, "p", 1)
+
+    assert (await fhir(ask("Patient/p", EVERYTHING))).status == 409
+    await fhir(Request("delete", "Patient", "p"))
+    assert told(await fhir(ask("Patient/p", DELETED))) == (2, False)
+
+
+async def test_deletions_are_found_by_an_index(server: Server, fhir: Fhir) -> None:
+    """A type of millions is not read for its three deleted resources."""
+    await written(fhir, "p", 1, deleted=True)
+
+    plan = await server.database["Patient"].find({"deleted": True}).explain()
+
+    assert "deleted_1" in str(plan["queryPlanner"]["winningPlan"])
+
+
+async def test_the_log_says_who_was_removed(fhir: Fhir, caplog: pytest.LogCaptureFixture) -> None:
+    """What was asked before, and what came of it after."""
+    await written(fhir, "p", 2)
+
+    with caplog.at_level(logging.WARNING, "fhir_server.audit"):
+        await fhir(ask("Patient/p", PREVIOUS))
+
+    before, after = [decode(one.message.encode()) for one in caplog.records]
+    assert (before["expunge"], before["limit"]) == ("Patient/p", 1000)
+    assert (after["expunge"], after["count"], after["more"]) == ("Patient/p", 1, False)
+
+
+async def test_what_is_refused(server: Server, fhir: Fhir) -> None:
+    """GET, nothing to do, too much, another parameter, no body, a resource that never was."""
+    await written(fhir, "p", 2)
+    other = {"resourceType": "Parameters", "parameter": [{"name": "all", "valueBoolean": True}]}
+
+    answers = [
+        await fhir(ask("Patient/p", PREVIOUS, reading=True)),
+        await fhir(ask("Patient/p")),
+        await fhir(ask("Patient/p", PREVIOUS, limit=0)),
+        await fhir(ask("Patient/p", PREVIOUS, limit=10_001)),
+        await fhir(Request("$expunge", "Patient", "p", body=other)),
+        await fhir(Request("$expunge", "Patient", "p")),
+        await fhir(ask("Patient/none", PREVIOUS)),
+        await fhir(ask("Patent", PREVIOUS)),
+    ]
+
+    assert [one.status for one in answers] == [405, 400, 400, 400, 400, 400, 404, 404]
+    assert await left(server) == {"Patient": 1, "Patient_history": 1}
