@@ -212,7 +212,6 @@ async def _server(
         await ensure_claims(database)
         await ensure_answers(database)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
-    page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
