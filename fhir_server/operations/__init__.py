@@ -3,8 +3,8 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import reindex
+from fhir_server.operations import contents, reindex
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (reindex.REINDEX, reindex.STATUS)
-TASKS: tuple[Task, ...] = (reindex.TASK,)
+TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

@@ -14,6 +14,7 @@ from pymongo.errors import CollectionInvalid, OperationFailure
 
 from fhir_server.search.parameters import Parameter, ParameterTable
 from fhir_server.store.client import Database
+from fhir_server.store.contents import REFERRED_BY
 from fhir_server.store.documents import HISTORY_SUFFIX
 
 _NAMESPACE_EXISTS = 48
@@ -109,7 +110,7 @@ class Indexes:
                 await self.database[name].create_indexes([index])
 
     def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
-        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history())
+        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history(type))
 
     def _indexed(self, type: str) -> dict[str, int]:
         """Return the projection of the wildcard index: ``keys``, without what helps no search."""
@@ -144,9 +145,8 @@ def _newest(date: Parameter) -> list[tuple[str, int]]:
     return [(f"{date.field}.l", DESCENDING), ("_id", ASCENDING)]
 
 
-def _history() -> list[IndexModel]:
-    return [
-        IndexModel(
-            [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
-        )
-    ]
+def _history(type: str) -> list[IndexModel]:
+    newest = [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
+    # Of current documents the wildcard has it.
+    referring = IndexModel([("content.id", ASCENDING)], sparse=True)
+    return [IndexModel(newest), *([referring] if type == REFERRED_BY else ())]
