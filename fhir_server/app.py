@@ -50,6 +50,7 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
+from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
@@ -206,11 +207,13 @@ async def _server(
     settings: Settings, database: Database, keys: SearchKeys, known: Specification
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
+    contents = Contents(database, settings.request_timeout_s, new_id)
     page_key = b""
     if not keys.observing:
         await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
+        await contents.ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -222,6 +225,7 @@ async def _server(
             definitions=known.definitions,
             links=known.links,
             store=_store(settings, database, indexes, keys),
+            contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
             now=now,

@@ -11,6 +11,7 @@ from fhir_server.r4.links import Links
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
+from fhir_server.store.contents import Contents
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
 
@@ -30,6 +31,7 @@ class Context:
     definitions: Definitions
     links: Links
     store: ResourceStore
+    contents: Contents
     reindex: Reindex
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]

@@ -24,7 +24,7 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     if operation is not None:
         _check_operation(operation, request, context)
     if request.idempotency_key is not None:
-        if operation is not None and operation.affects_state:
+        if request.pieces is not None or (operation is not None and operation.affects_state):
             raise _not_keyed(request)
         if request.interaction in KEYED:
             return await once(request, context, [request.type], partial(handler, request))
@@ -76,7 +76,10 @@ def _check_operation(operation: Operation, request: Request, context: Context) -
 
 
 def _not_keyed(request: Request) -> FhirError:
-    """A key that is not heeded would let a client repeat what must not be."""
+    """A key that is not heeded would let a client repeat what must not be.
+
+    A raw body is read once, as it comes; whether it is the same again would be known too late.
+    """
     text = f"{request.interaction} takes no Idempotency-Key; call it without."
     return FhirError(Issue("not-supported", text))
 

@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/http.html
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,19 @@ Parameters = tuple[tuple[str, str], ...]
 """Names and values of a query string, percent-decoded, in their order."""
 
 ANY_VERSION = "*"
+
+Pieces = AsyncIterator[bytes]
+"""Bytes that come one piece after the other, so that nobody holds them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a Binary holds where that is too large for its document: ``size`` bytes kept under
+    ``id``, with the digest ``sha256``."""
+
+    id: str
+    size: int
+    sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Request:
     the client calls ``[base]``, without a slash at the end. ``format`` are the parameters about the
     form of the answer, which only links repeat. ``reading`` says of an operation that it was called
     with GET, which changes nothing. ``idempotency_key`` makes a repeated write the same write.
+    ``pieces`` is the body of a Binary by its own content type; it becomes the ``data`` of ``body``
+    or, where it is large, the ``content`` beside it.
     """
 
     interaction: str
@@ -45,6 +60,8 @@ class Request:
     format: Parameters = ()
     reading: bool = False
     idempotency_key: str | None = None
+    pieces: Pieces | None = None
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +69,8 @@ class Response:
     """The answer to a request. ``body`` is JSON as served, or empty.
 
     ``version`` and ``last_updated`` become ETag and Last-Modified. ``location`` is relative to
-    ``[base]``. ``headers`` are further ones.
+    ``[base]``. ``headers`` are further ones. Where ``content`` is given, ``body`` is a Binary
+    without its data, and ``pieces`` returns the bytes of it from one place to before another.
     """
 
     status: int
@@ -61,3 +79,5 @@ class Response:
     last_updated: datetime | None = None
     location: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    content: Content | None = None
+    pieces: Callable[[int, int], Pieces] | None = None

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         description="Bytes of one resource. MongoDB keeps it twice in a document of "
         "16 MiB: natively and as the text served.",
     )
+    binary_bytes_max: int = Field(
+        default=104_857_600,
+        ge=1024,
+        description="Bytes of a Binary sent by its own content type; they are streamed, never "
+        "held in memory whole.",
+    )
     depth_max: int = Field(
         default=100, ge=10, le=140, description="Levels of nesting in a body; MongoDB ends at 180."
     )

@@ -15,18 +15,20 @@ from typing import Any
 
 import re2 as re
 
-from fhir_server.http.body import Disconnected, Receive, read_body
+from fhir_server.http import binary
+from fhir_server.http.body import Disconnected, Receive, body_pieces, read_body
 from fhir_server.http.negotiate import (
     FHIR_JSON,
     FORM,
     accepted,
     accepts_gzip,
     is_xml,
+    may_be_fhir,
     patch_format,
     sends_xml,
 )
 from fhir_server.http.render import Rendering, render
-from fhir_server.messages import Parameters, Request, Resource, Response
+from fhir_server.messages import Parameters, Pieces, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
 from fhir_server.r4.headers import (
@@ -74,9 +76,14 @@ class Facade:
         headers = _by_name(scope["headers"])
         request_id = _sent_id(headers) or self.new_id()
         wish = self._first_wish(headers, self._base_url(scope, headers))
+        size, pieces = -1, None
         try:
             interaction, response, wish = await self._answer(scope, receive, headers, wish)
-            if wish.xml is not None and len(response.body) > _XML_APART_BYTES:
+            if wish.native or response.pieces is not None:
+                sent = binary.outgoing(response, wish, headers)
+                response, rendered, body = sent.response, sent.headers, sent.body
+                size, pieces = sent.size, sent.pieces
+            elif wish.xml is not None and len(response.body) > _XML_APART_BYTES:
                 rendered, body = await asyncio.to_thread(render, response, wish)
             else:
                 rendered, body = render(response, wish)
@@ -86,16 +93,19 @@ class Facade:
             log_failure(request_id, error)
             interaction, response = "", _failed(request_id)
             rendered, body = render(response, wish)
+            pieces = None
         rendered.append((b"x-request-id", request_id.encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": rendered})
         bare = scope["method"] == "HEAD"
+        if pieces is not None and not bare and not await _streamed(send, pieces, request_id):
+            return
         await send({"type": "http.response.body", "body": b"" if bare else body})
         if _log.isEnabledFor(logging.INFO):
             milliseconds = round((time.perf_counter() - began) * 1000, 1)
             _log.info(
                 '{"request":"%s","method":"%s","interaction":"%s","status":%d,"ms":%s,"bytes":%d}',
                 *(request_id, _word(scope["method"]), interaction, response.status),
-                *(milliseconds, len(body)),
+                *(milliseconds, len(body) if pieces is None else size),
             )
 
     def _first_wish(self, headers: Headers, base_url: str) -> Rendering:
@@ -114,7 +124,13 @@ class Facade:
         interaction = ""
         try:
             _check_site(scope["method"], headers)
-            parameters, wish = self._wishes(scope, headers, wish)
+            native = binary.asked_natively(
+                scope["method"], scope["path"][len(self.path) :], headers
+            )
+            accepting = {**headers, b"accept": b""} if native else headers
+            parameters, wish = self._wishes(scope, accepting, wish)
+            if native:
+                wish = replace(wish, native=binary.still_native(parameters, wish))
             request, wish = await self._request(scope, receive, headers, parameters, wish)
             interaction = request.interaction
             return interaction, await self.perform(request), wish
@@ -164,8 +180,10 @@ class Facade:
     ) -> tuple[Request, Rendering]:
         method = scope["method"]
         routed = route("GET" if method == "HEAD" else method, _path(scope)[len(self.path) :])
-        body = None
-        if method in _WITH_BODY:
+        body = pieces = None
+        if method in _WITH_BODY and binary.takes_natively(routed):
+            body, pieces = await self._binary(receive, routed, headers)
+        elif method in _WITH_BODY:
             text = await self._body(receive, headers)
             if routed.interaction.startswith("search-"):
                 parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
@@ -185,6 +203,7 @@ class Facade:
             idempotency_key=idempotency_key(_text(headers, b"idempotency-key")),
             base_url=wish.base_url,
             format=wish.format,
+            pieces=pieces,
         )
         return request, wish
 
@@ -194,6 +213,29 @@ class Facade:
             return decode(text, depth_max=depth_max)
         read = partial(self.xml().decode, text, depth_max=depth_max)
         return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()
+
+    async def _binary(
+        self, receive: Receive, routed: Request, headers: Headers
+    ) -> tuple[Resource, Pieces | None]:
+        """Return the Binary that is sent; or what it is without its data, and the pieces of those.
+
+        https://hl7.org/fhir/R4/binary.html#rest: what is FHIR is a content like any other, "except
+        for the special case where the content is actually a Binary resource".
+        """
+        said = may_be_fhir(headers)
+        if said is False:
+            described = binary.described(routed, headers)
+            limit = self.settings.binary_bytes_max
+            return described, body_pieces(receive, headers, limit, _BODY_TIMEOUT_S)
+        text = await self._body(receive, headers)
+        try:
+            resource = await self._resource(text, headers)
+            if resource.get("resourceType") == binary.BINARY or b"content-type" not in headers:
+                return resource, None
+        except FhirError:
+            if said:
+                raise
+        return binary.described(routed, headers), binary.once(text)
 
     async def _patch(self, text: bytes, headers: Headers) -> Resource:
         """Return the patch as a resource: a Parameters as it is, another kind in a Binary."""
@@ -210,6 +252,18 @@ class Facade:
             raise FhirError(
                 Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
             ) from error
+
+
+async def _streamed(send: Send, pieces: Pieces, request_id: str) -> bool:
+    """Send ``pieces``; return whether all were there. Where not, the connection has to end: the
+    length that was announced is then not reached, and no client takes the part for the whole."""
+    try:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except Exception as error:  # noqa: BLE001 - the answer has begun, so nothing else can be said
+        log_failure(request_id, error)
+        return False
+    return True
 
 
 def _check_site(method: str, headers: Headers) -> None:

@@ -20,6 +20,7 @@ _NAMES = {
     **dict.fromkeys(("application/fhir+xml", "application/xml+fhir", "xml"), FHIR_XML),
     **{name: name for name in ("application/xml", "text/xml")},
 }
+_FHIR_OWN = frozenset(name for name in _NAMES if "fhir" in name)
 _OFFERED = (FHIR_JSON, "application/json", FHIR_XML)
 _VERSIONS = ("", "4.0", "4.0.1")  # values of the parameter fhirVersion; absent is ours
 _REMEDY = (
@@ -50,6 +51,25 @@ def accepted(accept: str, format: str | None) -> str:
                 if type not in excluded:
                     return _charset(type)
     raise _not_acceptable(accept)
+
+
+def names_fhir(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether Accept names FHIR's own JSON or XML, by whatever version of its name."""
+    text = headers.get(b"accept", b"").decode("latin-1")
+    return "fhir" in text.lower() and any(
+        name in _FHIR_OWN and quality > 0 for name, quality, _ in map(_range, text.split(","))
+    )
+
+
+def may_be_fhir(headers: Mapping[bytes, bytes]) -> bool | None:
+    """Return whether the body is said to be FHIR; ``None`` where it is JSON or XML of any kind.
+
+    What says nothing is FHIR.
+    """
+    name, _ = _content_type(headers)
+    if name and (name not in _NAMES or "*" in name):
+        return False
+    return True if not name or name in _FHIR_OWN else None
 
 
 def is_xml(content_type: str) -> bool:

@@ -26,7 +26,8 @@ _GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How the client wants its answer. ``xml`` writes it, where it is to be XML."""
+    """How the client wants its answer. ``xml`` writes it, where it is to be XML. ``native`` says
+    that the bytes of a Binary are wanted and not the resource."""
 
     content_type: str
     base_url: str
@@ -35,6 +36,7 @@ class Rendering:
     gzip: bool = False
     compress_bytes_min: int = 8192
     xml: Xml | None = None
+    native: bool = False
 
 
 def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:

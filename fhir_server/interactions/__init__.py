@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from fhir_server.context import Context
 from fhir_server.interactions import create, delete, patch, update
+from fhir_server.interactions.binary import giving, taking
 from fhir_server.interactions.capabilities import capabilities
 from fhir_server.interactions.conditional import conditional
 from fhir_server.interactions.history import history
@@ -21,16 +22,16 @@ from fhir_server.store.changes import Change
 
 INTERACTIONS: Mapping[str, Handler] = {
     "capabilities": capabilities,
-    "read": read,
-    "vread": vread,
-    "update": update.update,
+    "read": giving(read),
+    "vread": giving(vread),
+    "update": taking(update.update),
     "patch": patch.patch,
     "delete": delete.delete,
     "history-instance": history,
     "history-type": history,
     "history-system": history,
-    "create": create.create,
-    "conditional-update": conditional,
+    "create": taking(create.create),
+    "conditional-update": taking(conditional),
     "conditional-patch": conditional,
     "conditional-delete": conditional,
     "search-type": search_type,

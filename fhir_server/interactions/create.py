@@ -14,7 +14,8 @@ def change(request: Request, context: Context) -> Change:
     before it can rewrite references, has chosen it already as ``request.id``.
     """
     resource = valid_body(request, context)
-    return Change("create", request.type, request.id or context.new_id(), resource)
+    id = request.id or context.new_id()
+    return Change("create", request.type, id, resource, content=request.content)
 
 
 async def create(request: Request, context: Context) -> Response:

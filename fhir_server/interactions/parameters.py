@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/search.html#return
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from fhir_server.messages import Request
+from fhir_server.messages import Content, Request
 from fhir_server.outcome import FhirError, Issue, nearest, shown
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import decode_stored, encode
@@ -23,12 +23,20 @@ class Subset:
 
     def applied(self, json: bytes, definitions: Definitions) -> bytes:
         """Return the wanted part of the resource ``json``; the same bytes for all of it."""
-        if self.summary in ("", "false") and not self.elements:
+        if self._is_all:
             return json
         part = subset(
             decode_stored(json), definitions, summary=self.summary, elements=self.elements
         )
         return encode(part)
+
+    def content(self, kept: Content | None) -> Content | None:
+        """Return what is ``kept`` beside the resource, where everything is wanted."""
+        return kept if self._is_all else None
+
+    @property
+    def _is_all(self) -> bool:
+        return self.summary in ("", "false") and not self.elements
 
 
 def subset_of(request: Request, types: Collection[str], definitions: Definitions) -> Subset:

@@ -26,7 +26,9 @@ async def read(request: Request, context: Context) -> Response:
     if _is_known(request, stored):
         return Response(304, b"", stored.version, stored.last_updated)
     body = wanted.applied(stored.json, context.definitions)
-    return Response(200, body, stored.version, stored.last_updated)
+    return Response(
+        200, body, stored.version, stored.last_updated, content=wanted.content(stored.content)
+    )
 
 
 async def vread(request: Request, context: Context) -> Response:
@@ -44,7 +46,9 @@ async def vread(request: Request, context: Context) -> Response:
     if _is_known(request, stored):
         return Response(304, b"", stored.version, stored.last_updated)
     body = wanted.applied(stored.json, context.definitions)
-    return Response(200, body, stored.version, stored.last_updated)
+    return Response(
+        200, body, stored.version, stored.last_updated, content=wanted.content(stored.content)
+    )
 
 
 def _is_known(request: Request, stored: Stored) -> bool:

@@ -20,6 +20,7 @@ def change(request: Request, context: Context) -> Change:
         resource,
         if_match=request.if_match,
         if_none_match=request.if_none_match,
+        content=request.content,
     )
 
 

@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import expunge, meta, reindex
+from fhir_server.operations import contents, expunge, meta, reindex
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -14,4 +14,4 @@ OPERATIONS: tuple[Operation, ...] = (
     reindex.STATUS,
     expunge.EXPUNGE,
 )
-TASKS: tuple[Task, ...] = (reindex.TASK,)
+TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

@@ -83,17 +83,34 @@ def subset(
     """
     type = resource["resourceType"]
     if elements:
-        return _tagged(_named(resource, definitions, frozenset(elements)))
+        return tagged(_named(resource, definitions, frozenset(elements)))
     if summary == "true":
-        return _tagged(_summary(resource, definitions, type, type))
+        return tagged(_summary(resource, definitions, type, type))
     if summary == "text":
-        return _tagged(_named(resource, definitions, frozenset({"text"})))
+        return tagged(_named(resource, definitions, frozenset({"text"})))
     if summary == "data":
-        return _tagged({name: value for name, value in resource.items() if name != "text"})
+        return tagged({name: value for name, value in resource.items() if name != "text"})
     return resource
 
 
-def _tagged(resource: Resource) -> Resource:
+def is_subset(resource: Resource) -> bool:
+    """Whether ``resource``, which is valid, says that it is a part only."""
+    tags = resource.get("meta", {}).get("tag", [])
+    return any(tag.get("code") == SUBSETTED["code"] for tag in tags)
+
+
+def whole(resource: Resource) -> Resource:
+    """Return ``resource``, which is whole again, without the tag that says that it is a part."""
+    meta = dict(resource.get("meta", {}))
+    tags = [tag for tag in meta.pop("tag", []) if tag.get("code") != SUBSETTED["code"]]
+    if tags:
+        meta["tag"] = tags
+    rest = {name: value for name, value in resource.items() if name != "meta"}
+    return rest | {"meta": meta} if meta else rest
+
+
+def tagged(resource: Resource) -> Resource:
+    """Return ``resource`` with the tag that says that it is a part only."""
     meta = resource.get("meta", {})
     tags = [tag for tag in meta.get("tag", []) if tag.get("code") != SUBSETTED["code"]]
     return {**resource, "meta": {**meta, "tag": [*tags, SUBSETTED]}}

@@ -5,18 +5,20 @@ change in between is noticed and the judgement is made again. https://hl7.org/fh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from fhir_server.messages import ANY_VERSION, Resource
+from fhir_server.messages import ANY_VERSION, Content, Resource
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_conflict
 from fhir_server.r4.json import canonical, decode_stored, encode
+from fhir_server.r4.subsets import SUBSETTED, is_subset, whole
 from fhir_server.search.index import Indexed
 from fhir_server.settings import Types, covers
 from fhir_server.store.documents import (
     Document,
     Stored,
+    content_of,
     document,
     next_moment,
     stamped,
@@ -35,7 +37,8 @@ class Change:
 
     Instead of a ``resource`` there may be ``revise``, which makes it of the current version, and
     ``check``, which refuses what came of that. Both are pure: they are called again when another
-    write has come between. What is not there cannot be revised.
+    write has come between. What is not there cannot be revised. ``content`` is what of a Binary is
+    kept beside it; a revision keeps that of the current version.
     """
 
     interaction: str
@@ -46,6 +49,7 @@ class Change:
     if_none_match: frozenset[str] | None = None
     revise: Callable[[Resource], Resource] | None = None
     check: Callable[[Resource], None] | None = None
+    content: Content | None = None
 
     @property
     def relies_on_version(self) -> bool:
@@ -89,6 +93,7 @@ class Judge:
         self._check_versions(change, before)
         if change.resource is None:
             return _deletion(change, before, now)
+        _check_whole(change, change.resource, before)
         return self._replacement(change, change.resource, before, now)
 
     def _revision(
@@ -107,6 +112,11 @@ class Judge:
         resource = revise(decode_stored(before["json"]))
         if change.check is not None:
             change.check(resource)
+        if content := content_of(before):
+            if "data" in resource:
+                resource = whole(resource)
+            else:
+                change = replace(change, content=content)
         return self._replacement(change, resource, before, now)
 
     def _check_versions(self, change: Change, before: Document | None) -> None:
@@ -124,17 +134,19 @@ class Judge:
     def _replacement(
         self, change: Change, resource: Resource, before: Document | None, now: datetime
     ) -> Judged:
-        if before is not None and _unchanged(resource, before):
+        same = before is None or _same_content(change.content, content_of(before))
+        if before is not None and same and _unchanged(resource, before):
             return Judged(change, before, None, stored(change.type, before, changed=False))
         version = before["version"] + 1 if before else 1
         moment = next_moment(now, before["last_updated"] if before else None)
-        whole = stamped(resource, change.id, version, moment)
+        complete = stamped(resource, change.id, version, moment)
         after = document(
-            whole,
-            self.index(whole),
+            complete,
+            self.index(complete),
             interaction=change.interaction,
             bytes_max=self.resource_bytes_max,
             revived=before is not None and before.get("deleted", False),
+            content=change.content,
         )
         return Judged(change, before, after, stored(change.type, after))
 
@@ -174,6 +186,28 @@ def _check_versions(change: Change, before: Mapping[str, Any] | None) -> None:
             ),
             status=412,
         )
+
+
+def _check_whole(change: Change, resource: Resource, before: Mapping[str, Any] | None) -> None:
+    """Refuse a Binary that was got without its large content and is sent back so: it would lose it.
+
+    https://hl7.org/fhir/R4/search.html#summary
+    """
+    if change.content or "data" in resource or before is None or "content" not in before:
+        return
+    if is_subset(resource):
+        text = (
+            f"{change.type}/{change.id} comes back as it was got, tagged {SUBSETTED['code']} and "
+            "without its data. Send it with its data, or change the rest of it with a patch."
+        )
+        raise FhirError(Issue("business-rule", text, "Binary.data"))
+
+
+def _same_content(one: Content | None, other: Content | None) -> bool:
+    """Whether the bytes are the same, wherever they are kept."""
+    if one is None or other is None:
+        return one is other
+    return (one.size, one.sha256) == (other.size, other.sha256)
 
 
 def _unchanged(resource: Resource, before: Document) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fhir_server.messages import Resource
+from fhir_server.messages import Content, Resource
 from fhir_server.outcome import too_large
 from fhir_server.r4.json import encode
 from fhir_server.search.contained import CONTAINED
@@ -21,7 +21,9 @@ HISTORY_SUFFIX = "_history"
 _MILLISECOND = timedelta(milliseconds=1)
 
 # What a reader of one version needs; never the native resource and the keys.
-SERVED = dict.fromkeys(("json", "version", "last_updated", "deleted", "interaction", "revived"), 1)
+SERVED = dict.fromkeys(
+    ("json", "version", "last_updated", "deleted", "interaction", "revived", "content"), 1
+)
 # What every search demands: a deletion is not found.
 PRESENT: Document = {"deleted": {"$exists": False}}
 # Conditions that are met by a value only, never by its absence.
@@ -37,6 +39,7 @@ KEPT_IN_HISTORY = (
         "labels",
         "deleted",
         "revived",
+        "content",
     ),
 )
 
@@ -47,7 +50,7 @@ class Stored:
 
     ``json`` is the resource as served; empty for a deletion. ``interaction`` is how it came about:
     ``create``, ``update``, ``patch`` or ``delete``. ``created`` says that no resource was there
-    before, ``changed`` that a version was written.
+    before, ``changed`` that a version was written. ``content`` is what is kept elsewhere.
     """
 
     type: str
@@ -59,6 +62,7 @@ class Stored:
     deleted: bool = False
     created: bool = False
     changed: bool = True
+    content: Content | None = None
 
 
 def instant(moment: datetime) -> str:
@@ -90,10 +94,12 @@ def document(
     interaction: str,
     bytes_max: int,
     revived: bool = False,
+    content: Content | None = None,
 ) -> Document:
     """Return the document of ``resource``, which is stamped already.
 
-    ``revived`` says that the version before was a deletion.
+    ``revived`` says that the version before was a deletion. ``content`` is kept elsewhere, and
+    referred to.
 
     Raises ``too-long`` for a resource above ``bytes_max``: a document has a limit of 16 MiB.
     """
@@ -102,6 +108,7 @@ def document(
         raise too_large("The resource", bytes_max)
     return {
         **({"revived": True} if revived else {}),
+        **({"content": _reference(content)} if content else {}),
         "_id": resource["id"],
         "version": int(resource["meta"]["versionId"]),
         "last_updated": datetime.fromisoformat(resource["meta"]["lastUpdated"]),
@@ -120,6 +127,16 @@ def beside(indexed: Indexed) -> Document:
         "labels": list(indexed.labels),
         **({CONTAINED: list(indexed.contained)} if indexed.contained else {}),
     }
+
+
+def _reference(content: Content) -> Document:
+    return {"id": content.id, "size": content.size, "sha256": content.sha256}
+
+
+def content_of(document: Mapping[str, Any]) -> Content | None:
+    """Return what ``document`` says is kept beside it, if anything."""
+    kept = document.get("content")
+    return Content(kept["id"], kept["size"], kept["sha256"]) if kept else None
 
 
 def tombstone(before: Mapping[str, Any], now: datetime) -> Document:
@@ -190,4 +207,5 @@ def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> S
         deleted=document.get("deleted", False),
         created=changed and (document["version"] == 1 or document.get("revived", False)),
         changed=changed,
+        content=content_of(document),
     )

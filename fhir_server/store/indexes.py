@@ -17,6 +17,7 @@ from fhir_server.search.parameter import Parameter
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import hot_shapes, is_ordered
 from fhir_server.store.client import Database
+from fhir_server.store.contents import REFERRED_BY
 from fhir_server.store.documents import HISTORY_SUFFIX
 
 _NAMESPACE_EXISTS = 48
@@ -104,7 +105,7 @@ class Indexes:
                 await self.database[name].create_indexes([index])
 
     def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
-        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history())
+        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history(type))
 
     def _indexed(self, type: str) -> dict[str, int]:
         """Return the projection of the wildcard index: ``keys``, without what helps no search."""
@@ -169,9 +170,8 @@ def _long(date: Parameter) -> list[IndexModel]:
     ]
 
 
-def _history() -> list[IndexModel]:
-    return [
-        IndexModel(
-            [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
-        )
-    ]
+def _history(type: str) -> list[IndexModel]:
+    newest = [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
+    # Of current documents the wildcard has it.
+    referring = IndexModel([("content.id", ASCENDING)], sparse=True)
+    return [IndexModel(newest), *([referring] if type == REFERRED_BY else ())]

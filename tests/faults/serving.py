@@ -66,6 +66,12 @@ class Serving:
         return self._log.read_text(errors="replace")
 
     @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def mongod(self) -> int:
         """The process id of the embedded mongod."""
         return int(json.loads((self.data / "mongod.json").read_text())["pid"])
