@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     binary_bytes_max: int = Field(
         default=104_857_600,
         ge=1024,
+        le=4_294_967_296,  # an upload at the slowest pace allowed then ends well within a day
         description="Bytes of a Binary sent by its own content type; they are streamed, never "
         "held in memory whole.",
     )

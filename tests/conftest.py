@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from pymongo import pool_shared
+from pymongo import MongoClient, pool_shared
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
@@ -61,6 +61,10 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield named
         return
     started = asyncio.run(embedded.start(tmp_path_factory.mktemp("mongodb"), cache_mb=256))
+    # A dropped database keeps its files for as long as an old snapshot could be read, five minutes
+    # by default: those of thousands of tests together are more than a process may have open.
+    with MongoClient[dict[str, Any]](started.uri) as client:
+        client.admin.command("setParameter", 1, minSnapshotHistoryWindowInSeconds=5)
     yield started.uri
     asyncio.run(started.stop())
 

@@ -26,7 +26,7 @@ _OVERRIDING = ("_format", "_summary", "_elements")  # who asks for these asks fo
 
 _TOKEN = r"[A-Za-z0-9!#$&^_.+\-]{1,127}"
 _MEDIA_TYPE = re.compile(
-    rf'{_TOKEN}/{_TOKEN}(?:\s*;\s*{_TOKEN}=(?:[!#-+\--:<-~]+|"[^"\\\x00-\x1f\x7f-\xff]*"))*'
+    rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:[!#-+\--:<-~]+|"[ !#-\[\]-~]*"))*'
 )
 _MEDIA_TYPE_CHARACTERS_MAX = 400
 _ANYTHING = "application/octet-stream"
@@ -116,7 +116,7 @@ def _native(response: Response, wish: Rendering, headers: Mapping[bytes, bytes])
         if first >= end:
             return _unsatisfiable(size, wish)
         response = replace(response, status=206)
-    rendered, _ = render(replace(response, body=b""), wish)
+    rendered, _ = render(replace(response, body=b""), replace(wish, gzip=False))
     kept = [one for one in rendered if one[0] != b"content-length"]
     kept += [*_described(resource), *_NEVER_RUN, (b"accept-ranges", b"bytes")]
     kept.append((b"content-length", b"%d" % (end - first)))

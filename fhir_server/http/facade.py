@@ -80,7 +80,9 @@ class Facade:
         try:
             interaction, response, wish = await self._answer(scope, receive, headers, wish)
             if wish.native or response.pieces is not None:
-                sent = binary.outgoing(response, wish, headers)
+                # RFC 9110, 14.2: a range is for GET alone; HEAD tells of the whole.
+                ranged = headers if scope["method"] == "GET" else {**headers, b"range": b""}
+                sent = binary.outgoing(response, wish, ranged)
                 response, rendered, body = sent.response, sent.headers, sent.body
                 size, pieces = sent.size, sent.pieces
             elif wish.xml is not None and len(response.body) > _XML_APART_BYTES:

@@ -59,7 +59,7 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
         body = pretty(body)
     if body:
         headers.append((b"content-type", wish.content_type.encode()))
-    if wish.gzip and len(body) >= wish.compress_bytes_min:
+    if wish.gzip and body and len(body) >= wish.compress_bytes_min:
         body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
         headers.append((b"content-encoding", b"gzip"))
     headers.append((b"content-length", b"%d" % len(body)))

@@ -29,13 +29,17 @@ def taking(handler: Handler) -> Handler:
             return await handler(request, context)
         request = await _taken(request, request.pieces, context)
         try:
-            return await handler(request, context)
+            response = await handler(request, context)
         except FhirError as error:
             # What is unknown, or may be there after all, is left to the sweep.
             if request.content is not None and error.status < 500:
                 with suppress(FhirError):
                     await context.contents.discard(request.content.id)
             raise
+        if request.content is not None:  # the same again, or what was there already, is kept once
+            with suppress(FhirError):
+                await context.contents.discard_unused(request.content.id)
+        return response
 
     return take
 

@@ -63,6 +63,8 @@ _PAUSE_EVERY = 50  # entries judged before other requests get their turn
 
 _failures = logging.getLogger("fhir_server.failures")
 
+_BY_CRITERIA = ("conditional-update", "conditional-patch", "conditional-delete")
+
 T = TypeVar("T")
 Answers = dict[int, Response]
 
@@ -75,7 +77,8 @@ async def transaction(request: Request, context: Context) -> Response:
         return _rendered("batch-response", await _batch(body, request, context), request)
     entries = entries_of(body, request)
     together = partial(_together, entries, request)
-    if request.idempotency_key is None:
+    writes = any(one.request.interaction in (*WRITING, *_BY_CRITERIA) for one in entries)
+    if request.idempotency_key is None or not writes:  # what only reads is read again
         return await together(context)
     return await once(request, context, _written(entries, context), together)
 

@@ -9,7 +9,7 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pymongo import IndexModel, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -99,7 +99,8 @@ async def keep_answer(
     for number, part in enumerate(parts, 1):
         await database[ANSWERS].replace_one(
             {"_id": _part(asked.id, number)},
-            {"until": asked.until, "body": part},
+            # They outlive their answer: one that is still there is never without them.
+            {"until": asked.until + timedelta(hours=1), "body": part},
             upsert=True,
             session=session,
         )

@@ -12,7 +12,7 @@ from typing import Any
 from fhir_server.messages import ANY_VERSION, Content, Resource
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_conflict
 from fhir_server.r4.json import canonical, decode_stored, encode
-from fhir_server.r4.subsets import SUBSETTED, is_subset, whole
+from fhir_server.r4.subsets import SUBSETTED, is_subset, tagged, whole
 from fhir_server.search.index import Indexed
 from fhir_server.settings import Types, covers
 from fhir_server.store.documents import (
@@ -116,7 +116,8 @@ class Judge:
             if "data" in resource:
                 resource = whole(resource)
             else:
-                change = replace(change, content=content)
+                # Whatever the patch makes of the tag: the data is not in it.
+                resource, change = tagged(resource), replace(change, content=content)
         return self._replacement(change, resource, before, now)
 
     def _check_versions(self, change: Change, before: Document | None) -> None:

@@ -129,6 +129,11 @@ class Contents:
             await self.database[CHUNKS].delete_many({"files_id": id})
             await self.database[UPLOADS].delete_one({"_id": id})
 
+    async def discard_unused(self, id: str) -> None:
+        """Remove the content ``id`` if nothing refers to it."""
+        if not await self._is_referred_to(id):
+            await self.discard(id)
+
     async def run(self) -> None:
         """Remove what nobody refers to, for as long as the server runs."""
         while True:

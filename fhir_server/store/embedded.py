@@ -24,6 +24,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,7 @@ if sys.platform != "win32":
 REPLICA_SET = "fhir0"
 _START_TIMEOUT_S = 60.0  # recovery after a crash can take a while
 _STOP_TIMEOUT_S = 60.0
+_FILES = 64_000  # what MongoDB advises
 _POLL_S = 0.05
 # Small log files without pre-allocation: mongod then starts in a second. A transaction may hold
 # more than the usual tenth of the cache before it is committed: a bundle of 10,000 entries does.
@@ -188,8 +190,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _allow_files() -> None:
+    """Let mongod, which inherits it, open as many files as the machine allows.
+
+    Each index is one; all types together are some 3,000, and many systems begin with 1,024.
+    """
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        resource = import_module("resource")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        if soft not in (resource.RLIM_INFINITY,) and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[int, int]]:
     port = _port(data)
+    _allow_files()
     command = [
         str(binary()),
         *("--dbpath", str(data / "mongodb"), "--port", str(port), "--bind_ip", "127.0.0.1"),

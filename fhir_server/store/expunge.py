@@ -14,6 +14,7 @@ from bson import MaxKey, MinKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
+from fhir_server.store.contents import REFERRED_BY, UPLOADS
 from fhir_server.store.documents import HISTORY_SUFFIX
 from fhir_server.store.transactions import repeated, transacted
 
@@ -85,9 +86,11 @@ class Expunging:
             left = await self._old(type, row["_id"], _PORTION + 1)
             if len(left) <= _PORTION:
                 break
-            await self._remove(type, left[:_PORTION])
+            if not await self._remove_behind(type, row, left[:_PORTION]):
+                return
         else:
             return
+        contents = await self._contents(type, _of_id(row["_id"]), {"_id": row["_id"]})
 
         async def work(session: AsyncClientSession) -> int:
             current = {"_id": row["_id"], "version": row["version"]}
@@ -101,6 +104,54 @@ class Expunging:
         self.count += await repeated(
             lambda: transacted(self.database.client, work, self.end), self.end
         )
+        await self._look_at(contents)
+
+    async def _remove_behind(self, type: str, row: dict[str, Any], keys: list[Any]) -> bool:
+        """Remove versions of a resource that is still what it was when it was chosen.
+
+        Return whether it is: one that somebody has written meanwhile keeps its versions.
+        """
+        filter = {"_id": {"$in": keys}}
+        contents = await self._contents(type, filter, None)
+
+        async def work(session: AsyncClientSession) -> int | None:
+            # A real write: MongoDB sees no conflict between a look and somebody's update.
+            current = {"_id": row["_id"], "version": row["version"]}
+            touched = await self.database[type].update_one(
+                current, {"$inc": {"touched": 1}}, session=session
+            )
+            if touched.matched_count != 1:
+                return None
+            history = self.database[type + HISTORY_SUFFIX]
+            return int((await history.delete_many(filter, session=session)).deleted_count)
+
+        gone = await repeated(lambda: transacted(self.database.client, work, self.end), self.end)
+        self.count += gone or 0
+        await self._look_at(contents)
+        return gone is not None
+
+    async def _contents(
+        self, type: str, old: dict[str, Any], current: dict[str, Any] | None
+    ) -> list[str]:
+        """Return the ids of the large contents of the versions ``old`` and of ``current``."""
+        if type != REFERRED_BY:
+            return []
+        found = [
+            one["content"]["id"]
+            for name, filter in ((type + HISTORY_SUFFIX, old), (type, current))
+            if filter is not None
+            for one in await self.database[name]
+            .find({**filter, "content.id": {"$exists": True}}, {"content.id": 1})
+            .to_list()
+        ]
+        return list(dict.fromkeys(found))
+
+    async def _look_at(self, contents: list[str]) -> None:
+        """Have the contents removed at the next sweep, unless another version has them."""
+        if contents:
+            await self.database[UPLOADS].update_many(
+                {"_id": {"$in": contents}}, [{"$set": {"due": "$$NOW"}}]
+            )
 
     async def _versions(self, type: str, id: str) -> bool:
         while self.may_go_on:
@@ -116,8 +167,11 @@ class Expunging:
         return [one["_id"] for one in await cursor.sort("_id", 1).limit(most).to_list()]
 
     async def _remove(self, type: str, keys: Iterable[Any]) -> None:
-        gone = await self.database[type + HISTORY_SUFFIX].delete_many({"_id": {"$in": list(keys)}})
+        filter = {"_id": {"$in": list(keys)}}
+        contents = await self._contents(type, filter, None)
+        gone = await self.database[type + HISTORY_SUFFIX].delete_many(filter)
         self.count += gone.deleted_count
+        await self._look_at(contents)
 
 
 def _of_id(id: str) -> dict[str, Any]:

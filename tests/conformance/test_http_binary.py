@@ -331,6 +331,8 @@ WRITTEN_TYPES = (
     "text/html\nX-Injected: 1",
     "text/html\r\nX-Injected: 1",
     "image/png\ntext/html",
+    "text/html;\na=<script>",
+    'text/plain; a="漢"',
     "text/hätml",
     "nonsense",
     "image/png, text/html",

@@ -222,3 +222,25 @@ async def test_what_is_refused(server: Server, fhir: Fhir) -> None:
 
     assert [one.status for one in answers] == [405, 400, 400, 400, 400, 400, 404, 404]
     assert await left(server) == {"Patient": 1, "Patient_history": 1}
+
+
+async def test_what_is_revived_meanwhile_keeps_its_versions(
+    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deleted resource with many versions, written again when its turn comes: all are kept."""
+    await written(fhir, "p", 8, deleted=True)
+    monkeypatch.setattr(expunge, "_PORTION", 3)
+    choose = expunge.Expunging._rows
+
+    async def revived(self: Any, type: str, filter: Any) -> Any:
+        rows = await choose(self, type, filter)
+        if rows:
+            await fhir(put({"resourceType": "Patient", "id": "p", "active": True}))
+        return rows
+
+    monkeypatch.setattr(expunge.Expunging, "_rows", revived)
+    before = await server.database["Patient_history"].count_documents({})
+    await fhir(ask("Patient", DELETED))
+
+    assert await server.database["Patient_history"].count_documents({}) >= before
+    assert (await fhir(Request("read", "Patient", "p"))).status == 200
