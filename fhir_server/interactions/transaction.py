@@ -29,7 +29,7 @@ from fhir_server.interactions.entries import (
     in_entry,
     in_patch,
 )
-from fhir_server.interactions.idempotency import entry_key, once, taken
+from fhir_server.interactions.idempotency import KEYED, entry_key, once, taken
 from fhir_server.interactions.resolving import resolved_and_written, written_changes
 from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
@@ -63,8 +63,6 @@ _PAUSE_EVERY = 50  # entries judged before other requests get their turn
 
 _failures = logging.getLogger("fhir_server.failures")
 
-_BY_CRITERIA = ("conditional-update", "conditional-patch", "conditional-delete")
-
 T = TypeVar("T")
 Answers = dict[int, Response]
 
@@ -77,7 +75,7 @@ async def transaction(request: Request, context: Context) -> Response:
         return _rendered("batch-response", await _batch(body, request, context), request)
     entries = entries_of(body, request)
     together = partial(_together, entries, request)
-    writes = any(one.request.interaction in (*WRITING, *_BY_CRITERIA) for one in entries)
+    writes = any(one.request.interaction in KEYED for one in entries)
     if request.idempotency_key is None or not writes:  # what only reads is read again
         return await together(context)
     return await once(request, context, _written(entries, context), together)

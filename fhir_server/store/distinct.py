@@ -3,12 +3,11 @@
 However many resources have a key, they are passed over together: the next look begins behind it.
 """
 
-from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
-from fhir_server.store.documents import Document
+from fhir_server.store.documents import Document, value_at
 from fhir_server.store.indexes import WILDCARD
 
 Keyed = tuple[str, Document]
@@ -36,11 +35,5 @@ async def distinct(
             return found, True
         if len(found) >= most:
             return found, False
-        last = min(key for key in _at(row, field) if key > last)
+        last = min(key for key in value_at(row, field) if key > last)
         found.append((last, row["resource"]["meta"]))
-
-
-def _at(row: Any, field: str) -> list[str]:
-    for name in field.split("."):
-        row = row[name]
-    return list(row)

@@ -194,6 +194,13 @@ def _wants_value(condition: Any) -> bool:
     )
 
 
+def value_at(document: Any, field: str) -> Any:
+    """Return what stands at the dotted name ``field``, or ``None``."""
+    for name in field.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
 def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> Stored:
     """Return the version that ``document``, current or historical, holds."""
     key = document["_id"]

@@ -14,14 +14,13 @@ A reference to a definition (canonical) with a version means that version, one w
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.chain import Either, Join, Link, Part, Selection, Without
 from fhir_server.search.keys import regex_text
 from fhir_server.store.client import Database
-from fhir_server.store.documents import PRESENT, Document, of_present
+from fhir_server.store.documents import PRESENT, Document, of_present, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +254,7 @@ def canonicals(keys: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def values_at(row: Document, field: str) -> list[str]:
     """Return the keys of ``row`` at ``field``, which are bare or in an array."""
-    value: Any = row
-    for step in field.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
+    value = value_at(row, field)
     return value if isinstance(value, list) else [value] if value is not None else []
 
 

@@ -17,7 +17,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
 from fhir_server.search.sort import SortKey
-from fhir_server.store.documents import SERVED, Document
+from fhir_server.store.documents import SERVED, Document, value_at
 from fhir_server.store.rows import rows_within
 
 Fields = Sequence[tuple[str, bool]]
@@ -308,9 +308,7 @@ def _flagged(edge: Edge | None) -> Edge | None:
 
 
 def _value(row: Document, place: int, key: SortKey) -> Any:
-    value: Any = row.get(f"_k{place}") if f"_k{place}" in row else row
-    if value is row:
-        for step in key.field.split("."):
-            value = value.get(step) if isinstance(value, dict) else None
+    computed = f"_k{place}"
+    value = row[computed] if computed in row else value_at(row, key.field)
     found: Decimal | Any = value.to_decimal() if isinstance(value, Decimal128) else value
     return found

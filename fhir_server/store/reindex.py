@@ -120,8 +120,6 @@ class Reindex:
         type = await self._next()
         if type is None or not await self.keys.agreed() or not await self._is_ours():
             return False
-        if await self._nothing_stored():
-            return True
         # While a portion is read, indexed and written, this process writes by the table of its
         # beginning; and a write that hangs must not come through when all is indexed by another.
         async with self.keys.writing(), deadline(_PORTION_S, ""):
@@ -134,6 +132,8 @@ class Reindex:
         known = await self.database[SERVER].find_one({"_id": _JOB + type}) or {}
         job = known
         if known.get("changes") != changes or "ended" in known:
+            if await self._nothing_stored():
+                return
             job = {**known, **await self._begun(type)}
         last, count, failed = await self._portion(type, job)
         progress = {
