@@ -3,7 +3,6 @@
 However many resources have a key, they are passed over together: the next look begins behind it.
 """
 
-
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
