@@ -1,0 +1,66 @@
+"""What a pure core must know from elsewhere before it can finish, written down as data.
+
+A core that meets something it cannot know (a profile, a code's membership, the target of a
+reference) notes the question and goes on. The shell looks the answers up and calls the core again
+with what is known, until nothing is asked.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Canonical(NamedTuple):
+    """A conformance resource: ``type`` is ``StructureDefinition``, ``ValueSet``, …
+
+    ``url`` is its canonical, perhaps with ``|version``. The answer is the resource, or ``None``.
+    """
+
+    type: str
+    url: str
+
+
+class Target(NamedTuple):
+    """What the literal ``reference`` leads to. The answer is the resource, or ``None``."""
+
+    reference: str
+
+
+class CodeInValueSet(NamedTuple):
+    """Is this code in the value set? The answer is :class:`Coded`.
+
+    ``system`` is ``""`` for an element of type code, whose system the value set implies. An empty
+    ``display`` or ``version`` is not checked.
+    """
+
+    value_set: str
+    system: str
+    code: str
+    display: str = ""
+    version: str = ""
+
+
+class CodeInSystem(NamedTuple):
+    """Does the code system have this code? The answer is :class:`Coded`."""
+
+    system: str
+    code: str
+    display: str = ""
+    version: str = ""
+
+
+class Coded(NamedTuple):
+    """What a terminology says of a code.
+
+    ``result`` is ``None`` where it cannot be told: the value set or the system is not here, or not
+    whole; ``message`` says so in a sentence, and why not where ``result`` is false. ``display`` is
+    the right display, where there is one; ``nearest`` a code that may have been meant.
+    """
+
+    result: bool | None
+    message: str = ""
+    display: str = ""
+    nearest: str = ""
+
+
+Question = Canonical | Target | CodeInValueSet | CodeInSystem
+Answers = Mapping[Question, Any]
