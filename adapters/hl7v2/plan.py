@@ -1,0 +1,408 @@
+"""Report and Known to Plan: what to look up for a message, and what is then to be written.
+
+design/hl7v2.md, sections 8 to 10. Ask first, then compute: :func:`wanted` names what must be
+looked up; the shell answers into a :class:`Known` and asks again, until nothing is wanted; then
+:func:`planned` gives the resources to write.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from adapters.hl7v2.changes import (
+    HANDLE,
+    Change,
+    Instruction,
+    Json,
+    Stamp,
+    id_of,
+    is_older,
+    linked,
+    merged,
+)
+from adapters.hl7v2.identity import Identifier, identified, replaced_by, survivors
+from adapters.hl7v2.issues import Issue, MessageFault
+from adapters.hl7v2.senders import Profile
+
+OPEN_STATUSES = ("planned", "arrived", "triaged", "in-progress", "onleave", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a message asks, in message order, and what is to be said about it.
+
+    ``partitions`` are the keys of section 7; ``unmapped`` counts ``PID-26``, ``codes`` counts
+    ``(OBX-3, system, code)`` that have no target; ``fault`` is why the message as a whole cannot
+    be applied, None if it can.
+    """
+
+    changes: tuple[Change, ...]
+    instructions: tuple[Instruction, ...] = ()
+    issues: tuple[Issue, ...] = ()
+    unmapped: Mapping[str, int] = field(default_factory=dict)
+    codes: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    partitions: tuple[str, ...] = ()
+    fault: MessageFault | None = None
+    source: str = ""  # meta.source of what the message writes
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The resources of ``type`` with any of ``identifiers``; or of ``patient`` (``Patient/a``)
+    with one of ``statuses``."""
+
+    type: str
+    identifiers: tuple[Identifier, ...] = ()
+    patient: str = ""
+    statuses: tuple[str, ...] = ()
+
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        """Return the search as FHIR search parameters, escapes in place."""
+        found = []
+        if self.identifiers:
+            tokens = (f"{_token(system)}|{_token(value)}" for system, value in self.identifiers)
+            found.append(("identifier", ",".join(tokens)))
+        if self.patient:
+            found.append(("subject", self.patient))
+        if self.statuses:
+            found.append(("status", ",".join(self.statuses)))
+        return tuple(found)
+
+
+def _token(text: str) -> str:
+    for mark in "\\,|$":
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+@dataclass(slots=True)
+class Known:
+    """What the shell has looked up.
+
+    ``resources``: (type, id) -> the resource, None if there is none. ``origins``: (type, id) ->
+    the stamp of the last statement. ``found``: the ids that a search found; each of them must be
+    in ``resources`` as well.
+    """
+
+    resources: dict[tuple[str, str], Json | None] = field(default_factory=dict)
+    origins: dict[tuple[str, str], Stamp] = field(default_factory=dict)
+    found: dict[Search, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What must be looked up: resources by (type, id), with their origins; and searches."""
+
+    ids: frozenset[tuple[str, str]] = frozenset()
+    searches: frozenset[Search] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.searches)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A resource after the message. ``stored`` is None for a new one; the stamp becomes its
+    origin. ``outcome`` is ``created``, ``updated`` or ``unchanged``."""
+
+    type: str
+    id: str
+    resource: Json
+    stored: Json | None
+    stamp: Stamp
+    source: str
+
+    @property
+    def outcome(self) -> str:
+        """How the resource stands to the stored one."""
+        if self.stored is None:
+            return "created"
+        return "unchanged" if _same(self.stored, self.resource) else "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """``prior`` (an id) is merged into ``target``, or linked and unlinked, by the record's own
+    operation or by references moved: ``kind`` is that of the :class:`Instruction`."""
+
+    kind: str
+    type: str
+    target: str
+    prior: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write, in order; what to merge after that; what to say; why a person must decide."""
+
+    writes: tuple[Write, ...]
+    merges: tuple[Merge, ...] = ()
+    issues: tuple[Issue, ...] = ()
+    held: str = ""
+
+
+def wanted(report: Report, known: Known, profile: Profile) -> Wanted:
+    """Return what must still be looked up before :func:`planned` can be called."""
+    return _Resolving(report, known, profile, ()).wanted()
+
+
+def planned(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Plan:
+    """Return what ``report`` means for what is stored.
+
+    ``drawn`` are ids for Patients that are new, one for each Patient change, in order. Equal
+    arguments give equal plans. Resources still lack ``meta.versionId`` and ``lastUpdated``.
+    """
+    return _Resolving(report, known, profile, drawn).plan()
+
+
+class _Resolving:
+    """The changes of one report, each with the resource it means.
+
+    Changes come in message order; one refers to handles of earlier ones, or of itself, in its key.
+    """
+
+    def __init__(
+        self, report: Report, known: Known, profile: Profile, drawn: Sequence[str]
+    ) -> None:
+        self.report = report
+        self.known = known
+        self.profile = profile
+        self.drawn = list(drawn)
+        self.ids: dict[str, str] = {}  # handle -> id
+        self.missing_ids: set[tuple[str, str]] = set()
+        self.missing_searches: set[Search] = set()
+        self.issues: list[Issue] = []
+        self.held = ""
+        self.anew: dict[tuple[Any, ...], str] = {}  # patient made by this message
+
+    # ------------------------------------------------------------------------------ looking up
+
+    def wanted(self) -> Wanted:
+        for change in self.report.changes:
+            self._resolve(change)
+        for instruction in self.report.instructions:
+            self._prior(instruction)
+        return Wanted(frozenset(self.missing_ids), frozenset(self.missing_searches))
+
+    def _resource(self, type: str, id: str) -> Json | None:
+        if (type, id) not in self.known.resources:
+            self.missing_ids.add((type, id))
+            return None
+        return self.known.resources[type, id]
+
+    def _search(self, search: Search) -> list[Json]:
+        if search not in self.known.found:
+            self.missing_searches.add(search)
+            return []
+        found = (self._resource(search.type, id) for id in self.known.found[search])
+        return [resource for resource in found if resource is not None]
+
+    def _resolve(self, change: Change) -> bool:
+        """Set the id of ``change``; return false while something is missing for that."""
+        before = len(self.missing_ids) + len(self.missing_searches)
+        id = self._patient(change) if change.type == "Patient" else self._other(change)
+        if id and len(self.missing_ids) + len(self.missing_searches) == before:
+            self.ids[change.handle] = id
+            self._resource(change.type, id)
+        return change.handle in self.ids
+
+    # --------------------------------------------------------------------------------- patients
+
+    def _patients(self, identifiers: Sequence[Identifier]) -> dict[Identifier, list[Json]]:
+        """Return the Patients that carry each of ``identifiers``, links followed."""
+        if not identifiers:
+            return {}
+        carriers = self._search(Search("Patient", identifiers=tuple(identifiers)))
+        found: dict[Identifier, list[Json]] = {}
+        for identifier in identifiers:
+            found[identifier] = self._led([p for p in carriers if _carries(p, identifier)])
+        return found
+
+    def _led(self, patients: list[Json]) -> list[Json]:
+        resources = {
+            id: resource
+            for (type, id), resource in self.known.resources.items()
+            if type == "Patient" and resource is not None
+        }
+        led, missing = survivors(patients, resources)
+        self.missing_ids |= {("Patient", id) for id in missing} - self.known.resources.keys()
+        return led
+
+    def _patient(self, change: Change) -> str:
+        id = self.drawn.pop(0) if self.drawn else f"{change.handle}-new"
+        if not change.key.identifiers:
+            return id_of("Patient", change.key.scope, change.key.parts)
+        found = self._patients(change.key.identifiers)
+        rules = self.profile.identity
+        decision = identified(change.key.identifiers, found, change.set, rules, change.source)
+        self.issues += decision.issues
+        if decision.patient is not None:
+            return str(decision.patient["id"])
+        for identifier in change.key.identifiers:
+            if identifier in self.anew:
+                return self.anew[identifier]
+        self.held = self.held or decision.held
+        self.anew |= dict.fromkeys(change.key.identifiers, id)
+        return id
+
+    # ------------------------------------------------------------------------- everything else
+
+    def _other(self, change: Change) -> str:
+        key = change.key
+        parts = tuple(self.ids.get(part, part) for part in key.parts)
+        if any(part.startswith(HANDLE) for part in parts):
+            return ""
+        if key.identifiers:
+            stored = self._search(Search(change.type, identifiers=key.identifiers))
+            for resource in stored:
+                if not key.codes or _has_code(resource, key.codes):
+                    return str(resource["id"])
+        if key.open_of and (patient := self.ids.get(key.open_of)):
+            search = Search(change.type, patient=f"Patient/{patient}", statuses=OPEN_STATUSES)
+            stored = self._search(search)
+            if len(stored) == 1:
+                return str(stored[0]["id"])
+        return id_of(change.type, key.scope, parts)
+
+    # --------------------------------------------------------------------------------- planning
+
+    def plan(self) -> Plan:
+        writes: dict[tuple[str, str], Write] = {}
+        resolved = [change for change in self.report.changes if self._resolve(change)]
+        assert len(resolved) == len(self.report.changes), "wanted() was not asked until empty"
+        self._check_owners(resolved)
+        references = {
+            change.handle: f"{change.type}/{self.ids[change.handle]}" for change in resolved
+        }
+        for change in resolved:
+            place = (change.type, self.ids[change.handle])
+            write = self._written(change, place, writes.get(place), references)
+            if write:
+                writes[place] = write
+        merges: list[Merge] = []
+        for instruction in self.report.instructions:
+            merges += self._merges(instruction)
+        return Plan(tuple(writes.values()), tuple(merges), tuple(self.issues), self.held)
+
+    def _written(
+        self,
+        change: Change,
+        place: tuple[str, str],
+        before: Write | None,
+        references: Mapping[str, str],
+    ) -> Write | None:
+        stored = self.known.resources[place]
+        current = before.resource if before else stored
+        own = replace(
+            change,
+            set=linked(change.set, references),
+            defaults=linked(change.defaults, references),
+        )
+        origin = None if before else self.known.origins.get(place)
+        resource = merged(current, own, origin)
+        if origin is not None and is_older(change.stamp, origin) and not change.timeless:
+            text = "A newer statement is stored; this one only fills gaps, or does nothing."
+            self.issues.append(Issue("warning", "late", change.source, text))
+            stamp = origin
+        else:
+            stamp = change.stamp
+        if resource is None:
+            return None
+        resource["id"] = place[1]
+        resource = _ordered(resource)
+        write = Write(*place, resource, stored, stamp, change.source)
+        if self.report.source and write.outcome != "unchanged":
+            meta = {**resource.get("meta", {}), "source": self.report.source}
+            write = replace(write, resource={**resource, "meta": meta})
+        return write
+
+    def _check_owners(self, changes: list[Change]) -> None:
+        """Hold the message if what it changes belongs to another patient (section 9)."""
+        for change in changes:
+            stored = self.known.resources[change.type, self.ids[change.handle]]
+            owner = _patient_of(stored) if stored and change.subject else ""
+            mine = self.ids.get(change.subject, "")
+            if not owner or owner == mine or self._leads(owner, mine):
+                continue
+            text = "The number belongs to another patient."
+            self.issues.append(Issue("warning", "number-of-another-patient", change.source, text))
+            if change.type in _BY_NUMBER and self.profile.filler_reuse == "hold":
+                self.held = self.held or text
+
+    def _leads(self, owner: str, mine: str) -> bool:
+        patient = self.known.resources.get(("Patient", owner))
+        return bool(patient) and replaced_by(patient or {}) == mine
+
+    # --------------------------------------------------------------------------------- merging
+
+    def _prior(self, instruction: Instruction) -> list[Json]:
+        """Return what carries the prior numbers, links followed."""
+        if not instruction.prior:
+            return []
+        if instruction.type == "Patient":
+            found = self._patients(instruction.prior)
+            unique = {str(p["id"]): p for patients in found.values() for p in patients}
+            return list(unique.values())
+        return self._search(Search(instruction.type, identifiers=instruction.prior))
+
+    def _merges(self, instruction: Instruction) -> list[Merge]:
+        if instruction.kind == "hold":
+            self.held = self.held or instruction.text
+            return []
+        target = self.ids.get(instruction.target, "")
+        merges = []
+        if instruction.other:
+            other = self.ids[instruction.other]
+            return [Merge(instruction.kind, instruction.type, target, other, instruction.source)]
+        for prior in self._prior(instruction):
+            if prior["id"] == target:
+                continue
+            if instruction.kind in ("renumber", "rename"):
+                self.held = self.held or "The new number names somebody or something else."
+                continue
+            id = str(prior["id"])
+            merges.append(Merge(instruction.kind, instruction.type, target, id, instruction.source))
+        return merges
+
+
+_BY_NUMBER = ("DiagnosticReport", "Observation", "Specimen", "ServiceRequest")
+
+
+def _carries(resource: Json, identifier: Identifier) -> bool:
+    return any(
+        (member.get("system", ""), member.get("value")) == identifier
+        for member in resource.get("identifier", [])
+    )
+
+
+def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
+    concept = resource.get("code") or resource.get("medicationCodeableConcept") or {}
+    found = {f"{c.get('system', '')}|{c.get('code', '')}" for c in concept.get("coding", [])}
+    found.add(str(concept.get("text", "")))
+    return not found.isdisjoint(codes)
+
+
+def _patient_of(resource: Json) -> str:
+    for name in ("subject", "patient", "beneficiary"):
+        reference = str(resource.get(name, {}).get("reference", ""))
+        if reference.startswith("Patient/"):
+            return reference.removeprefix("Patient/")
+    return ""
+
+
+def _ordered(resource: Json) -> Json:
+    """Return the resource with its type and id first."""
+    rest = {name: value for name, value in resource.items() if name not in ("resourceType", "id")}
+    return {"resourceType": resource["resourceType"], "id": resource["id"], **rest}
+
+
+def _same(stored: Json, resource: Json) -> bool:
+    """Return whether nothing but ``meta`` differs. Labels are more than housekeeping."""
+    return _compared(stored) == _compared(resource)
+
+
+def _compared(resource: Json) -> Json:
+    rest = {name: value for name, value in resource.items() if name != "meta"}
+    rest["security"] = resource.get("meta", {}).get("security")
+    return rest

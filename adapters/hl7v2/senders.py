@@ -1,0 +1,54 @@
+"""Sender profiles: what one sender means by its messages. Checked on writing.
+
+design/hl7v2.md, section 18; not to be confused with FHIR profiles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from adapters.hl7v2.identity import IdentityRules
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The rules of one sender; the defaults are those of a sender without a profile.
+
+    ``server_zone`` and ``charset_fallback`` are settings of the server, kept here so that the
+    pure functions get them.
+    """
+
+    name: str = ""
+    match: tuple[Mapping[str, str], ...] = ()
+    peers: Mapping[str, Any] = NOTHING
+    principal: Mapping[str, Any] = NOTHING
+    accept: Mapping[str, Any] = NOTHING
+    zone: str = ""
+    charset: str = ""
+    charset_strict: bool = False
+    decimal_comma: bool = False
+    authorities: Mapping[str, str] = NOTHING
+    default_authority: str = ""
+    identity: IdentityRules = field(default_factory=IdentityRules)
+    obx21_is_key: bool = False
+    pid18_is_visit: bool = False
+    filler_reuse: str = "hold"
+    snapshots: tuple[str, ...] = ()
+    hold_after_dead: bool = False
+    control_id_days: int = 0
+    directory: str = "refer"
+    code_maps: Mapping[str, str] = NOTHING
+    unmapped_code: str = "keep"
+    ack: Mapping[str, Any] = NOTHING
+    before: tuple[Mapping[str, Any], ...] = ()
+    events: Mapping[str, str] = NOTHING
+    rows: tuple[Mapping[str, str], ...] = ()
+    text_report: str = "keep"
+    next_of_kin: str = "contact"
+    us_core: bool = False
+    expected_every: str = ""
+    server_zone: str = "UTC"
+    charset_fallback: str = "windows-1252"
