@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -40,8 +42,21 @@ DataOption = Annotated[
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command that the command line names, one of ours or of a feature that is listed."""
+    _mount_commands()
     cli()
+
+
+def _mount_commands() -> None:
+    """Add the commands of the features: a module ``commands`` with a ``cli`` and its ``NAME``."""
+    try:
+        features = Settings().features
+    except (ValidationError, SettingsError):
+        return  # the command that needs them says what is wrong
+    for feature in features:
+        if find_spec(feature) is not None and find_spec(f"{feature}.commands") is not None:
+            commands = import_module(f"{feature}.commands")
+            cli.add_typer(commands.cli, name=commands.NAME)
 
 
 @cli.command()
@@ -249,6 +264,7 @@ async def _check(settings: Settings) -> None:
         console.print(f"Interactions: {', '.join(registry.interactions)}", soft_wrap=True)
         console.print(f"Operations: {', '.join(registry.operation_names()) or 'none'}")
         console.print(f"Tasks: {', '.join(registry.tasks) or 'none'}")
+        console.print(f"Routes: {', '.join(registry.routes) or 'none'}")
         response = await server.perform(Request("capabilities", base_url="http://localhost/fhir"))
         console.print(f"CapabilityStatement: {len(response.body):,} bytes")
     if missing:

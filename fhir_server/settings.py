@@ -197,6 +197,118 @@ class Settings(BaseSettings):
         description="Whether `_explain=true` tells how the database goes about a search. It shows "
         "what is stored beside resources; `auto`: in development mode only.",
     )
+    mllp_port: int = Field(
+        default=2575,
+        ge=0,
+        le=65535,
+        description="Port for HL7 v2 over MLLP, where the feature `adapters.hl7v2` is listed; 0 is "
+        "none.",
+    )
+    mllp_address: str = Field(
+        default="127.0.0.1",
+        description="Address of the MLLP listeners. There is no access control on the plain one.",
+    )
+    mllp_plain: Literal["loopback", "allowed"] = Field(
+        default="loopback",
+        description="`allowed` has the plain listener on an address other than loopback; without "
+        "`mllp_peers` that is refused in production.",
+    )
+    mllp_peers: Types = Field(
+        default=(),
+        description="Networks whose peers may connect by MLLP, as `10.2.0.0/16,127.0.0.1/32`; "
+        "empty: all that reach the listener.",
+    )
+    mllp_tls_port: int = Field(
+        default=0, ge=0, le=65535, description="Port for HL7 v2 over MLLP with TLS; 0 is none."
+    )
+    mllp_tls_cert: Path | None = Field(
+        default=None, description="Certificate chain of the MLLP listener, PEM."
+    )
+    mllp_tls_key: Path | None = Field(default=None, description="Its private key, PEM.")
+    mllp_tls_client_ca: Path | None = Field(
+        default=None,
+        description="Authorities of client certificates, PEM; then one is required of every peer.",
+    )
+    hl7_charset_fallback: str = Field(
+        default="windows-1252",
+        description="Charset of messages that declare none and are no UTF-8; `none` refuses them.",
+    )
+    hl7_time_zone: str = Field(
+        default="UTC", description="Zone of times without an offset, where nothing else tells it."
+    )
+    hl7_senders: Literal["auto", "any", "listed"] = Field(
+        default="auto",
+        description="Whose messages are taken: `any`, or those with a profile (`listed`); `auto` "
+        "is `listed` in production.",
+    )
+    hl7_folder: Path | None = Field(
+        default=None, description="Folder whose HL7 v2 files are taken, then moved to `done/`."
+    )
+    hl7_message_bytes_max: int = Field(
+        default=16_777_216,
+        ge=1024,
+        le=67_108_864,
+        description="Bytes of an HL7 v2 message; reports carry PDFs of several megabytes.",
+    )
+    hl7_batch_bytes_max: int = Field(
+        default=268_435_456, ge=1024, description="Bytes of a batch of HL7 v2 messages."
+    )
+    hl7_batch_messages_max: int = Field(
+        default=100_000, ge=1, description="Messages of a batch; each has its own transaction."
+    )
+    hl7_segments_max: int = Field(
+        default=20_000, ge=1, description="Segments of a message; 10,000 results are taken."
+    )
+    hl7_field_repetitions_max: int = Field(
+        default=1000, ge=1, description="Repetitions of one field."
+    )
+    hl7_connections_max: int = Field(
+        default=1000, ge=1, description="MLLP connections at a time; idle ones are cheap."
+    )
+    hl7_connections_per_address_max: int = Field(
+        default=50, ge=1, description="MLLP connections at a time from one address."
+    )
+    hl7_pipeline_frames_max: int = Field(
+        default=64, ge=1, description="Messages read ahead on one connection."
+    )
+    hl7_bytes_in_flight_max: int = Field(
+        default=134_217_728,
+        ge=1_048_576,
+        description="Bytes of messages under way on all connections; beyond, nothing is read.",
+    )
+    hl7_idle_s_max: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="Seconds without a byte after which a connection is closed; many senders keep "
+        "one for weeks.",
+    )
+    hl7_frame_s_max: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds without a byte inside a message, after which it may also not be "
+        "slower than 1 KiB/s.",
+    )
+    hl7_commit_s_max: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds for the database to take a message; then there is no answer, and the "
+        "sender repeats it.",
+    )
+    hl7_apply_s_max: float = Field(
+        default=10.0, gt=0, description="Seconds a message may wait to be applied before its AE."
+    )
+    hl7_retry_s_max: float = Field(
+        default=900.0, gt=0, description="Seconds for which a message is tried again; then `dead`."
+    )
+    hl7_workers: int = Field(
+        default=8, ge=1, le=64, description="HL7 v2 messages applied at the same time."
+    )
+    hl7_done_days: float = Field(
+        default=90.0, gt=0, description="Days for which the rows of applied messages stay."
+    )
+    hl7_rejects_per_minute_max: int = Field(
+        default=60, ge=1, description="Refused messages that are kept, of one peer in a minute."
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,
@@ -205,6 +317,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What goes to the log; bodies and search values never do."
     )
+
+    @property
+    def is_taking_any_sender(self) -> bool:
+        """Whether HL7 v2 messages are taken of senders without a profile."""
+        if self.hl7_senders == "auto":
+            return self.mode == "development"
+        return self.hl7_senders == "any"
 
     @property
     def is_explaining(self) -> bool:

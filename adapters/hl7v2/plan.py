@@ -142,9 +142,9 @@ class Plan:
     held: str = ""
 
 
-def wanted(report: Report, known: Known, profile: Profile) -> Wanted:
-    """Return what must still be looked up before :func:`planned` can be called."""
-    return _Resolving(report, known, profile, ()).wanted()
+def wanted(report: Report, known: Known, profile: Profile, drawn: Sequence[str] = ()) -> Wanted:
+    """Return what must still be looked up before :func:`planned` can be called with ``drawn``."""
+    return _Resolving(report, known, profile, drawn).wanted()
 
 
 def planned(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Plan:

@@ -5,12 +5,9 @@ design/hl7v2.md, section 18; not to be confused with FHIR profiles.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from adapters.hl7v2.identity import IdentityRules
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +20,14 @@ class Profile:
 
     name: str = ""
     match: tuple[Mapping[str, str], ...] = ()
-    peers: Mapping[str, Any] = NOTHING
-    principal: Mapping[str, Any] = NOTHING
-    accept: Mapping[str, Any] = NOTHING
+    peers: Mapping[str, Any] = field(default_factory=dict)
+    principal: Mapping[str, Any] = field(default_factory=dict)
+    accept: Mapping[str, Any] = field(default_factory=dict)
     zone: str = ""
     charset: str = ""
     charset_strict: bool = False
     decimal_comma: bool = False
-    authorities: Mapping[str, str] = NOTHING
+    authorities: Mapping[str, str] = field(default_factory=dict)
     default_authority: str = ""
     identity: IdentityRules = field(default_factory=IdentityRules)
     obx21_is_key: bool = False
@@ -40,11 +37,11 @@ class Profile:
     hold_after_dead: bool = False
     control_id_days: int = 0
     directory: str = "refer"
-    code_maps: Mapping[str, str] = NOTHING
+    code_maps: Mapping[str, str] = field(default_factory=dict)
     unmapped_code: str = "keep"
-    ack: Mapping[str, Any] = NOTHING
+    ack: Mapping[str, Any] = field(default_factory=dict)
     before: tuple[Mapping[str, Any], ...] = ()
-    events: Mapping[str, str] = NOTHING
+    events: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[Mapping[str, str], ...] = ()
     text_report: str = "keep"
     next_of_kin: str = "contact"

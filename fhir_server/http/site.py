@@ -3,7 +3,7 @@
 ``/live`` says that the process answers, ``/ready`` that it can serve; neither says more.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from fhir_server import __version__
+from fhir_server.context import Context
 from fhir_server.http.facade import Facade
 from fhir_server.http.pages import docs_page, start_page
 from fhir_server.settings import Settings
@@ -20,15 +21,22 @@ FHIR_PATH = "/fhir"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+Routes = Callable[[], tuple[Mapping[str, Asgi], Context] | None]
+"""The applications at their paths, and the context that they are given; ``None`` while starting."""
+
+CONTEXT = "fhir_server.context"
+"""Where in the scope an application that a feature has registered finds the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """The whole application: what is below the FHIR base goes to the facade at once, the rest to
-    FastAPI, whose routing and middleware would cost a read a third of its time."""
+    FastAPI, whose routing and middleware would cost a read a third of its time; but what a feature
+    has registered at a path goes there."""
 
     facade: Facade
     pages: Asgi
+    routes: Routes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
@@ -37,13 +45,22 @@ class Site:
             if path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH:
                 await self.facade(scope, receive, send)
                 return
+            routed = self.routes()
+            if routed is not None and path in routed[0]:
+                await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
+                return
         await self.pages(scope, receive, send)
 
 
 def site(
-    facade: Facade, ready: Callable[[], Awaitable[bool]], lifespan: Lifespan, settings: Settings
+    facade: Facade,
+    ready: Callable[[], Awaitable[bool]],
+    lifespan: Lifespan,
+    settings: Settings,
+    routes: Routes = lambda: None,
 ) -> Site:
-    """Return the application. ``ready`` says whether requests can be served."""
+    """Return the application. ``ready`` says whether requests can be served; ``routes`` are what
+    features have registered."""
     pages = FastAPI(
         title="FHIR Server",
         version=__version__,
@@ -76,4 +93,4 @@ def site(
         response.status_code = 503
         return {"status": "not ready"}
 
-    return Site(facade, pages)
+    return Site(facade, pages, routes)

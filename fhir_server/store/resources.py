@@ -15,6 +15,7 @@ from fhir_server.messages import Response
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
+from fhir_server.search.token import token_key
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
 from fhir_server.store.changes import Change
@@ -32,6 +33,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.inbox import Inbox
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
@@ -70,6 +72,11 @@ class ResourceStore:
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
+    @property
+    def inbox(self) -> Inbox:
+        """The messages received, in the same transaction where there is one."""
+        return Inbox(self.database, self.session, self.timeouts.write_s)
+
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
         if self.session is None:
@@ -79,6 +86,33 @@ class ResourceStore:
                 {"_id": id}, projection=SERVED, session=self.session
             )
         return stored(type, found) if found else None
+
+    async def read_all(self, type: str, ids: Sequence[str]) -> list[Stored]:
+        """Return the current versions of those of ``type`` that have one of ``ids``; what was
+        deleted is among them."""
+        filter = {"_id": {"$in": list(ids)}}
+        return await self._all(type, filter)
+
+    async def identified(self, type: str, identifiers: Sequence[tuple[str, str]]) -> list[Stored]:
+        """Return those of ``type`` that carry one of ``identifiers``: system (``""`` for none) and
+        value."""
+        field = self.keys.table.of(type)["identifier"].field
+        keys = [token_key(value, system) for system, value in identifiers]
+        return await self._all(type, {field: {"$in": keys}})
+
+    async def _all(self, type: str, filter: Filter) -> list[Stored]:
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            cursor = self.database[type].find(filter, projection=SERVED, session=self.session)
+            return [stored(type, one) for one in await cursor.to_list()]
+
+    async def in_compartment(self, type: str, place: str, after: str, most: int) -> list[Stored]:
+        """Return those of ``type`` in the compartment ``place`` (``Patient/1``), in the order of
+        their ids, ``most`` at most, from behind the id ``after`` on."""
+        filter: Filter = {"compartments": place, "_id": {"$gt": after}}
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            cursor = self.database[type].find(filter, projection=SERVED, session=self.session)
+            found = await cursor.sort("_id", 1).limit(most).to_list()
+        return [stored(type, one) for one in found]
 
     async def vread(self, type: str, id: str, version: int) -> Stored | None:
         """Return ``version`` of ``type/id``, current or historical, or ``None``."""
@@ -220,19 +254,24 @@ class ResourceStore:
         await answers.keep_answer(self.database, asked, answer, self.session)
 
     async def in_transaction(
-        self, work: Callable[["ResourceStore"], Awaitable[T]], types: Iterable[str]
+        self,
+        work: Callable[["ResourceStore"], Awaitable[T]],
+        types: Iterable[str],
+        seconds: float | None = None,
     ) -> T:
         """Run ``work`` on a store whose writes all happen or none do; return its result.
 
         ``work`` may run more than once and must have no other effect. ``types`` are those that it
         may write: a collection or index that is made while transactions hold its locks would wait
-        for them, and they for it. Inside a transaction this joins it.
+        for them, and they for it. Inside a transaction this joins it. ``seconds`` is how long it
+        may take, as long as a request without it.
         """
         if self.session is not None:
             return await work(self)
+        seconds = self.timeouts.request_s if seconds is None else seconds
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure(types)
-        end = time.monotonic() + self.timeouts.request_s
+        end = time.monotonic() + seconds
 
         async def attempt() -> T:
             return await transacted(self.database.client, inside, end)
@@ -245,7 +284,7 @@ class ResourceStore:
 
         # What is written inside is committed at the end: until then this process writes by the
         # table that it has now.
-        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN), self.keys.writing():
+        async with deadline(seconds, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         await self.keys.take_up()
         return result

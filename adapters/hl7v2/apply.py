@@ -1,0 +1,243 @@
+"""The second half of a message: look up, merge, perform, finish; all in one transaction.
+
+design/hl7v2.md, sections 2, 8 to 10, 19. The transaction may be begun again after a conflict: it
+reads everything anew, and ids and times were drawn before. What is written goes through the front
+door as a transaction Bundle.
+
+This is the seam for access control: ``perform`` is called with the server's own rights, as all is
+now; a sender's principal belongs on the request that :func:`_performed` makes.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from adapters.hl7v2.ack import Fault
+from adapters.hl7v2.changes import Json
+from adapters.hl7v2.lookups import HeldError, Lookups, looked_up
+from adapters.hl7v2.merging import merge_writes
+from adapters.hl7v2.plan import Plan, Report, Write, planned
+from adapters.hl7v2.provenance import DOCUMENTS, records
+from adapters.hl7v2.reading import Item
+from fhir_server.context import Context
+from fhir_server.messages import Content, Request
+from fhir_server.outcome import FhirError
+from fhir_server.store.documents import instant
+from fhir_server.store.inbox import Row
+from fhir_server.store.resources import ResourceStore
+
+_DATA_BYTES_MAX = 262_144  # of a Binary inside its document; more is a content beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a message became: the members of its row."""
+
+    state: str = "done"
+    binary: str = ""
+    subjects: tuple[str, ...] = ()
+    issues: tuple[Mapping[str, Any], ...] = ()
+    unmapped: tuple[Mapping[str, Any], ...] = ()
+    made: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """What is the same in every attempt: ids, and contents that were stored before."""
+
+    patients: Sequence[str]
+    documents: Mapping[str, str]
+    contents: dict[tuple[str, str], Content] = field(default_factory=dict)
+
+
+async def applied(
+    item: Item,
+    context: Context,
+    begin: Callable[[ResourceStore], Awaitable[None]],
+    finish: Callable[[ResourceStore, Applied], Awaitable[Row]],
+) -> Row:
+    """Apply ``item`` between ``begin`` and ``finish``, in one transaction; return the row.
+
+    Raises :class:`HeldError`, the report's own fault, what the two raise, and what the front door
+    refuses, which is a fault of the mapping.
+    """
+    if item.report.fault is not None:
+        raise item.report.fault
+    drawn = _Drawn(
+        [context.new_id() for one in item.report.changes if one.type == "Patient"],
+        {type: context.new_id() for type in DOCUMENTS},
+    )
+
+    async def work(store: ResourceStore) -> Row:
+        inside = replace(context, store=store)
+        await begin(store)
+        known = await looked_up(item, drawn.patients, inside)
+        plan = planned(item.report, known.known, item.profile, drawn.patients)
+        if plan.held:
+            raise HeldError((Fault("204", plan.held, ""),))
+        made = await _written(item, plan, known, drawn, inside)
+        return await finish(store, made)
+
+    types = {one.type for one in item.report.changes} | {*DOCUMENTS, "Patient"}
+    if item.report.instructions:
+        types |= set(await context.store.indexes.existing())
+    seconds = context.settings.hl7_commit_s_max
+    try:
+        return await context.store.in_transaction(work, types, seconds)
+    finally:
+        for content in drawn.contents.values():
+            with suppress(FhirError):
+                await context.contents.discard_unused(content.id)
+
+
+async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
+    """Return what ``item`` would write, merged with what is stored now. Writes nothing."""
+    if item.report.fault is not None:
+        raise item.report.fault
+    drawn = _Drawn(
+        [context.new_id() for one in item.report.changes if one.type == "Patient"],
+        {type: context.new_id() for type in DOCUMENTS},
+    )
+    known = await looked_up(item, drawn.patients, context)
+    plan = planned(item.report, known.known, item.profile, drawn.patients)
+    return plan, await _writes(plan, known, context)
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+async def _writes(plan: Plan, lookups: Lookups, context: Context) -> list[Write]:
+    """Return all that is to be written, merges included, each resource once."""
+    writes = {(one.type, one.id): one for one in plan.writes}
+    for merge in plan.merges:
+        for one in await merge_writes(merge, writes, lookups, context):
+            writes[one.type, one.id] = one
+    return list(writes.values())
+
+
+async def _written(
+    item: Item, plan: Plan, lookups: Lookups, drawn: _Drawn, context: Context
+) -> Applied:
+    writes = await _writes(plan, lookups, context)
+    await _claim(writes, item.report, context)
+    changed = [one for one in writes if one.outcome != "unchanged"]
+    subjects = tuple(f"Patient/{one.id}" for one in writes if one.type == "Patient")
+    binary = ""
+    if changed:
+        places = [(one.type, one.id) for one in changed]
+        now = context.now()
+        further = records(item, drawn.documents, places, subjects, instant(now))
+        resources = [one.resource for one in changed] + further
+        binary = drawn.documents["Binary"]
+        await _perform(resources, item, drawn, context)
+    await _keep_origins(item, writes, lookups, context)
+    issues = (*item.issues, *item.report.issues, *plan.issues)
+    return Applied(
+        "done",
+        binary,
+        subjects,
+        tuple(
+            {"severity": one.severity, "code": one.code, "where": one.where, "text": one.text}
+            for one in issues[:200]
+        ),
+        unmapped_of(item.report),
+        tuple(_made(one, lookups) for one in writes),
+    )
+
+
+def unmapped_of(report: Report) -> tuple[Mapping[str, Any], ...]:
+    """Return the fields and the codes that nobody maps, with their counts."""
+    fields = [{"field": name, "count": count} for name, count in report.unmapped.items()]
+    codes = [
+        {"field": name, "system": system, "code": code, "count": count}
+        for (name, system, code), count in report.codes.items()
+    ]
+    return tuple(fields[:500] + codes[:500])
+
+
+async def _claim(writes: Sequence[Write], report: Report, context: Context) -> None:
+    """Let nobody else make a Patient with the same numbers beside this transaction."""
+    new = any(one.type == "Patient" and one.stored is None for one in writes)
+    if not new:
+        return
+    identifiers = {
+        identifier
+        for change in report.changes
+        if change.type == "Patient"
+        for identifier in change.key.identifiers
+    }
+    if identifiers:
+        await context.store.claim([_claimed(value) for _, value in identifiers])
+
+
+def _claimed(value: str) -> str:
+    """Return the name under which a conditional create of a Patient claims this identifier too:
+    see ``interactions/matching.py``."""
+    escaped = value
+    for mark in "\\,|$":
+        escaped = escaped.replace(mark, "\\" + mark)
+    return sha256(msgspec.json.encode(["Patient", [("identifier", escaped)]])).hexdigest()
+
+
+async def _perform(resources: Sequence[Json], item: Item, drawn: _Drawn, context: Context) -> None:
+    """Write ``resources`` through the front door; large contents go beside their documents."""
+    entries = []
+    for resource in resources:
+        place = (resource["resourceType"], resource["id"])
+        data = resource.get("data", "") if place[0] == "Binary" else ""
+        if len(data) > _DATA_BYTES_MAX * 4 // 3:
+            content = drawn.contents.get(place)
+            if content is None:
+                content = await context.contents.take(_piece(base64.b64decode(data)))
+                drawn.contents[place] = content
+            bare = {name: value for name, value in resource.items() if name != "data"}
+            request = Request("update", *place, body=_subsetted(bare), content=content)
+            await context.perform(request, context)
+        else:
+            url = f"{place[0]}/{place[1]}"
+            entries.append({"resource": resource, "request": {"method": "PUT", "url": url}})
+    if entries:
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+        await context.perform(Request("transaction", body=bundle), context)
+
+
+def _subsetted(resource: Json) -> Json:
+    """Return ``resource`` with the tag that says that its data is not in it."""
+    tag = {
+        "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+        "code": "SUBSETTED",
+    }
+    meta = resource.get("meta", {})
+    return {**resource, "meta": {**meta, "tag": [*meta.get("tag", []), tag]}}
+
+
+async def _piece(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _keep_origins(
+    item: Item, writes: Sequence[Write], lookups: Lookups, context: Context
+) -> None:
+    new, moved = [], []
+    for one in writes:
+        if one.type == "Binary" or not (one.stamp.said or one.stamp.sent):
+            continue
+        stamp = {"said": one.stamp.said, "sent": one.stamp.sent}
+        document = {"_id": f"{one.type}/{one.id}", **stamp, "row": item.id}
+        before = lookups.known.origins.get((one.type, one.id))
+        if (one.type, one.id) not in lookups.versions:
+            new.append(document)
+        elif before != one.stamp:
+            moved.append(document)
+    await context.store.inbox.set_origins(new, moved)
+
+
+def _made(one: Write, lookups: Lookups) -> Mapping[str, Any]:
+    outcome = one.outcome
+    version = lookups.versions.get((one.type, one.id), 0) + (outcome != "unchanged")
+    return {"reference": f"{one.type}/{one.id}", "version": version, "outcome": outcome}

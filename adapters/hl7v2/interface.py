@@ -1,0 +1,107 @@
+"""The parts of the interface in one process: intake, workers, listeners, profiles of senders."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.hl7v2.batches import TooManyError, pieces_of, take_batch
+from adapters.hl7v2.failures import log_failure
+from adapters.hl7v2.folder import Folder
+from adapters.hl7v2.inbox import Intake, UnavailableError
+from adapters.hl7v2.profiles import profile_from
+from adapters.hl7v2.reading import Arrival
+from adapters.hl7v2.server import Listener
+from adapters.hl7v2.workers import Workers
+from fhir_server.context import Context
+from fhir_server.outcome import FhirError
+
+_PROFILES_S = 5.0
+
+
+class Interface:
+    """Made at registration, opened with the first context that it gets."""
+
+    def __init__(self) -> None:
+        """Begin without a context."""
+        self.listener: Listener | None = None
+        self.workers: Workers | None = None
+        self._intake: Intake | None = None
+        self._opening = asyncio.Lock()
+
+    async def intake(self, context: Context) -> Intake:
+        """Return what takes messages, opened if it was not yet."""
+        if self._intake is None or self._intake.context.store.database != context.store.database:
+            async with self._opening:
+                if self._intake is None or self._intake.context is not context:
+                    intake = Intake(context)
+                    await context.store.inbox.ensure()
+                    await self.read_profiles(intake)
+                    self._intake = intake
+        return self._intake
+
+    async def read_profiles(self, intake: Intake) -> None:
+        """Take the senders' profiles as they are now."""
+        stored = await intake.context.store.inbox.senders()
+        settings = intake.context.settings
+        intake.readers.profiles = tuple(
+            profile_from(one["profile"], settings) for one in stored if one.get("profile")
+        )
+
+    async def run(self, context: Context) -> None:
+        """Work off rows, listen, take files, until cancelled."""
+        intake = await self._opened(context)
+        self.workers = Workers(intake)
+        self.listener = Listener(intake, self.workers, self._batch)
+        tasks = [
+            asyncio.create_task(self.workers.run(), name="hl7v2 workers"),
+            asyncio.create_task(self.listener.run(), name="hl7v2 listener"),
+            asyncio.create_task(self._profiles(intake), name="hl7v2 profiles"),
+        ]
+        if context.settings.hl7_folder is not None:
+            folder = Folder(context.settings.hl7_folder, intake)
+            tasks.append(asyncio.create_task(folder.run(), name="hl7v2 folder"))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for one in done:
+                one.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _opened(self, context: Context) -> Intake:
+        """Open; a database that does not answer is asked again."""
+        while True:
+            try:
+                return await self.intake(context)
+            except FhirError:
+                await asyncio.sleep(1.0)
+
+    async def _profiles(self, intake: Intake) -> None:
+        """Learn of profiles that another process has written."""
+        while True:
+            await asyncio.sleep(_PROFILES_S)
+            try:
+                await self.read_profiles(intake)
+            except Exception as error:  # noqa: BLE001 - the old profiles stay until the next look
+                log_failure(error)
+
+    async def _batch(self, arrival: Arrival) -> bytes:
+        assert self._intake is not None
+        intake = self._intake
+        limit = intake.context.settings.hl7_batch_messages_max
+        parts = []
+        try:
+            pieces = pieces_of(arrival.data)
+            async for part in take_batch(pieces, arrival, intake.take, limit):
+                parts.append(part)
+        except TooManyError as error:
+            raise UnavailableError from error
+        return b"".join(parts)
+
+
+def text_of(parameters: Mapping[str, Any], name: str) -> bytes:
+    """Return a message given as base64Binary, or as a string."""
+    value = str(parameters.get(name, ""))
+    return base64.b64decode(value)

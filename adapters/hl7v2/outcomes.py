@@ -1,0 +1,60 @@
+"""Who waits for the outcome of a row, wherever it is applied."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+
+from fhir_server.context import Context
+from fhir_server.outcome import FhirError
+from fhir_server.store.inbox import Row
+
+FINISHED = ("done", "ignored", "held", "dead", "rejected")
+_LOOK_S = 0.5
+
+
+class Outcomes:
+    """Those of one process that wait, by the id of the row."""
+
+    def __init__(self, context: Context) -> None:
+        """Begin with nobody waiting."""
+        self._context = context
+        self._waiting: dict[str, list[asyncio.Future[Row]]] = defaultdict(list)
+
+    def is_awaited(self, id: str) -> bool:
+        """Whether somebody waits for the row ``id``."""
+        return bool(self._waiting.get(id))
+
+    def expect(self, id: str) -> "asyncio.Future[Row]":
+        """Return what will be the row ``id`` when it is finished; to be given to :meth:`of`."""
+        future: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+        self._waiting[id].append(future)
+        return future
+
+    def announce(self, row: Row) -> None:
+        """Tell those who wait for ``row``; one that is tried again has no outcome yet."""
+        if row.state not in FINISHED:
+            return
+        for future in self._waiting.pop(row.id, ()):
+            if not future.done():
+                future.set_result(row)
+
+    async def of(self, id: str, future: "asyncio.Future[Row]", seconds: float) -> Row | None:
+        """Return the row ``id`` when it is finished; ``None`` when ``seconds`` are over, or it is
+        gone. Of what another process does one learns by looking."""
+        end = asyncio.get_running_loop().time() + seconds
+        try:
+            while asyncio.get_running_loop().time() < end:
+                done, _ = await asyncio.wait([future], timeout=_LOOK_S)
+                if done:
+                    return future.result()
+                with suppress(FhirError):
+                    row = await self._context.store.inbox.row(id)
+                    if row is None or row.state in FINISHED:
+                        return row
+            return None
+        finally:
+            waiting = self._waiting.get(id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(id, None)
