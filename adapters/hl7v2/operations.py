@@ -207,6 +207,7 @@ async def _replay(intake: Intake, request: Request, context: Context) -> Respons
         request,
         {
             **_SELECTION,
+            "after": "string",
             "id": "string*",
             "dry-run": "boolean",
             "force": "boolean",
@@ -219,7 +220,13 @@ async def _replay(intake: Intake, request: Request, context: Context) -> Respons
     if not known.get("id") and not known.keys() & (_SELECTION.keys() - {"after"}):
         raise FhirError(Issue("required", "Which rows? Give id, or state, sender, type, since …"))
     count = min(max(known.get("_count", _SELECTED_MAX), 1), _SELECTED_MAX)
-    found = await context.store.inbox.select(_selected(known, count + 1, ascending=True))
+    # What replays make is not replayed: a selection ends with what was there at the first call.
+    after, _, below = known.pop("after", "").partition("-")
+    below = below or str(intake.next_place(context.now()))
+    if not (below.isdigit() and (after or "0").isdigit()):
+        raise FhirError(Issue("value", "after is what the answer before said."))
+    selected = _selected({**known, "after": int(after or 0)}, count + 1, ascending=True)
+    found = await context.store.inbox.select(replace(selected, below=int(below)))
     page, more = found[:count], len(found) > count
     if missing := set(known.get("id", ())) - {row.id for row in found}:
         raise not_found("Row", min(missing))
@@ -245,7 +252,7 @@ async def _replay(intake: Intake, request: Request, context: Context) -> Respons
         for state, number in sorted(counts.items())
     ]  # fmt: skip
     if more:
-        parts.append({"name": "after", "valueString": str(page[-1].sequence)})
+        parts.append({"name": "after", "valueString": f"{page[-1].sequence}-{below}"})
     return answer(parts)
 
 

@@ -109,7 +109,7 @@ def as_row(document: Mapping[str, Any]) -> Row:
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which rows are meant; what is empty does not narrow. ``after`` is a sequence: the page
-    begins below it, or above it where ``ascending``."""
+    begins below it, or above it where ``ascending``, and then ends before ``below``."""
 
     ids: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
@@ -120,6 +120,7 @@ class Selection:
     since: datetime | None = None
     before: datetime | None = None
     after: int = 0
+    below: int = 0
     ascending: bool = False
     count: int = 50
 
@@ -397,6 +398,8 @@ def _filter(wanted: Selection) -> Document:
         found["received"] = bounds
     if wanted.after:
         found["sequence"] = {"$gt" if wanted.ascending else "$lt": wanted.after}
+    if wanted.below:
+        found["sequence"] = found.get("sequence", {}) | {"$lt": wanted.below}
     return found
 
 

@@ -4,6 +4,7 @@ design/hl7v2.md, section 4, the table of frames; checks H1 and H3.
 """
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ BETWEEN = st.sampled_from([b"", b"\r", b"\n", b"\r\n \t", b"\r\r"])
 def cut(stream: bytes, places: set[int]) -> list[bytes]:
     """Return ``stream`` cut at ``places``."""
     ends = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
-    return [stream[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [stream[a:b] for a, b in pairwise(ends)]
 
 
 @given(st.lists(st.tuples(TEXT, BETWEEN), max_size=6), st.sets(st.integers(0, 2000), max_size=30))

@@ -1,0 +1,146 @@
+"""HL7 over HTTP; design/hl7v2.md, section 3: ``POST /hl7v2``, batches, files. Checks H6 and H7."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.hl7v2.ack import answered
+from adapters.hl7v2.folder import Folder
+from adapters.hl7v2.http import Endpoint
+from fhir_server.http.site import CONTEXT
+from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
+
+MEDIA = "application/hl7-v2"
+
+
+def client_of(site: Site) -> httpx.AsyncClient:
+    """Return a client of the route, without a socket between."""
+    endpoint = Endpoint(site.interface.intake)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await endpoint(scope | {CONTEXT: site.server.context}, receive, send)
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://site")
+
+
+@pytest.fixture
+async def client(lasting_site: Site) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the site that all tests here share."""
+    async with client_of(lasting_site) as client:
+        yield client
+
+
+async def posted(client: httpx.AsyncClient, body: bytes, media: str = MEDIA) -> httpx.Response:
+    """Post ``body``."""
+    return await client.post("/hl7v2", content=body, headers={"Content-Type": media})
+
+
+# body, media type -> status, MSA-1
+STATUSES = {
+    "taken": (adt("W1"), MEDIA, 200, "AA"),
+    "er7": (adt("W2"), "application/hl7-v2+er7; charset=utf-8", 200, "AA"),
+    "x-er7": (adt("W3"), "x-application/hl7-v2+er7", 200, "AA"),
+    "refused": (adt("W4", m11="X"), MEDIA, 200, "AR"),
+    "not applied": (adt("W5").partition(b"PID|")[0], MEDIA, 200, "AE"),
+    "commit alone": (adt("W6", m15="AL", m16="NE"), MEDIA, 200, "CA"),
+    "application before commit": (adt("W7", m15="AL", m16="AL"), MEDIA, 200, "AA"),
+    "no answer": (adt("W8", m15="NE", m16="NE"), MEDIA, 204, ""),
+    "no message": (b"hello", MEDIA, 400, "AR"),
+    "nothing": (b"", MEDIA, 400, "AR"),
+    "other media": (adt("W9"), "text/plain", 415, ""),
+}
+
+
+@pytest.mark.parametrize(("body", "media", "status", "code"), STATUSES.values(), ids=STATUSES)
+async def test_h6_the_status_is_of_the_exchange_and_msa_1_of_the_message(
+    client: httpx.AsyncClient, body: bytes, media: str, status: int, code: str
+) -> None:
+    """The table of section 3, one case each."""
+    answer = await posted(client, body, media)
+
+    assert (answer.status_code, answered(answer.content)[0]) == (status, code)
+
+
+async def test_h6_other_methods_are_refused(client: httpx.AsyncClient) -> None:
+    """With 405, and the one that is possible."""
+    answer = await client.get("/hl7v2")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_h6_the_charset_parameter_loses_against_msh_18(site: Site) -> None:
+    """And it counts where the message says nothing."""
+    async with client_of(site) as client:
+        declared = adt("L1", "P1", "Müller", m18="8859/1").decode().encode("latin-1")
+        silent = adt("L2", "P2", "Łódź").decode().encode("iso8859-2")
+        await posted(client, declared, f"{MEDIA}; charset=8859/2")
+        await posted(client, silent, f"{MEDIA}; charset=8859/2")
+    found = {one["name"][0]["family"] for one in await site.search("Patient")}
+
+    assert found == {"Müller", "Łódź"}
+
+
+async def test_h6_what_is_too_large_is_413(open_site: OpenSite) -> None:
+    """A message above its limit, a batch above the limit of batches."""
+    site = await open_site(hl7_message_bytes_max=2000, hl7_batch_bytes_max=10_000)
+    async with client_of(site) as client:
+        large = await posted(client, adt("L1") + b"NTE|1||" + b"x" * 3000)
+        batch = await posted(client, b"BHS|^~\\&\r" + adt("L2") * 200)
+
+    assert (large.status_code, batch.status_code) == (413, 413)
+
+
+def batch(count: int, *, bad: int = -1, said: str = "", trailer: bool = True) -> bytes:
+    """Return a batch of ``count`` messages of which one has no patient."""
+    messages = [adt(f"B{n}", f"P{n}") for n in range(count)]
+    if bad >= 0:
+        messages[bad] = messages[bad].partition(b"PID|")[0]
+    end = f"BTS|{said or count}\rFTS|1\r".encode() if trailer else b""
+    return b"FHS|^~\\&\rBHS|^~\\&\r" + b"".join(messages) + end
+
+
+BATCHES = {
+    "right counts": (batch(5, bad=3), ""),
+    "wrong count": (batch(5, bad=3, said="7"), "BTS-1"),
+    "no trailer": (batch(5, bad=3, trailer=False), "BHS has no BTS."),
+    "no header": (batch(5, bad=3).partition(b"BHS|^~\\&\r")[2], "BTS has no BHS."),
+    "one after the other": (batch(5, bad=3).partition(b"BHS|^~\\&\r")[2].partition(b"BTS")[0], ""),
+}
+
+
+@pytest.mark.parametrize(("body", "warning"), BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("way", ["http", "frame", "file"])
+async def test_h7_one_bad_message_does_not_cost_the_others(
+    site: Site, tmp_path: Path, body: bytes, warning: str, way: str
+) -> None:
+    """By HTTP, in a frame and as a file: answers in order, the bad one named, warnings in BTS."""
+    if way == "frame" and not body.startswith((b"FHS", b"BHS")):
+        pytest.skip("without a header several messages in a frame are refused: H16")
+    answer = await answer_to(body, way, site, tmp_path)
+    lines = [line for line in answer.decode().split("\r") if line]
+    codes = [tuple(line.split("|")[1:3]) for line in lines if line.startswith("MSA")]
+
+    assert codes == [("AE" if n == 3 else "AA", f"B{n}") for n in range(5)]
+    assert lines[0].startswith("BHS|")
+    assert lines[-1].startswith("BTS|5|")
+    assert warning in lines[-1]
+    assert len(await site.search("Patient")) == 4
+
+
+async def answer_to(body: bytes, way: str, site: Site, folder: Path) -> bytes:
+    """Send ``body`` by that way; return what is answered."""
+    if way == "http":
+        async with client_of(site) as client:
+            return (await posted(client, body)).content
+    if way == "frame":
+        peer = await site.peer()
+        await peer.send(body)
+        return await peer.answer()
+    file = folder / "labs.hl7"
+    file.write_bytes(body)
+    assert not await Folder(folder, site.intake).take(file)
+    assert (folder / "failed" / "labs.hl7").read_bytes() == body
+    return (folder / "labs.hl7.ack").read_bytes()
