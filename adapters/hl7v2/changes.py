@@ -113,6 +113,7 @@ class Change:
     after: tuple[Merging, ...] = ()
     subject: str = ""
     timeless: bool = False  # never late: merges and moves
+    only_stored: bool = False  # it makes no new resource
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,6 +304,8 @@ class _Resolving:
     ) -> Write | None:
         stored = self.known.resources.get(place)
         current = before.resource if before else stored
+        if current is None and change.only_stored:
+            return None
         own = replace(
             change,
             set=linked(change.set, references),

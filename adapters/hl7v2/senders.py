@@ -49,7 +49,9 @@ class Profile:
     next_of_kin: str = "contact"
     us_core: bool = False
     expected_every: str = ""
-    code_tables: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]] = field(default_factory=dict)
+    code_tables: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]] = field(
+        default_factory=dict
+    )
     server_zone: str = "UTC"
     charset_fallback: str = "windows-1252"
 

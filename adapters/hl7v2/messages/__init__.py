@@ -11,15 +11,11 @@ from adapters.hl7v2.groups import groups_of
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Message
 from adapters.hl7v2.messages import adt
-from adapters.hl7v2.messages.families import (
-    appointment,
-    document,
-    financial,
-    order_message,
-    problem,
-    result_message,
-    vaccination,
-)
+from adapters.hl7v2.messages.families import order_message, problem, result_message
+from adapters.hl7v2.messages.financial import financial
+from adapters.hl7v2.messages.mdm import document
+from adapters.hl7v2.messages.siu import appointment
+from adapters.hl7v2.messages.vxu import vaccination
 from adapters.hl7v2.plan import Report
 from adapters.hl7v2.scene import scene_of
 from adapters.hl7v2.segments.skipped import is_skipped

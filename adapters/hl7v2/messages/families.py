@@ -1,9 +1,11 @@
-"""What drafts each family of messages, from the groups of its segments.
+"""What drafts results, orders and problems, from the groups of their segments.
 
 design/hl7v2.md, section 12.
 """
 
-from adapters.hl7v2.draft import Draft
+from adapters.hl7v2.draft import Draft, Patient
+from adapters.hl7v2.groups import PatientGroup
+from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.messages.clinical import (
     allergies,
     conditions,
@@ -13,17 +15,8 @@ from adapters.hl7v2.messages.clinical import (
     procedures,
 )
 from adapters.hl7v2.messages.orders import orders, results
-from adapters.hl7v2.messages.patient import account_change, patient_change, visit_in_passing
-from adapters.hl7v2.groups import PatientGroup
-from adapters.hl7v2.draft import Patient
-from adapters.hl7v2.issues import MessageFault
-
-
-def _begin(draft: Draft, group: PatientGroup) -> Patient:
-    """Draft the patient and the visit that a message mentions."""
-    patient = patient_change(draft, group)
-    visit_in_passing(draft, group, patient)
-    return patient
+from adapters.hl7v2.messages.patient import patient_change, visit_in_passing
+from adapters.hl7v2.messages.pharmacy import medications
 
 
 def _groups(draft: Draft) -> list[PatientGroup]:
@@ -32,53 +25,36 @@ def _groups(draft: Draft) -> list[PatientGroup]:
     return draft.groups.patients
 
 
+def _begin(draft: Draft, group: PatientGroup, procedures_are: str = "completed") -> Patient:
+    """Draft the patient, the visit, and the lists that any type of message may bring."""
+    patient = patient_change(draft, group)
+    visit_in_passing(draft, group, patient)
+    allergies(draft, group, patient)
+    conditions(draft, group, patient)
+    diagnoses(draft, group, patient)
+    procedures(draft, group, patient, procedures_are)
+    coverages(draft, group, patient)
+    loose_observations(draft, group, patient)
+    return patient
+
+
 def result_message(draft: Draft, event: str) -> None:
     """ORU and OUL: reports, results, specimens; order and visit in passing."""
     for group in _groups(draft):
-        patient = _begin(draft, group)
-        loose_observations(draft, group, patient)
-        results(draft, group, patient)
+        results(draft, group, _begin(draft, group))
 
 
 def order_message(draft: Draft, event: str) -> None:
     """ORM, OML, OMG, OMP, RDE, RDS, RAS: orders of services and medications."""
     for group in _groups(draft):
-        patient = _begin(draft, group)
-        allergies(draft, group, patient)
-        diagnoses(draft, group, patient)
-        procedures(draft, group, patient, "unknown")
-        coverages(draft, group, patient)
-        loose_observations(draft, group, patient)
+        patient = _begin(draft, group, "unknown")
         orders(draft, group, patient)
-
-
-def appointment(draft: Draft, event: str) -> None:
-    pass
-
-
-def vaccination(draft: Draft, event: str) -> None:
-    pass
-
-
-def document(draft: Draft, event: str) -> None:
-    pass
-
-
-def financial(draft: Draft, event: str) -> None:
-    pass
+        medications(draft, group, patient)
 
 
 def problem(draft: Draft, event: str) -> None:
     """PPR, REF: problems, and orders as they come."""
     for group in _groups(draft):
         patient = _begin(draft, group)
-        allergies(draft, group, patient)
-        conditions(draft, group, patient)
-        diagnoses(draft, group, patient)
-        procedures(draft, group, patient)
-        coverages(draft, group, patient)
-        loose_observations(draft, group, patient)
         orders(draft, group, patient)
-
-
-_ = account_change
+        medications(draft, group, patient)
