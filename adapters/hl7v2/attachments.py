@@ -82,7 +82,7 @@ def attachment(media: str, data: bytes, title: str = "") -> Json:
 def pointed(value: Value, scene: Scene) -> Json | None:
     """Return RP as an Attachment with a url."""
     pointer = value.whole(1)
-    if not pointer or re.search(r"\s", pointer):
+    if not re.search(r"[/:.\\]", pointer) or re.search(r"\s", pointer):
         scene.note("attachment-invalid", "The pointer is no url.")
         return None
     made: Json = {"url": pointer}

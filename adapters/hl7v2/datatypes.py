@@ -54,10 +54,18 @@ def yes_no(value: Value, scene: Scene) -> bool | None:
 
 def positive(value: Value, scene: Scene) -> int | None:
     """Return a positiveInt."""
+    number = whole(value, scene)
+    if number == 0:
+        scene.note("number-invalid", "A whole number above 0 is expected.")
+    return number or None
+
+
+def whole(value: Value, scene: Scene) -> int | None:
+    """Return an integer that is not negative."""
     said = value[1].removesuffix(".0").lstrip("+")
-    if said.isascii() and said.isdigit() and 0 < int(said[:12]) < 2**31:
+    if said.isascii() and said.isdigit() and len(said) < 12 and int(said) < 2**31:
         return int(said)
-    scene.note("number-invalid", "A whole number above 0 is expected.")
+    scene.note("number-invalid", "A whole number is expected.")
     return None
 
 

@@ -60,6 +60,11 @@ class OrderGroup:
         """Whether it has said what is ordered."""
         return bool(self.obr or self.rxo or self.rxe or self.gives)
 
+    @property
+    def results(self) -> bool:
+        """Whether anything has been said about it yet."""
+        return bool(self.obxs or self.specimens)
+
 
 @dataclass(slots=True)
 class VisitGroup:
@@ -120,7 +125,6 @@ class _Walk:
         self.give: GiveGroup | None = None
         self.notes: list[Segment] = []  # where an NTE goes
         self.obxs: list[ObxGroup] = self.patient.obxs
-        self.last = ""
 
     def take(self, segment: Segment) -> None:
         handler = _HANDLERS.get(segment.name)
@@ -131,7 +135,6 @@ class _Walk:
             self.notes = self.patient.problem_notes
         else:
             self.groups.loose.append(segment)
-        self.last = segment.name
 
     def pid(self, segment: Segment) -> None:
         if self.patient.pid is None and not self.groups.patients:
@@ -169,10 +172,11 @@ class _Walk:
             self.groups.loose.append(segment)
 
     def orc(self, segment: Segment) -> None:
-        if self.orc_follows and self.last == "OBR" and self.order and self.order.orc is None:
-            self.order.orc = segment
-            return
-        self._new_order().orc = segment
+        order = self.order
+        if self.orc_follows and order and order.obr and not order.orc and not order.results:
+            order.orc = segment  # OUL: the ORC stands behind its OBR
+        else:
+            self._new_order().orc = segment
 
     def _new_order(self) -> OrderGroup:
         self.order = OrderGroup()

@@ -85,12 +85,13 @@ def structured(value: Value, unit: Json) -> tuple[str, Any]:
     comparator, left, separator, right = value[1], value[2], value[3], value[4]
     first, second = decimal_of(left), decimal_of(right)
     comparator = _COMPARATORS.get(comparator, "" if comparator == "=" else comparator)
-    if comparator in ("", "<", "<=", ">", ">=") and first is not None:
-        if not separator and not right:
+    known = comparator in ("", "<", "<=", ">", ">=")
+    if first is not None:
+        if known and not separator and not right:
             return "Quantity", quantity(first, unit, comparator)
         if separator == "+" and not right and not comparator:
             return "Quantity", quantity(first, unit, ">=")
-        if not comparator and second is not None:
+        if second is not None and not (known and comparator):
             if separator == "-" and first <= second:
                 return "Range", {"low": quantity(first, unit), "high": quantity(second, unit)}
             if separator in (":", "/"):

@@ -9,14 +9,7 @@ from typing import Any
 from adapters.hl7v2.changes import Change, Merging, Mode
 from adapters.hl7v2.draft import Draft, Patient, reference, system_value
 from adapters.hl7v2.groups import PatientGroup, VisitGroup
-from adapters.hl7v2.messages.clinical import (
-    allergies,
-    conditions,
-    coverages,
-    diagnoses,
-    loose_observations,
-    procedures,
-)
+from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.encounter import finishing, reclassed, transferred
 from adapters.hl7v2.messages.patient import (
     UNKNOWN_CLASS,
@@ -75,17 +68,7 @@ def _admit(draft: Draft, group: PatientGroup, event: str) -> None:
     patient = patient_change(draft, group, places={"active": False} if gone else None)
     if visit:
         _visit(draft, group, visit, patient, event)
-    clinical(draft, group, patient)
-
-
-def clinical(draft: Draft, group: PatientGroup, patient: Patient) -> None:
-    """Draft the lists that an ADT may carry: allergies, diagnoses, procedures, insurance."""
-    allergies(draft, group, patient)
-    conditions(draft, group, patient)
-    diagnoses(draft, group, patient)
-    procedures(draft, group, patient)
-    coverages(draft, group, patient)
-    loose_observations(draft, group, patient)
+    lists(draft, group, patient)
 
 
 def _visit(

@@ -215,6 +215,18 @@ def _subscriber(draft: Draft, segment: Segment, places: dict[str, Any], patient:
             places["subscriber"] = {"display": text}
 
 
+def lists(
+    draft: Draft, group: PatientGroup, patient: Patient, procedures_are: str = "completed"
+) -> None:
+    """Draft the lists that any type of message may bring, and the patient's own OBX."""
+    allergies(draft, group, patient)
+    conditions(draft, group, patient)
+    diagnoses(draft, group, patient)
+    procedures(draft, group, patient, procedures_are)
+    coverages(draft, group, patient)
+    loose_observations(draft, group, patient)
+
+
 def loose_observations(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     """Draft the OBX that stand before any order: the patient's own."""
     observations(draft, group.obxs, Parent(patient.handle, patient))

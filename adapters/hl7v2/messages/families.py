@@ -6,14 +6,7 @@ design/hl7v2.md, section 12.
 from adapters.hl7v2.draft import Draft, Patient
 from adapters.hl7v2.groups import PatientGroup
 from adapters.hl7v2.issues import MessageFault
-from adapters.hl7v2.messages.clinical import (
-    allergies,
-    conditions,
-    coverages,
-    diagnoses,
-    loose_observations,
-    procedures,
-)
+from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.orders import orders, results
 from adapters.hl7v2.messages.patient import patient_change, visit_in_passing
 from adapters.hl7v2.messages.pharmacy import medications
@@ -29,12 +22,7 @@ def _begin(draft: Draft, group: PatientGroup, procedures_are: str = "completed")
     """Draft the patient, the visit, and the lists that any type of message may bring."""
     patient = patient_change(draft, group)
     visit_in_passing(draft, group, patient)
-    allergies(draft, group, patient)
-    conditions(draft, group, patient)
-    diagnoses(draft, group, patient)
-    procedures(draft, group, patient, procedures_are)
-    coverages(draft, group, patient)
-    loose_observations(draft, group, patient)
+    lists(draft, group, patient, procedures_are)
     return patient
 
 

@@ -11,13 +11,7 @@ from adapters.hl7v2.draft import Draft, Patient, concept_key, reference, system_
 from adapters.hl7v2.groups import PatientGroup
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Segment
-from adapters.hl7v2.messages.clinical import (
-    allergies,
-    coverages,
-    diagnoses,
-    loose_observations,
-    procedures,
-)
+from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.orders import orders
 from adapters.hl7v2.messages.patient import account_change, patient_change, visit_in_passing
 from adapters.hl7v2.segments.in1 import CHARGE
@@ -38,11 +32,7 @@ def financial(draft: Draft, event: str) -> None:
         visit_in_passing(draft, group, patient)
         ended = {"status": "inactive"} if event == _ENDED else {}
         account = account_change(draft, group, patient, **ended)
-        allergies(draft, group, patient)
-        diagnoses(draft, group, patient)
-        procedures(draft, group, patient)
-        coverages(draft, group, patient)
-        loose_observations(draft, group, patient)
+        lists(draft, group, patient)
         orders(draft, group, patient)
         for segment in group.lists.get("FT1", ()):
             _charge(draft, group, segment, patient, account)

@@ -39,7 +39,7 @@ def results(draft: Draft, group: PatientGroup, patient: Patient) -> None:
         _specimen_results(draft, one, patient, led[id(one)])
     for order in group.orders:
         if order.obr is None:
-            _order_results(draft, order, patient)
+            _order_results(draft, order, patient, led)
             continue
         request = service_request(draft, order, patient, Mode.FILL)
         found = _specimens(draft, order, patient, led)
@@ -53,6 +53,8 @@ def orders(draft: Draft, group: PatientGroup, patient: Patient) -> None:
         _specimen_results(draft, one, patient, led[id(one)])
     for order in group.orders:
         if order.obr is None:
+            if not order.has_detail:
+                _order_results(draft, order, patient, led)
             continue
         request = service_request(draft, order, patient, Mode.MERGE)
         found = _specimens(draft, order, patient, led)
@@ -217,8 +219,12 @@ def _specimen_results(draft: Draft, group: SpecimenGroup, patient: Patient, hand
     observations(draft, group.obxs, parent)
 
 
-def _order_results(draft: Draft, order: OrderGroup, patient: Patient) -> None:
-    """Draft results of an ORC without OBR: they are the patient's."""
+def _order_results(draft: Draft, order: OrderGroup, patient: Patient, led: dict[int, str]) -> None:
+    """Draft specimens and results of an ORC without OBR: they are the patient's."""
+    for one in order.specimens:
+        if id(one) not in led:
+            led[id(one)] = specimen_change(draft, one, patient)
+            _specimen_results(draft, one, patient, led[id(one)])
     if order.obxs:
         observations(draft, order.obxs, Parent(patient.handle, patient))
 

@@ -17,7 +17,7 @@ from adapters.hl7v2.draft import (
 )
 from adapters.hl7v2.groups import GiveGroup, OrderGroup, PatientGroup
 from adapters.hl7v2.messages.observations import Parent, observations
-from adapters.hl7v2.messages.orders import order_key
+from adapters.hl7v2.messages.orders import numbers_of, order_key
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.segments.obr import order_status
 from adapters.hl7v2.segments.rx import (
@@ -132,9 +132,9 @@ def _administration(
         places["context"] = reference(patient.encounter)
     if request:
         places["request"] = reference(request)
-    elif order.orc and (value := order.orc.value(2) or order.orc.value(3)):
-        if number := ei_of(value, draft.scene):
-            places["request"] = {"type": "MedicationRequest", "identifier": number}
+    elif numbers := numbers_of(order, draft):
+        number = next(iter(numbers.values()))
+        places["request"] = {"type": "MedicationRequest", "identifier": number}
     if not {"effectiveDateTime", "effectivePeriod"} & places.keys():
         places["_effectiveDateTime"] = {"extension": [_UNKNOWN]}
     what = concept_key(places.get("medicationCodeableConcept"))

@@ -12,6 +12,7 @@ from adapters.hl7v2.draft import Draft, Patient, reference, system_value
 from adapters.hl7v2.groups import PatientGroup, ResourceGroup
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Segment
+from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.patient import patient_change, visit_in_passing
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.segments.sch import (
@@ -46,6 +47,7 @@ def appointment(draft: Draft, event: str) -> None:
     ]
     for group, patient in patients:
         visit_in_passing(draft, group, patient)
+        lists(draft, group, patient, "unknown")
     _appointment(draft, sch, patients, event)
 
 

@@ -12,7 +12,7 @@ from adapters.hl7v2.draft import Draft, Patient, concept_key, reference, system_
 from adapters.hl7v2.groups import GiveGroup, OrderGroup, PatientGroup
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Segment, Value
-from adapters.hl7v2.messages.clinical import allergies, coverages, loose_observations
+from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.observations import Parent, observations
 from adapters.hl7v2.messages.orders import service_request
 from adapters.hl7v2.messages.patient import patient_change, visit_in_passing
@@ -87,9 +87,7 @@ def vaccination(draft: Draft, event: str) -> None:
     for group in draft.groups.patients:
         patient = patient_change(draft, group)
         visit_in_passing(draft, group, patient)
-        allergies(draft, group, patient)
-        coverages(draft, group, patient)
-        loose_observations(draft, group, patient)
+        lists(draft, group, patient)
         for order in group.orders:
             _order(draft, group, order, patient)
 

@@ -35,25 +35,21 @@ _VERIFICATION = {
 }  # fmt: skip
 
 
-def _status(table: dict[str, str], system: str, value: Value) -> Json | None:
+def _status(table: dict[str, str], system: str, value: Value, scene: Scene) -> Json | None:
+    """Return a status of a required binding; a code without an image is an issue."""
     for part in (value[1], value[2]):
         if known := table.get(part.upper()):
             return {"coding": [{"system": system, "code": known}]}
-    said = cwe_text(value)
-    return {"text": said} if said else None
-
-
-def cwe_text(value: Value) -> str:
-    """Return what a coded value says in words."""
-    return value[2] or value[1]
+    scene.note("code-unknown", "This status has no image in FHIR.")
+    return None
 
 
 def _clinical(value: Value, scene: Scene) -> Json | None:
-    return _status(_CLINICAL, CLINICAL, value)
+    return _status(_CLINICAL, CLINICAL, value, scene)
 
 
 def _verification(value: Value, scene: Scene) -> Json | None:
-    return _status(_VERIFICATION, VERIFICATION, value)
+    return _status(_VERIFICATION, VERIFICATION, value, scene)
 
 
 def _text_only(value: Value, scene: Scene) -> Json | None:

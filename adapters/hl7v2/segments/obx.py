@@ -240,13 +240,15 @@ def read(obx: Segment, report_status: str, scene: Scene) -> Result:
             places[f"extension[{VALUE_ATTACHMENT}]"] = [
                 {"url": VALUE_ATTACHMENT, "valueAttachment": attached}
             ]
+        elif type == "RP" and (pointers := obx.values(5)):
+            places["valueString"] = "\n".join(pointer.readable() for pointer in pointers)
     else:
         unit = unit_of(obx.value(6), scene)
         places.update(_value_places(obx, type, unit, scene))
         if type in ("TX", "FT"):
             text = str(places.get("valueString", ""))
-        if found := reference_range(obx, unit):
-            places["referenceRange"] = [found]
+    if found := reference_range(obx, unit_of(obx.value(6), scene)):
+        places["referenceRange"] = [found]
     if flags := interpretations(obx, scene):
         places["interpretation"] = flags
     _times_and_means(obx, places, scene)
