@@ -237,7 +237,12 @@ def _old_error(header: Header, faults: Sequence[Fault]) -> str:
 
 
 def _location(place: str, component: str) -> str:
-    """``OBX[3]-5.1`` as ERL: segment, which of its name, field, repetition, component."""
+    """``OBX[3]-5.1`` as ERL: segment, which of its name, field, repetition, component.
+
+    ``OBX^3^5`` is one already.
+    """
+    if "^" in place:
+        return component.join(place.split("^"))
     found = _PLACE.fullmatch(place)
     if found is None:
         return ""

@@ -8,7 +8,7 @@ design/hl7v2.md, sections 8 and 9. A change speaks of *places*, each a path into
 ``telecom[pid-13]``         the members of a list that have an id ``pid-13.1``, ``pid-13.2`` …
 ``extension[https://…]``    the member of a list that has this url (or, of codings, system)
 ``identifier[+]``           a union: members not yet there are added, none is taken away
-``location[~]``             as told by a :class:`Merging` of that name, which sees what is stored
+``result[-]``               these members are taken away
 ==========================  =================================================================
 
 A reference to a resource of the same message is a *handle*, ``change:3``, until its id is known.
@@ -25,6 +25,26 @@ Json = dict[str, Any]
 
 NAMESPACE = uuid.UUID("5c1dd4a8-6ff5-5d0b-9e83-4b5c5a2a7a02")
 HANDLE = "change:"
+
+_STEMS = {
+    "deceased": "Boolean DateTime",
+    "multipleBirth": "Boolean Integer",
+    "value": "Quantity CodeableConcept String Boolean Integer Range Ratio SampledData Time "
+    "DateTime Period",
+    "effective": "DateTime Period Timing Instant",
+    "onset": "DateTime Age Period Range String",
+    "abatement": "DateTime Age Period Range String",
+    "performed": "DateTime Period String Age Range",
+    "occurrence": "DateTime Period Timing String",
+    "medication": "CodeableConcept Reference",
+    "collected": "DateTime Period",
+}
+# Element of a choice -> its other types: a resource has one of them.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    stem + one: tuple(stem + other for other in types.split() if other != one)
+    for stem, types in _STEMS.items()
+    for one in types.split()
+}
 
 
 class Mode(StrEnum):
@@ -93,6 +113,7 @@ class Change:
     after: tuple[Merging, ...] = ()
     subject: str = ""
     timeless: bool = False  # never late: merges and moves
+    only_stored: bool = False  # it makes no new resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +122,11 @@ class Instruction:
 
     ==================  =======================================================================
     ``merge``           the Patients with one of ``prior`` are merged into ``target``
-    ``renumber``        the person stays: ``prior`` become ``old`` numbers of ``target``;
-                        ``prior`` also finds the Patient; another one at ``target``: held
+    ``renumber``        the person stays, found by an old number: ``prior`` are the new ones, and
+                        if another Patient has them, the message is held
     ``link``, ``unlink``  ``Patient.link`` ``seealso`` between ``target`` and ``other``
     ``move``            what names ``prior`` (of ``type``) names ``target`` from now on
-    ``rename``          the resource (of ``type``) with ``prior`` gets the number of ``target``
+    ``rename``          the same for the resource of ``type``
     ``repatient``       the Encounter with ``prior``, and what names it, goes to ``target``
     ``hold``            a person must decide
     ==================  =======================================================================
@@ -154,12 +175,25 @@ def merged(stored: Json | None, change: Change, origin: Stamp | None = None) -> 
             if place not in change.set and stored:
                 _take(resource, place)
     for place, value in change.set.items():
+        _settle(resource, place, change.set, fill=mode is Mode.FILL)
         _put(resource, place, value, fill=mode is Mode.FILL)
     for place, value in change.defaults.items():
         _put(resource, place, value, fill=True)
     for finish in change.after:
         finish(resource, change, late or (mode is Mode.FILL and stored is not None))
     return resource
+
+
+def _settle(resource: Json, place: str, setting: Mapping[str, Any], *, fill: bool) -> None:
+    """Take away what cannot stand beside what is set at ``place``: another choice of type, and
+    the extensions of the primitive that was there."""
+    if fill or place.endswith("]") or "." in place:
+        return
+    for other in CHOICES.get(place, ()):
+        if other not in setting:
+            resource.pop(other, None)
+    if not place.startswith("_") and f"_{place}" not in setting:
+        resource.pop(f"_{place}", None)
 
 
 def _copied(value: Any) -> Any:
@@ -173,10 +207,17 @@ def _copied(value: Any) -> Any:
 def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
     parent, name, part = _found(resource, place, make=True)
     if not part:
-        if not fill or name not in parent:
+        taken = name in parent or any(other in parent for other in CHOICES.get(name, ()))
+        if not fill or not taken:
             parent[name] = _copied(value)
         return
     members: list[Any] = list(parent.get(name) or [])
+    if part == "-":
+        gone = {_sameness(member) for member in value}
+        parent[name] = [member for member in members if _sameness(member) not in gone]
+        if not parent[name]:
+            del parent[name]
+        return
     if part == "+":
         parent[name] = united(members, value if isinstance(value, list) else [value])
         return
@@ -188,7 +229,7 @@ def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
 
 def _take(resource: Json, place: str) -> None:
     parent, name, part = _found(resource, place, make=False)
-    if name not in parent or part == "+":
+    if name not in parent or part in ("+", "-"):
         return
     if not part:
         del parent[name]

@@ -142,16 +142,19 @@ class Plan:
     held: str = ""
 
 
-def wanted(report: Report, known: Known, profile: Profile, drawn: Sequence[str] = ()) -> Wanted:
-    """Return what must still be looked up before :func:`planned` can be called with ``drawn``."""
+def wanted(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Wanted:
+    """Return what must still be looked up before :func:`planned` can be called.
+
+    ``drawn`` are ids for Patients that are new, one for each Patient change, in order; the same
+    in every call for a message.
+    """
     return _Resolving(report, known, profile, drawn).wanted()
 
 
 def planned(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Plan:
     """Return what ``report`` means for what is stored.
 
-    ``drawn`` are ids for Patients that are new, one for each Patient change, in order. Equal
-    arguments give equal plans. Resources still lack ``meta.versionId`` and ``lastUpdated``.
+    Equal arguments give equal plans. Resources still lack ``meta.versionId`` and ``lastUpdated``.
     """
     return _Resolving(report, known, profile, drawn).plan()
 
@@ -201,10 +204,11 @@ class _Resolving:
     def _resolve(self, change: Change) -> bool:
         """Set the id of ``change``; return false while something is missing for that."""
         before = len(self.missing_ids) + len(self.missing_searches)
-        id = self._patient(change) if change.type == "Patient" else self._other(change)
+        id, is_new = self._patient(change) if change.type == "Patient" else self._other(change)
         if id and len(self.missing_ids) + len(self.missing_searches) == before:
             self.ids[change.handle] = id
-            self._resource(change.type, id)
+            if not is_new:
+                self._resource(change.type, id)
         return change.handle in self.ids
 
     # --------------------------------------------------------------------------------- patients
@@ -229,41 +233,47 @@ class _Resolving:
         self.missing_ids |= {("Patient", id) for id in missing} - self.known.resources.keys()
         return led
 
-    def _patient(self, change: Change) -> str:
-        id = self.drawn.pop(0) if self.drawn else f"{change.handle}-new"
-        if not change.key.identifiers:
-            return id_of("Patient", change.key.scope, change.key.parts)
-        found = self._patients(change.key.identifiers)
+    def _patient(self, change: Change) -> tuple[str, bool]:
+        """Return the id of a Patient, and whether nothing can be stored under it."""
+        id = self.drawn.pop(0)
+        key = change.key
+        if not key.identifiers:
+            return id_of("Patient", key.scope, key.parts), False
+        found = self._patients(key.identifiers)
         rules = self.profile.identity
-        decision = identified(change.key.identifiers, found, change.set, rules, change.source)
-        self.issues += decision.issues
+        decision = identified(key.identifiers, found, change.set, rules, change.source)
         if decision.patient is not None:
-            return str(decision.patient["id"])
-        for identifier in change.key.identifiers:
+            self.issues += decision.issues
+            self.held = self.held or decision.held
+            return str(decision.patient["id"]), False
+        for identifier in key.identifiers:
             if identifier in self.anew:
-                return self.anew[identifier]
+                return self.anew[identifier], True
         self.held = self.held or decision.held
-        self.anew |= dict.fromkeys(change.key.identifiers, id)
-        return id
+        self.anew |= dict.fromkeys(key.identifiers, id)
+        return id, True
 
     # ------------------------------------------------------------------------- everything else
 
-    def _other(self, change: Change) -> str:
+    def _other(self, change: Change) -> tuple[str, bool]:
         key = change.key
         parts = tuple(self.ids.get(part, part) for part in key.parts)
         if any(part.startswith(HANDLE) for part in parts):
-            return ""
+            return "", True
+        own = id_of(change.type, key.scope, parts)
         if key.identifiers:
             stored = self._search(Search(change.type, identifiers=key.identifiers))
-            for resource in stored:
-                if not key.codes or _has_code(resource, key.codes):
-                    return str(resource["id"])
+            fitting = [
+                str(one["id"]) for one in stored if not key.codes or _has_code(one, key.codes)
+            ]
+            if fitting:
+                return (own if own in fitting else fitting[0]), False
         if key.open_of and (patient := self.ids.get(key.open_of)):
             search = Search(change.type, patient=f"Patient/{patient}", statuses=OPEN_STATUSES)
             stored = self._search(search)
             if len(stored) == 1:
-                return str(stored[0]["id"])
-        return id_of(change.type, key.scope, parts)
+                return str(stored[0]["id"]), False
+        return own, False
 
     # --------------------------------------------------------------------------------- planning
 
@@ -292,14 +302,16 @@ class _Resolving:
         before: Write | None,
         references: Mapping[str, str],
     ) -> Write | None:
-        stored = self.known.resources[place]
+        stored = self.known.resources.get(place)
         current = before.resource if before else stored
+        if current is None and change.only_stored:
+            return None
         own = replace(
             change,
             set=linked(change.set, references),
             defaults=linked(change.defaults, references),
         )
-        origin = None if before else self.known.origins.get(place)
+        origin = self.known.origins.get(place) if stored else None
         resource = merged(current, own, origin)
         if origin is not None and is_older(change.stamp, origin) and not change.timeless:
             text = "A newer statement is stored; this one only fills gaps, or does nothing."
@@ -320,7 +332,7 @@ class _Resolving:
     def _check_owners(self, changes: list[Change]) -> None:
         """Hold the message if what it changes belongs to another patient (section 9)."""
         for change in changes:
-            stored = self.known.resources[change.type, self.ids[change.handle]]
+            stored = self.known.resources.get((change.type, self.ids[change.handle]))
             owner = _patient_of(stored) if stored and change.subject else ""
             mine = self.ids.get(change.subject, "")
             if not owner or owner == mine or self._leads(owner, mine):

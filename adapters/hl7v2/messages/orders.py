@@ -1,0 +1,321 @@
+"""Orders and results: ServiceRequest, DiagnosticReport, Specimen, Observation of an order group.
+
+HL7 v2.5.1, chapters 4 and 7; design/hl7v2.md, sections 9, 12 to 14.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from adapters.hl7v2.changes import Key, Mode
+from adapters.hl7v2.datatypes import ei_of
+from adapters.hl7v2.draft import (
+    Draft,
+    Patient,
+    concept_key,
+    concept_keys,
+    reference,
+    system_value,
+)
+from adapters.hl7v2.groups import OrderGroup, PatientGroup, SpecimenGroup
+from adapters.hl7v2.message import Segment
+from adapters.hl7v2.messages.observations import Parent, observations
+from adapters.hl7v2.rows import Filled
+from adapters.hl7v2.scene import stamped
+from adapters.hl7v2.segments import spm as specimens
+from adapters.hl7v2.segments.obr import order_status, ordered, reported
+from adapters.hl7v2.segments.spm import note_text, specimen, specimen_of_order
+
+Json = dict[str, Any]
+
+REPORT_NOTE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-DiagnosticReport.note"
+REPLACES = frozenset(("RP", "RO", "RU"))
+CHILDREN = frozenset(("PA", "CH"))
+
+
+def results(draft: Draft, group: PatientGroup, patient: Patient) -> None:
+    """Draft what result messages (ORU, OUL) bring: reports, results, specimens, orders behind."""
+    led = {id(one): specimen_change(draft, one, patient) for one in group.specimens}
+    for one in group.specimens:
+        _specimen_results(draft, one, patient, led[id(one)])
+    for order in group.orders:
+        if order.obr is None:
+            _order_results(draft, order, patient, led)
+            continue
+        request = service_request(draft, order, patient, Mode.FILL)
+        found = _specimens(draft, order, patient, led)
+        _report(draft, order, patient, request, found)
+
+
+def orders(draft: Draft, group: PatientGroup, patient: Patient) -> None:
+    """Draft what order messages (ORM, OML, OMG) bring of services."""
+    led = {id(one): specimen_change(draft, one, patient) for one in group.specimens}
+    for one in group.specimens:
+        _specimen_results(draft, one, patient, led[id(one)])
+    for order in group.orders:
+        if order.obr is None:
+            if not order.has_detail:
+                _order_results(draft, order, patient, led)
+            continue
+        request = service_request(draft, order, patient, Mode.MERGE)
+        found = _specimens(draft, order, patient, led)
+        section = order.obr.text(24)
+        parent = Parent(request, patient, section=section, orders=request, specimens=found)
+        asked = observations(draft, order.obxs, parent)
+        places: dict[str, Any] = {}
+        if found:
+            places["specimen[+]"] = [reference(one) for one in found]
+        if asked.handles:
+            places["supportingInfo[+]"] = [reference(one) for one in asked.handles]
+        if places:
+            _add_to(draft, request, places)
+
+
+def _add_to(draft: Draft, handle: str, places: dict[str, Any]) -> None:
+    """Set further places of a change that is drafted already."""
+    for at, change in enumerate(draft.changes):
+        if change.handle == handle:
+            draft.changes[at] = replace(change, set={**change.set, **places})
+
+
+# --------------------------------------------------------------------------------- the order
+
+
+def numbers_of(order: OrderGroup, draft: Draft) -> dict[str, Json]:
+    """Return the placer's and the filler's number of an order: PLAC and FILL."""
+    found: dict[str, Json] = {}
+    for kind, field in (("PLAC", 2), ("FILL", 3)):
+        for segment in (order.obr, order.orc):
+            value = segment.value(field) if segment else None
+            if segment and value and kind not in found:
+                draft.scene.at(segment, field)
+                if made := ei_of(value, draft.scene, kind):
+                    found[kind] = made
+    return found
+
+
+def order_key(
+    draft: Draft, order: OrderGroup, patient: Patient, codes: tuple[str, ...], what: str, when: str
+) -> Key:
+    """Return how the request of an order is found: a number of it, and what it asks for."""
+    numbers = numbers_of(order, draft)
+    pairs = tuple(dict.fromkeys(system_value(one) for one in numbers.values()))
+    first = numbers.get("PLAC") or numbers.get("FILL")
+    if first is None:
+        parts = (patient.handle, what, when)
+        return Key("order", (*parts, *draft.nth("order", *parts)))
+    system, value = system_value(first)
+    nth = draft.nth("order", system, value, what)
+    return Key(system, (value, what, *nth), () if nth else pairs, codes)
+
+
+def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mode) -> str:
+    """Draft the ServiceRequest of an OBR; return its handle."""
+    scene, obr = draft.scene, order.obr
+    assert obr is not None
+    places = ordered(order, scene)
+    status = order_status(order, scene)
+    defaults: dict[str, Any] = {"intent": "order", "status": "active"}
+    if mode is Mode.MERGE:
+        places.update(status)
+    else:
+        final = obr.text(25).upper() in ("F", "C", "X")
+        said = status.get("status", "completed" if final else "active")
+        defaults["status"] = said
+        if "_status" in status and said == "unknown":
+            defaults["_status"] = status["_status"]
+    notes = [{"text": text} for nte in order.notes if (text := note_text(nte))]
+    if notes and mode is Mode.MERGE:
+        places["note"] = notes
+    code = places.get("code")
+    key = order_key(draft, order, patient, concept_keys(code), concept_key(code), obr.text(7))
+    places["subject"] = reference(patient.handle)
+    if patient.encounter:
+        places["encounter"] = reference(patient.encounter)
+    _relations(draft, order, places)
+    return draft.add(
+        "ServiceRequest",
+        key,
+        mode,
+        Filled(places, set()),
+        obr,
+        defaults=defaults,
+        subject=patient.handle,
+    )
+
+
+def _relations(draft: Draft, order: OrderGroup, places: dict[str, Any]) -> None:
+    """Add what an order is based on, or replaces: OBR-29, ORC-8, ORC-1."""
+    parents = []
+    for segment, field in ((order.obr, 29), (order.orc, 8)):
+        value = segment.value(field) if segment else None
+        if segment and value:
+            draft.scene.at(segment, field)
+            for part, kind in ((1, "PLAC"), (2, "FILL")):
+                if made := ei_of(value.subs(part), draft.scene, kind):
+                    parents.append({"type": "ServiceRequest", "identifier": made})
+    if parents:
+        control = order.orc.text(1).upper() if order.orc else ""
+        name = "replaces" if control in REPLACES else "basedOn"
+        places[name] = parents[:1]
+
+
+# -------------------------------------------------------------------------------- specimens
+
+
+def specimen_change(draft: Draft, group: SpecimenGroup, patient: Patient, order: str = "") -> str:
+    """Draft the Specimen of an SPM; return its handle. ``order`` is what it is keyed by else."""
+    places = specimen(group, draft.scene)
+    places["subject"] = reference(patient.handle)
+    numbers = places.get("identifier[+]", [])
+    if numbers:
+        system, value = system_value(numbers[-1] if _is_pair(group) else numbers[0])
+        key = Key(system, (value,))
+    else:
+        key = Key("specimen", (order or patient.handle, group.spm.text(1) or group.spm.where))
+    return draft.add(
+        "Specimen",
+        key,
+        Mode.REPLACE,
+        Filled(places, set()),
+        group.spm,
+        owned=specimens.OWNED,
+        subject=patient.handle,
+    )
+
+
+def _is_pair(group: SpecimenGroup) -> bool:
+    value = group.spm.value(2)
+    return bool(value and value[2])
+
+
+def _specimens(draft: Draft, order: OrderGroup, patient: Patient, led: dict[int, str]) -> list[str]:
+    """Return the handles of an order's specimens, drafted if they are not yet."""
+    request = draft.changes[-1].handle
+    found = []
+    for one in order.specimens:
+        if id(one) not in led:
+            led[id(one)] = specimen_change(draft, one, patient, request)
+        found.append(led[id(one)])
+    if not found and order.obr is not None:
+        places = specimen_of_order(order.obr, draft.scene)
+        if places:
+            places["subject"] = reference(patient.handle)
+            found.append(
+                draft.add(
+                    "Specimen",
+                    Key("specimen", (request, "OBR-15")),
+                    Mode.REPLACE,
+                    Filled(places, set()),
+                    order.obr,
+                    owned=specimens.OWNED,
+                    subject=patient.handle,
+                )
+            )
+    return found
+
+
+def _specimen_results(draft: Draft, group: SpecimenGroup, patient: Patient, handle: str) -> None:
+    parent = Parent(handle, patient, section="LAB", specimens=[handle])
+    observations(draft, group.obxs, parent)
+
+
+def _order_results(draft: Draft, order: OrderGroup, patient: Patient, led: dict[int, str]) -> None:
+    """Draft specimens and results of an ORC without OBR: they are the patient's."""
+    for one in order.specimens:
+        if id(one) not in led:
+            led[id(one)] = specimen_change(draft, one, patient)
+            _specimen_results(draft, one, patient, led[id(one)])
+    if order.obxs:
+        observations(draft, order.obxs, Parent(patient.handle, patient))
+
+
+# --------------------------------------------------------------------------------- the report
+
+
+def _report(
+    draft: Draft, order: OrderGroup, patient: Patient, request: str, found: list[str]
+) -> None:
+    scene, obr = draft.scene, order.obr
+    assert obr is not None
+    places = reported(order, scene)
+    places["subject"] = reference(patient.handle)
+    places["basedOn[+]"] = [reference(request)]
+    if patient.encounter:
+        places["encounter"] = reference(patient.encounter)
+    if found:
+        places["specimen[+]"] = [reference(one) for one in found]
+    notes = [{"text": text} for nte in order.notes if (text := note_text(nte))]
+    if notes:
+        places[f"extension[{REPORT_NOTE}]"] = [
+            {"url": REPORT_NOTE, "valueAnnotation": note} for note in notes
+        ]
+    if "code" not in places:
+        scene.at(obr, 4)
+        scene.note("obr-4-missing", "The report says not what was examined.")
+        places["code"] = {"text": "unknown"}
+    key = _report_key(draft, order, concept_key(places["code"]), patient)
+    stamp = stamped(scene, obr.value(22))
+    handle = draft.add(
+        "DiagnosticReport",
+        key,
+        Mode.REPLACE,
+        Filled(places, set()),
+        obr,
+        owned=REPORT_OWNED,
+        subject=patient.handle,
+        stamp=stamp,
+    )
+    effective = places.get("effectiveDateTime") or places.get("effectivePeriod", {}).get("start")
+    parent = Parent(
+        handle,
+        patient,
+        section=obr.text(24),
+        status=obr.text(25).upper(),
+        effective=str(effective or ""),
+        orders=request,
+        specimens=found,
+        stamp=stamp,
+        question=places["code"],
+    )
+    made = observations(draft, order.obxs, parent)
+    _finish_report(draft, handle, made.handles, made.wrong, made.forms)
+
+
+def _report_key(draft: Draft, order: OrderGroup, what: str, patient: Patient) -> Key:
+    numbers = numbers_of(order, draft)
+    first = numbers.get("FILL") or numbers.get("PLAC")
+    if first is None:
+        assert order.obr is not None
+        parts = (patient.handle, what, order.obr.text(7))
+        return Key("report", (*parts, *draft.nth("report", *parts)))
+    system, value = system_value(first)
+    return Key(system, (value, what, *draft.nth("report", system, value, what)))
+
+
+def _finish_report(
+    draft: Draft, handle: str, results: list[str], wrong: list[str], forms: list[Json]
+) -> None:
+    places: dict[str, Any] = {}
+    right = [one for one in results if one not in wrong]
+    if right:
+        places["result[+]"] = [reference(one) for one in right]
+    if forms:
+        places["presentedForm"] = forms
+    if wrong:
+        places["result[-]"] = [reference(one) for one in wrong]
+    if places:
+        _add_to(draft, handle, places)
+
+
+REPORT_OWNED = frozenset(
+    (
+        "status", "_status", "code", "category", "effectiveDateTime", "effectivePeriod", "issued",
+        "resultsInterpreter[obr-32]", "resultsInterpreter[obr-33]", "performer[obr-34]",
+        f"extension[{REPORT_NOTE}]", "presentedForm",
+    )
+)  # fmt: skip
+
+
+def segment_of(order: OrderGroup) -> Segment | None:
+    """Return the segment that an order is known by."""
+    return order.obr or order.rxe or order.rxo or order.orc
