@@ -14,7 +14,14 @@ from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 
 # Members of the JSON that are no fields of Profile by themselves.
 _GROUPS = {"identity": None, "keys": ("obx21_is_key", "pid18_is_visit", "filler_reuse")}
-_SERVER = ("server_zone", "charset_fallback", "code_tables", "obx21_is_key", "pid18_is_visit", "filler_reuse")
+_SERVER = (
+    "server_zone",
+    "charset_fallback",
+    "code_tables",
+    "obx21_is_key",
+    "pid18_is_visit",
+    "filler_reuse",
+)
 _LISTS = ("match", "snapshots", "before", "rows")
 _OBJECTS = ("peers", "principal", "accept", "authorities", "code_maps", "ack", "events")
 _CHOICES: Mapping[str, tuple[str, ...]] = {

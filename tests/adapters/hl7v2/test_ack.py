@@ -69,8 +69,10 @@ def test_h13_the_form_of_an_acknowledgement() -> None:
     lines = acknowledgement(header(), "AA", SENT).decode().split("\r")
 
     assert lines == [
-        ("MSH|^~\\&|FHIR|DHAKA|LIS|CLINIC|20260102030405.678+0000||ACK^R01^ACK|"
-        "01234567890123456789|P|2.5.1|||||| UNICODE UTF-8"),
+        (
+            "MSH|^~\\&|FHIR|DHAKA|LIS|CLINIC|20260102030405.678+0000||ACK^R01^ACK|"
+            "01234567890123456789|P|2.5.1|||||| UNICODE UTF-8"
+        ),
         "MSA|AA|C1",
         "",
     ]
