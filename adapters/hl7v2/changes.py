@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 Json = dict[str, Any]
@@ -155,30 +156,45 @@ def id_of(type: str, scope: str, parts: tuple[str, ...]) -> str:
 # --------------------------------------------------------------------------------------- merging
 
 
-def merged(stored: Json | None, change: Change, origin: Stamp | None = None) -> Json | None:
+def merged(
+    stored: Json | None,
+    change: Change,
+    origin: Stamp | None = None,
+    places: Mapping[str, Any] | None = None,
+) -> Json | None:
     """Return the resource as it is after ``change``; None if an older statement changes nothing.
 
-    ``stored`` is None for a new resource; it is not changed. ``origin`` is the stamp of the last
+    ``stored`` is None for a new resource; it is not changed, and the result shares with it and with
+    ``change`` what is the same. ``origin`` is the stamp of the last
     statement that the stored resource has: if ``change`` is older, a MERGE change only fills gaps
-    and a REPLACE change does nothing. Handles are still in place, see :func:`linked`.
+    and a REPLACE change does nothing. ``places`` stand for ``change.set``: the same with handles
+    replaced, see :func:`linked_places`.
     """
+    setting = change.set if places is None else places
     late = stored is not None and not change.timeless and is_older(change.stamp, origin)
     mode = change.mode
     if late and mode is Mode.REPLACE:
         return None
     if late and mode is Mode.MERGE:
         mode = Mode.FILL
-    resource: Json = _copied(stored) if stored else {"resourceType": change.type}
+    resource: Json = dict(stored) if stored else {"resourceType": change.type}
     if mode is not Mode.FILL:
         gone = change.remove if mode is Mode.MERGE else change.owned | change.remove
         for place in gone:
-            if place not in change.set and stored:
+            if place not in setting and stored:
                 _take(resource, place)
-    for place, value in change.set.items():
-        _settle(resource, place, change.set, fill=mode is Mode.FILL)
-        _put(resource, place, value, fill=mode is Mode.FILL)
+    fill = mode is Mode.FILL
+    for place, value in setting.items():
+        if place.isalpha():  # most are one element: nothing to look at in a new resource
+            if stored is None:
+                resource[place] = value
+                continue
+            _settle(resource, place, setting, fill=fill)
+        _put(resource, place, value, fill=fill)
     for place, value in change.defaults.items():
         _put(resource, place, value, fill=True)
+    if change.after:
+        resource = _copied(resource)
     for finish in change.after:
         finish(resource, change, late or (mode is Mode.FILL and stored is not None))
     return resource
@@ -209,7 +225,7 @@ def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
     if not part:
         taken = name in parent or any(other in parent for other in CHOICES.get(name, ()))
         if not fill or not taken:
-            parent[name] = _copied(value)
+            parent[name] = value
         return
     members: list[Any] = list(parent.get(name) or [])
     if part == "-":
@@ -224,7 +240,7 @@ def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
     if fill and any(_owns(part, member) for member in members):
         return
     kept = [member for member in members if not _owns(part, member)]
-    parent[name] = kept + _copied(value if isinstance(value, list) else [value])
+    parent[name] = kept + (value if isinstance(value, list) else [value])
 
 
 def _take(resource: Json, place: str) -> None:
@@ -248,19 +264,25 @@ def _prune(resource: Json) -> None:
         del resource[name]
 
 
-def _found(resource: Json, place: str, *, make: bool) -> tuple[Json, str, str]:
-    """Return the object that has the last element of ``place``, its name, and the part."""
+@lru_cache(maxsize=4096)
+def _parsed(place: str) -> tuple[str, tuple[str, ...], str, str]:
+    """Return the first element of ``place``, the elements above the last, the last, the part."""
     path, _, part = place.partition("[")
     *above, name = path.split(".")
+    return path.partition(".")[0], tuple(above), name, part[:-1]
+
+
+def _found(resource: Json, place: str, *, make: bool) -> tuple[Json, str, str]:
+    """Return the object that has the last element of ``place``, its name, and the part."""
+    _, above, name, part = _parsed(place)
     parent = resource
     for step in above:
         inner = parent.get(step)
-        if not isinstance(inner, dict):
-            inner = {}
-            if make:
-                parent[step] = inner
+        inner = dict(inner) if isinstance(inner, dict) else {}
+        if make or step in parent:
+            parent[step] = inner
         parent = inner
-    return parent, name, part[:-1]
+    return parent, name, part
 
 
 def _is_keyed(part: str) -> bool:
@@ -288,7 +310,7 @@ def united(members: list[Any], more: list[Any]) -> list[Any]:
         key = _sameness(member)
         if key not in places:
             places[key] = len(result)
-            result.append(_copied(member))
+            result.append(member)
         elif isinstance(member, dict):
             result[places[key]] = {**member, **result[places[key]]}
     return result
@@ -302,6 +324,21 @@ def _sameness(member: Any) -> Any:
     if "reference" in member:
         return ("reference", member["reference"])
     return repr(member)
+
+
+# Elements that may refer to a resource of the same message.
+REFERRING = frozenset(
+    "subject patient beneficiary subscriber encounter context basedOn partOf specimen result "
+    "request authorizingPrescription supportingInfo account diagnosis participant hasMember".split()
+)
+
+
+def linked_places(places: Mapping[str, Any], references: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``places`` with the handles replaced, in the places that may have one."""
+    return {
+        place: linked(value, references) if _parsed(place)[0] in REFERRING else value
+        for place, value in places.items()
+    }
 
 
 def linked(value: Any, references: Mapping[str, str]) -> Any:

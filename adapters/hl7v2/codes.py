@@ -19,6 +19,10 @@ ObjectConverter = Callable[[Value, Scene], Json | None]
 
 ALTERNATE_CODES = "http://hl7.org/fhir/StructureDefinition/alternate-codes"
 VALUE_CHARACTERS_MAX = 1000
+# Codes repeat from message to message: what was made of the last ones is kept.
+REMEMBERED_MAX = 200
+REMEMBERED_COUNT_MAX = 4096
+_REMEMBERED: dict[tuple[Any, ...], list[Json]] = {}
 _BLANKS = re.compile(r"\s+")
 
 
@@ -62,6 +66,23 @@ def codings(value: Value, scene: Scene, table: str = "") -> list[Json]:
 
     ``table`` is the number of the v2 table that codes without a system's name are of.
     """
+    tables = scene.profile.code_tables
+    if len(value.raw) > REMEMBERED_MAX:
+        found = _codings(value, scene, table)
+    else:
+        key = (value.raw, value.delimiters, scene.sender, table)
+        remembered = _REMEMBERED.get(key)
+        if remembered is None:
+            if len(_REMEMBERED) >= REMEMBERED_COUNT_MAX:
+                _REMEMBERED.clear()
+            remembered = _REMEMBERED[key] = _codings(value, scene, table)
+        found = remembered
+    if tables and scene.field in tables:
+        return _mapped(found, scene)
+    return found
+
+
+def _codings(value: Value, scene: Scene, table: str) -> list[Json]:
     found: list[Json] = []
     count = len(value.parts)
     for first, version in ((1, 7), (4, 8), (10, 13)):
@@ -76,9 +97,6 @@ def codings(value: Value, scene: Scene, table: str = "") -> list[Json]:
             one["code"] == made["code"] and one.get("system") == made.get("system") for one in found
         ):
             found.append(made)
-    tables = scene.profile.code_tables
-    if tables and scene.field in tables:
-        return _mapped(found, scene)
     return found
 
 

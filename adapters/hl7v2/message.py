@@ -28,11 +28,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff
 _SPACES_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Delimiters:
     """The characters of MSH-1 and MSH-2; an empty one is a level that is switched off.
 
-    ``codec`` is the message's charset, for ``\\Xhh\\`` escapes.
+    ``codec`` is the message's charset, for ``\\Xhh\\`` escapes. Equal by identity, so that what is
+    made of a value can be remembered cheaply.
     """
 
     field: str
@@ -47,17 +48,27 @@ class Delimiters:
 class Value:
     """One repetition of a field. ``value[2]`` is its second component, escapes undone."""
 
-    __slots__ = ("delimiters", "parts", "raw")
+    __slots__ = ("delimiters", "parts", "raw", "simple")
 
     def __init__(self, raw: str, delimiters: Delimiters) -> None:
         self.raw = raw
         self.delimiters = delimiters
         mark = delimiters.component
         self.parts = raw.split(mark) if mark and mark in raw else [raw]
+        # Most values have neither escapes nor subcomponents, and are read without looking.
+        self.simple = (
+            raw.isprintable()
+            and '"' not in raw
+            and (not delimiters.escape or delimiters.escape not in raw)
+            and (not delimiters.subcomponent or delimiters.subcomponent not in raw)
+        )
 
     def __getitem__(self, component: int) -> str:
         """Return the first subcomponent, without blanks around it; "" if absent or null."""
-        return self.sub(component, 1)
+        parts = self.parts
+        if component > len(parts):
+            return ""
+        return parts[component - 1].strip() if self.simple else self.sub(component, 1)
 
     def sub(self, component: int, subcomponent: int) -> str:
         """Return a subcomponent, without blanks around it; "" if absent or null."""
@@ -111,6 +122,7 @@ class _Inner(Value):
         self.delimiters = delimiters
         mark = delimiters.subcomponent
         self.parts = raw.split(mark) if mark and mark in raw else [raw]
+        self.simple = False
 
     def sub(self, component: int, subcomponent: int) -> str:
         if component > len(self.parts) or subcomponent > 1:
@@ -152,17 +164,22 @@ class Segment:
 
     def value(self, field: int) -> Value | None:
         """Return the first repetition that says something."""
-        raw = self.raw(field)
+        self.read.add(field)
+        fields = self.fields
+        raw = fields[field] if field < len(fields) else ""
         if not raw or raw == NULL:
             return None
-        mark = self.delimiters.repetition
+        delimiters = self.delimiters
+        mark = delimiters.repetition
         if mark and mark in raw:
             return next(iter(self.values(field)), None)
-        return Value(raw, self.delimiters) if _says(raw, self.delimiters) else None
+        return Value(raw, delimiters) if raw[0].isalnum() or _says(raw, delimiters) else None
 
     def values(self, field: int) -> list[Value]:
         """Return the repetitions that say something."""
-        raw = self.raw(field)
+        self.read.add(field)
+        fields = self.fields
+        raw = fields[field] if field < len(fields) else ""
         if not raw or raw == NULL:
             return []
         delimiters = self.delimiters
@@ -172,8 +189,14 @@ class Segment:
 
     def text(self, field: int, component: int = 1, subcomponent: int = 1) -> str:
         """Return one leaf of the first repetition, escapes undone, without blanks around it."""
+        fields = self.fields
+        if field < len(fields) and component == subcomponent == 1 and fields[field].isalnum():
+            self.read.add(field)
+            return fields[field]
         value = self.value(field)
-        return value.sub(component, subcomponent) if value else ""
+        if value is None:
+            return ""
+        return value[component] if subcomponent == 1 else value.sub(component, subcomponent)
 
     @property
     def where(self) -> str:

@@ -7,7 +7,6 @@ looked up; the shell answers into a :class:`Known` and asks again, until nothing
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from adapters.hl7v2.changes import (
     HANDLE,
@@ -17,7 +16,7 @@ from adapters.hl7v2.changes import (
     Stamp,
     id_of,
     is_older,
-    linked,
+    linked_places,
     merged,
 )
 from adapters.hl7v2.identity import Identifier, identified, replaced_by, survivors
@@ -87,6 +86,10 @@ class Known:
     resources: dict[tuple[str, str], Json | None] = field(default_factory=dict)
     origins: dict[tuple[str, str], Stamp] = field(default_factory=dict)
     found: dict[Search, tuple[str, ...]] = field(default_factory=dict)
+    # What follows from it so far, kept by wanted() and planned() for themselves.
+    resolved: dict[str, str] = field(default_factory=dict)
+    patients: dict[tuple[str, str], str] = field(default_factory=dict)
+    noted: dict[str, tuple[tuple[Issue, ...], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +175,12 @@ class _Resolving:
         self.known = known
         self.profile = profile
         self.drawn = list(drawn)
-        self.ids: dict[str, str] = {}  # handle -> id
+        self.ids = known.resolved
+        self.anew = known.patients  # number -> id of a patient made by this message
         self.missing_ids: set[tuple[str, str]] = set()
         self.missing_searches: set[Search] = set()
         self.issues: list[Issue] = []
         self.held = ""
-        self.anew: dict[tuple[Any, ...], str] = {}  # patient made by this message
 
     # ------------------------------------------------------------------------------ looking up
 
@@ -203,13 +206,17 @@ class _Resolving:
 
     def _resolve(self, change: Change) -> bool:
         """Set the id of ``change``; return false while something is missing for that."""
+        drawn = self.drawn.pop(0) if change.type == "Patient" else ""
+        if change.handle in self.ids:
+            return True
         before = len(self.missing_ids) + len(self.missing_searches)
-        id, is_new = self._patient(change) if change.type == "Patient" else self._other(change)
-        if id and len(self.missing_ids) + len(self.missing_searches) == before:
-            self.ids[change.handle] = id
-            if not is_new:
-                self._resource(change.type, id)
-        return change.handle in self.ids
+        id, is_new = self._patient(change, drawn) if drawn else self._other(change)
+        if not id or len(self.missing_ids) + len(self.missing_searches) > before:
+            return False
+        if not is_new and (change.type, id) not in self.known.resources:
+            self.missing_ids.add((change.type, id))
+        self.ids[change.handle] = id
+        return True
 
     # --------------------------------------------------------------------------------- patients
 
@@ -233,25 +240,24 @@ class _Resolving:
         self.missing_ids |= {("Patient", id) for id in missing} - self.known.resources.keys()
         return led
 
-    def _patient(self, change: Change) -> tuple[str, bool]:
+    def _patient(self, change: Change, drawn: str) -> tuple[str, bool]:
         """Return the id of a Patient, and whether nothing can be stored under it."""
-        id = self.drawn.pop(0)
         key = change.key
         if not key.identifiers:
             return id_of("Patient", key.scope, key.parts), False
         found = self._patients(key.identifiers)
         rules = self.profile.identity
         decision = identified(key.identifiers, found, change.set, rules, change.source)
+        if decision.issues or decision.held:
+            self.known.noted[change.handle] = (decision.issues, decision.held)
         if decision.patient is not None:
-            self.issues += decision.issues
-            self.held = self.held or decision.held
             return str(decision.patient["id"]), False
         for identifier in key.identifiers:
             if identifier in self.anew:
+                self.known.noted.pop(change.handle, None)
                 return self.anew[identifier], True
-        self.held = self.held or decision.held
-        self.anew |= dict.fromkeys(key.identifiers, id)
-        return id, True
+        self.anew |= dict.fromkeys(key.identifiers, drawn)
+        return drawn, True
 
     # ------------------------------------------------------------------------- everything else
 
@@ -281,6 +287,9 @@ class _Resolving:
         writes: dict[tuple[str, str], Write] = {}
         resolved = [change for change in self.report.changes if self._resolve(change)]
         assert len(resolved) == len(self.report.changes), "wanted() was not asked until empty"
+        for issues, held in self.known.noted.values():
+            self.issues += issues
+            self.held = self.held or held
         self._check_owners(resolved)
         references = {
             change.handle: f"{change.type}/{self.ids[change.handle]}" for change in resolved
@@ -306,13 +315,9 @@ class _Resolving:
         current = before.resource if before else stored
         if current is None and change.only_stored:
             return None
-        own = replace(
-            change,
-            set=linked(change.set, references),
-            defaults=linked(change.defaults, references),
-        )
+        places = linked_places(change.set, references)
         origin = self.known.origins.get(place) if stored else None
-        resource = merged(current, own, origin)
+        resource = merged(current, change, origin, places)
         if origin is not None and is_older(change.stamp, origin) and not change.timeless:
             text = "A newer statement is stored; this one only fills gaps, or does nothing."
             self.issues.append(Issue("warning", "late", change.source, text))

@@ -6,6 +6,7 @@ sent; nothing that is no number becomes one.
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from adapters.hl7v2.codes import concept_text
@@ -18,6 +19,7 @@ Json = dict[str, Any]
 UCUM = "http://unitsofmeasure.org"
 DIGITS_MAX = 34
 _NUMBER = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([+-]?)(\d*)(?:(\.)(\d*))?")
+_PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _COMPARATORS = {"≤": "<=", "≥": ">="}
 _N = r"\s*([+-]?\d*\.?\d+)\s*"
 _BETWEEN = re.compile(_N + r"(?:-|–|to|\.\.)" + _N, re.I)
@@ -33,6 +35,8 @@ def number_of(text: str, *, comma: bool = False) -> tuple[str, Decimal] | None:
     (('', Decimal('7.20')), ('<=', Decimal('0.8')), None)
     """
     text = text.strip()
+    if _PLAIN.fullmatch(text) and len(text) <= DIGITS_MAX:
+        return "", Decimal(text)
     found = _NUMBER.fullmatch(text.replace(",", ".") if comma else text)
     if not found:
         return None
@@ -57,6 +61,13 @@ def unit_of(value: Value | None, scene: Scene) -> Json:
     """Return the unit of a Quantity: coded where it is UCUM, else as text. {} for none."""
     if value is None:
         return {}
+    key = (unit_of, value.raw)
+    if key not in scene.memo:
+        scene.memo[key] = _unit(value, scene)
+    return scene.memo[key]  # type: ignore[no-any-return]
+
+
+def _unit(value: Value, scene: Scene) -> Json:
     code = value[1]
     shown = value[2] or code or value[9]
     for first in (1, 4):
@@ -149,13 +160,14 @@ def reference_range(obx: Segment, unit: Json) -> Json | None:
     return made
 
 
-def _limits(text: str) -> list[tuple[str, Decimal]]:
+@lru_cache(maxsize=1024)
+def _limits(text: str) -> tuple[tuple[str, Decimal], ...]:
     if between := _BETWEEN.fullmatch(text):
         low, high = decimal_of(between.group(1)), decimal_of(between.group(2))
         if low is not None and high is not None and low <= high:
-            return [("low", low), ("high", high)]
+            return (("low", low), ("high", high))
     elif limit := _LIMIT.fullmatch(text):
         number = decimal_of(limit.group(2))
         if number is not None:
-            return [("high" if limit.group(1)[0] in "<≤" else "low", number)]
-    return []
+            return (("high" if limit.group(1)[0] in "<≤" else "low", number),)
+    return ()

@@ -4,7 +4,9 @@ HL7 v2.5.1, 2.A (XCN, NDL, XON, PL, HD); design/hl7v2.md, section 11: identifier
 new resource. Where the directory knows the identifier, the plan makes the reference literal.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from adapters.hl7v2.codes import code_text, concept_text, usable
 from adapters.hl7v2.datatypes import (
@@ -23,6 +25,23 @@ from adapters.hl7v2.vocabulary import system_of
 Json = dict[str, Any]
 
 
+_Made = TypeVar("_Made", bound=Callable[[Value, Scene], Json | None])
+
+
+def _remembered(convert: _Made) -> _Made:
+    """Have ``convert`` make each value of a message once."""
+
+    @wraps(convert)
+    def remembering(value: Value, scene: Scene) -> Json | None:
+        key = (convert, value.raw)
+        memo = scene.memo
+        if key not in memo:
+            memo[key] = convert(value, scene)
+        return memo[key]  # type: ignore[no-any-return]
+
+    return cast(_Made, remembering)
+
+
 def _logical(type: str, identifier: Json | None, display: str) -> Json | None:
     made: Json = {}
     if identifier:
@@ -33,6 +52,7 @@ def _logical(type: str, identifier: Json | None, display: str) -> Json | None:
     return made or None
 
 
+@_remembered
 def xcn(value: Value, scene: Scene) -> Json | None:
     """Return XCN as a logical reference to a Practitioner."""
     number = value[1]
@@ -55,6 +75,7 @@ def ndl(value: Value, scene: Scene) -> Json | None:
     return _logical("Practitioner", identifier, shown(human(inner, 2)))
 
 
+@_remembered
 def xon(value: Value, scene: Scene) -> Json | None:
     """Return XON as a logical reference to an Organization."""
     number = value[10] or value[3]
@@ -64,6 +85,7 @@ def xon(value: Value, scene: Scene) -> Json | None:
     return _logical("Organization", identifier, value[1])
 
 
+@_remembered
 def cwe_organization(value: Value, scene: Scene) -> Json | None:
     """Return a CWE that names an Organization, such as a manufacturer."""
     number = value[1]
@@ -74,6 +96,7 @@ def cwe_organization(value: Value, scene: Scene) -> Json | None:
     return _logical("Organization", identifier, concept_text(value) or number)
 
 
+@_remembered
 def pl(value: Value, scene: Scene) -> Json | None:
     """Return PL as a logical reference to a Location: point of care, room, bed, facility …"""
     parts = [value.whole(n) for n in (1, 2, 3)]

@@ -6,6 +6,7 @@ design/hl7v2.md, section 11.
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from adapters.hl7v2.changes import Stamp, is_older
 from adapters.hl7v2.issues import Issue
@@ -17,7 +18,7 @@ from adapters.hl7v2.vocabulary import uri_part
 
 @dataclass(slots=True)
 class Scene:
-    """One message on its way into changes. ``where`` is the place that is being read."""
+    """One message on its way into changes."""
 
     message: Message
     profile: Profile
@@ -26,10 +27,11 @@ class Scene:
     zone: Zone
     stamp: Stamp
     arrived: str = ""
-    where: str = ""
     issues: list[Issue] = dataclasses.field(default_factory=list)
     codes: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
-    field: str = ""  # OBX-3
+    memo: dict[Any, Any] = dataclasses.field(default_factory=dict)  # what converters made
+    _segment: Segment | None = None
+    _number: int = 0
 
     def note(self, code: str, text: str, severity: str = "warning") -> None:
         """Note something about the field that is being read."""
@@ -37,8 +39,18 @@ class Scene:
 
     def at(self, segment: Segment, number: int) -> None:
         """Say which field is being read."""
-        self.where = f"{segment.name}[{segment.number}]-{number}"
-        self.field = f"{segment.name}-{number}"
+        self._segment = segment
+        self._number = number
+
+    @property
+    def where(self) -> str:
+        """The field that is being read: ``OBX[3]-5``."""
+        return f"{self._segment.where}-{self._number}" if self._segment else ""
+
+    @property
+    def field(self) -> str:
+        """The field without the number of the segment: ``OBX-5``."""
+        return f"{self._segment.name}-{self._number}" if self._segment else ""
 
 
 def scene_of(message: Message, profile: Profile, arrived: str = "") -> Scene:

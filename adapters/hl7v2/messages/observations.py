@@ -78,7 +78,7 @@ def observations(draft: Draft, groups: list[ObxGroup], parent: Parent) -> Made:
         elif lines is not None:
             lines.append(result.text)
     if ambiguous:
-        scene.where = groups[0].obx.where
+        scene.at(groups[0].obx, 4)
         scene.note("obx-ambiguous", "OBX-3 and OBX-4 repeat in one OBR: counted in order.")
     if lines and len(lines) > 1 and len({pair[0] for pair in repeated}) == 1:
         text = "\n".join(lines).encode()

@@ -188,7 +188,7 @@ def _slots(draft: Draft, status: str) -> None:
         named = participant(one.segment, draft.scene, pending=False)
         actor = (named or {}).get("actor")
         if not (start and "T" in start and length and actor):
-            draft.scene.where = one.segment.where
+            draft.scene.at(one.segment, 3)
             draft.scene.note("slot-incomplete", "A time without start, length or resource.")
             continue
         what = str(actor.get("identifier", {}).get("value") or actor.get("display"))

@@ -35,6 +35,7 @@ NATURE = "http://hl7.org/fhir/StructureDefinition/observation-nature-of-abnormal
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 
+_STATUSES = "ObservationResultStatusCodesInterpretation"
 # OBX-11 -> whether the status is its exact image; else the v2 code is kept beside it.
 EXACT = frozenset("ACDFPX")
 WRONG = frozenset("DW")
@@ -174,13 +175,15 @@ def _several_codes(values: list[Value], obx: Segment, scene: Scene) -> dict[str,
 
 def status_places(obx: Segment, report_status: str, scene: Scene) -> dict[str, Any]:
     """Return status, and the v2 code beside it where the status is not its exact image."""
+    said = obx.text(11).upper()
+    if said in EXACT and (image := target(_STATUSES, said)):
+        return {"status": image.code}
     value = obx.value(11)
     scene.at(obx, 11)
-    said = value[1].upper() if value else ""
     if not said:
-        image = target("ObservationResultStatusCodesInterpretation", report_status)
+        image = target(_STATUSES, report_status)
         return {"status": image.code if image else "unknown"}
-    image = target("ObservationResultStatusCodesInterpretation", said)
+    image = target(_STATUSES, said)
     if image is None:
         scene.note("code-unknown", "This result status is not of table 0085.")
         scene.codes["OBX-11", V2_SYSTEM + "0085", said] += 1
@@ -195,11 +198,16 @@ def interpretations(obx: Segment, scene: Scene) -> list[Json]:
     found = []
     for value in obx.values(8):
         scene.at(obx, 8)
+        key = (interpretations, value.raw)
+        if key in scene.memo:
+            found.append(scene.memo[key])
+            continue
         image = target("InterpretationCodes", value[1])
         if image:
             made: Json = {"coding": [coding(image.code, image.display, image.system)]}
             if value[2] and value[2] != image.display:
                 made["text"] = value[2]
+            scene.memo[key] = made
         else:
             local = cwe(value, scene) or {"text": value.readable()}
             local.setdefault("text", value[1])
@@ -211,7 +219,10 @@ def interpretations(obx: Segment, scene: Scene) -> list[Json]:
 
 def _performers(obx: Segment, scene: Scene) -> list[Json]:
     found: list[Json] = []
+    fields = obx.fields
     for field, convert in ((15, cwe_organization), (16, xcn), (23, xon), (25, xcn)):
+        if field >= len(fields) or not fields[field]:
+            continue
         scene.at(obx, field)
         for value in obx.values(field):
             made = convert(value, scene)
@@ -230,6 +241,7 @@ def read(obx: Segment, report_status: str, scene: Scene) -> Result:
     if question and (asked := concept()(question, scene)):
         places["code"] = asked
     attached, text = None, None
+    unit = unit_of(obx.value(6), scene)
     if said in ("X", "N"):
         obx.raw(5)
         reason = "not-asked" if said == "N" else "not-performed"
@@ -243,11 +255,10 @@ def read(obx: Segment, report_status: str, scene: Scene) -> Result:
         elif type == "RP" and (pointers := obx.values(5)):
             places["valueString"] = "\n".join(pointer.readable() for pointer in pointers)
     else:
-        unit = unit_of(obx.value(6), scene)
         places.update(_value_places(obx, type, unit, scene))
         if type in ("TX", "FT"):
             text = str(places.get("valueString", ""))
-    if found := reference_range(obx, unit_of(obx.value(6), scene)):
+    if len(obx.fields) > 7 and obx.fields[7] and (found := reference_range(obx, unit)):
         places["referenceRange"] = [found]
     if flags := interpretations(obx, scene):
         places["interpretation"] = flags
@@ -270,13 +281,13 @@ def _attached(obx: Segment, type: str, scene: Scene) -> Json | None:
 def _times_and_means(obx: Segment, places: dict[str, Any], scene: Scene) -> None:
     """Add time, performers, method, device, body site, identifier: few OBX have them."""
     fields = len(obx.fields)
-    if fields > 14 and (value := obx.value(14)):
+    if fields > 14 and obx.fields[14] and (value := obx.value(14)):
         scene.at(obx, 14)
         if when := date_time(value, scene):
             places["effectiveDateTime"] = when
     if fields > 15 and (performers := _performers(obx, scene)):
         places["performer"] = performers
-    if fields > 10 and (value := obx.value(10)):
+    if fields > 10 and obx.fields[10] and (value := obx.value(10)):
         scene.at(obx, 10)
         nature = concept("NatureOfAbnormalTesting", "0080")(value, scene)
         places[f"extension[{NATURE}]"] = [{"url": NATURE, "valueCodeableConcept": nature}]
