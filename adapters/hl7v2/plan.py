@@ -402,9 +402,11 @@ def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
 
 def _patient_of(resource: Json) -> str:
     for name in ("subject", "patient", "beneficiary"):
-        reference = str(resource.get(name, {}).get("reference", ""))
-        if reference.startswith("Patient/"):
-            return reference.removeprefix("Patient/")
+        named = resource.get(name) or {}
+        for one in named if isinstance(named, list) else [named]:
+            reference = str(one.get("reference", ""))
+            if reference.startswith("Patient/"):
+                return reference.removeprefix("Patient/")
     return ""
 
 

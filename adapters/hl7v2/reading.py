@@ -24,6 +24,9 @@ PRODUCTION, PROCESSING = ("P",), ("P", "T", "D")
 _VERSION = re.compile(r"2(\.\d+){0,3}")
 _FIRST_LINE = re.compile(rb"[\r\n]")
 _LINE_ENDS = re.compile(rb"[\r\n]+")
+_ABOUT_PATIENTS = frozenset(
+    ("ADT", "ORU", "ORM", "OML", "OMG", "OMP", "RDE", "RDS", "RAS", "VXU", "MDM", "DFT", "BAR")
+)
 _UNKNOWN = "The sender (MSH-3, MSH-4) has no profile here."
 
 
@@ -104,6 +107,9 @@ class Readers:
         self._check_whole(message)
         arrived = f"{arrival.received:%Y-%m-%dT%H:%M:%S}.000Z"
         report = changes_of(message, profile, arrived=arrived)
+        if report.fault is None and message.type in _ABOUT_PATIENTS and not message.all("PID"):
+            text = "The message has no patient (PID), and its type needs one."
+            report = replace(report, fault=MessageFault(100, "PID", text))
         if judged and report.fault is not None and report.fault.refused:
             raise report.fault
         return Item(
@@ -162,9 +168,6 @@ class Readers:
         if version and not _VERSION.fullmatch(version):
             text = "The version (MSH-12) is none of HL7 version 2."
             raise MessageFault(203, "MSH[1]-12", text, refused=True)
-        if header.whole(14).strip():
-            text = "A message in pieces (MSH-14) is not put together here; send it whole."
-            raise MessageFault(100, "MSH[1]-14", text)
         listed = accept.get("types")
         type = f"{header.value(9)}^{header.value(9, 2)}"
         if listed is not None and type not in listed and header.value(9) not in listed:
@@ -172,6 +175,11 @@ class Readers:
             raise MessageFault(201, "MSH[1]-9", text, refused=True)
 
     def _check_whole(self, message: Message) -> None:
+        """Raise for half a message. Some senders value MSH-14 for no reason: what has a patient is
+        not the rest of another message."""
+        if message.header.raw(14).strip() and not message.all("PID"):
+            text = "A message in pieces (MSH-14) is not put together here; send it whole."
+            raise MessageFault(100, "MSH[1]-14", text)
         limit = self.settings.hl7_field_repetitions_max
         mark = message.delimiters.repetition
         for segment in message.segments:

@@ -5,6 +5,7 @@ Checks H1 to H4, H14 to H17, H20, H21, H26, H27, H33, H72 to H74.
 
 import asyncio
 import time
+from base64 import b64encode
 
 import pytest
 
@@ -70,7 +71,7 @@ REFUSED = {
     "endless control id": (adt("x" * 300), "AR", "102"),
     "processing id": (adt("X1", m11="X"), "AR", "202"),
     "version": (adt("X2", m12="3.0"), "AR", "203"),
-    "in pieces by MSH-14": (adt("X3", m14="1"), "AE", "100"),
+    "in pieces by MSH-14": (adt("X3", m14="1").partition(b"PID|")[0], "AE", "100"),
     "in pieces by DSC": (adt("X4") + b"DSC|1|F\r", "AE", "100"),
     "two headers": (adt("X5") + adt("X6"), "AR", "100"),
     "charset unknown": (adt("X7", m18="KLINGON"), "AE", "102"),
@@ -158,15 +159,18 @@ async def test_h4_a_message_above_the_limit_is_refused_and_the_next_one_taken(
 
 @pytest.mark.slow
 async def test_h4_fifteen_megabytes_come_back_byte_for_byte(site: Site) -> None:
-    """A large message is taken; its Binary holds it as it came."""
-    message = oru("LARGE") + b"NTE|1||" + b"0123456789abcdef" * (15 * MIB // 16) + b"\r"
+    """A large message is taken; its Binary holds it as it came, another one the PDF in it."""
+    pdf = b"%PDF-1.7\n" + bytes(range(256)) * (11 * MIB // 256)
+    result = b"OBX|3|ED|PDF^Report^L||^application^pdf^Base64^" + b64encode(pdf) + b"||||||F\r"
+    message = oru("LARGE") + result
     peer = await site.peer()
     assert await peer.ask(message) == "AA"
     [row] = await site.rows()
 
     assert "raw" not in row
-    data = await site.binary(row["binary"])
-    assert data == message
+    assert await site.binary(row["binary"]) == message
+    [documents] = [one["reference"] for one in row["made"] if one["reference"][:7] == "Binary/"]
+    assert await site.binary(documents[7:]) == pdf
 
 
 async def test_acknowledgements_are_never_answered(site: Site) -> None:
