@@ -267,6 +267,8 @@ class _Resolving:
         if any(part.startswith(HANDLE) for part in parts):
             return "", True
         own = id_of(change.type, key.scope, parts)
+        if self.profile.filler_reuse == "new" and change.type in BY_NUMBER:
+            own = self._of_this_patient(change, own, parts)
         if key.identifiers:
             stored = self._search(Search(change.type, identifiers=key.identifiers))
             fitting = [
@@ -280,6 +282,15 @@ class _Resolving:
             if len(stored) == 1:
                 return str(stored[0]["id"]), False
         return own, False
+
+    def _of_this_patient(self, change: Change, own: str, parts: tuple[str, ...]) -> str:
+        """Return ``own``, or another id if what has it belongs to another patient."""
+        mine = self.ids.get(change.subject, "")
+        stored = self._resource(change.type, own)
+        owner = _patient_of(stored) if stored else ""
+        if not owner or owner == mine or self._leads(owner, mine):
+            return own
+        return id_of(change.type, change.key.scope, (*parts, mine))
 
     # --------------------------------------------------------------------------------- planning
 
@@ -344,7 +355,7 @@ class _Resolving:
                 continue
             text = "The number belongs to another patient."
             self.issues.append(Issue("warning", "number-of-another-patient", change.source, text))
-            if change.type in _BY_NUMBER and self.profile.filler_reuse == "hold":
+            if change.type in BY_NUMBER and self.profile.filler_reuse == "hold":
                 self.held = self.held or text
 
     def _leads(self, owner: str, mine: str) -> bool:
@@ -383,7 +394,7 @@ class _Resolving:
         return merges
 
 
-_BY_NUMBER = ("DiagnosticReport", "Observation", "Specimen", "ServiceRequest")
+BY_NUMBER = ("DiagnosticReport", "Observation", "Specimen", "ServiceRequest")
 
 
 def _carries(resource: Json, identifier: Identifier) -> bool:

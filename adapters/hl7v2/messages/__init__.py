@@ -17,9 +17,10 @@ from adapters.hl7v2.messages.mdm import document
 from adapters.hl7v2.messages.siu import appointment
 from adapters.hl7v2.messages.vxu import vaccination
 from adapters.hl7v2.plan import Report
+from adapters.hl7v2.rules import add_rows, prepared
 from adapters.hl7v2.scene import scene_of
 from adapters.hl7v2.segments.skipped import is_skipped
-from adapters.hl7v2.senders import Profile, prepared
+from adapters.hl7v2.senders import Profile
 from adapters.hl7v2.vocabulary import uri_part
 
 Family = Callable[[Draft, str], None]
@@ -84,6 +85,7 @@ def changes_of(message: Message, profile: Profile, *, arrived: str = "") -> Repo
     try:
         check_type(message, profile)
         FAMILIES[message.type][1](draft, event_of(message, profile))
+        add_rows(draft, profile.rows)
     except MessageFault as found:
         fault = found
     return Report(

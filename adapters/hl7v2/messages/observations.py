@@ -15,9 +15,9 @@ from adapters.hl7v2.groups import ObxGroup
 from adapters.hl7v2.message import Segment
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.scene import Scene
+from adapters.hl7v2.segments.nte import annotations
 from adapters.hl7v2.segments.obr import observation_category
 from adapters.hl7v2.segments.obx import OWNED, SILENT, VALUES, WRONG, Result, read
-from adapters.hl7v2.segments.spm import note_text
 
 Json = dict[str, Any]
 
@@ -144,7 +144,7 @@ def _draft(draft: Draft, group: ObxGroup, result: Result, key: Key, parent: Pare
         places["basedOn[+]"] = [reference(parent.orders)]
     if parent.part_of:
         places["partOf[+]"] = [reference(parent.part_of)]
-    notes = [{"text": text} for nte in group.notes if (text := note_text(nte))]
+    notes = annotations(group.notes, draft.scene)
     if notes:
         places["note"] = notes
     owned = OWNED

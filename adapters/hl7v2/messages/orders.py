@@ -22,8 +22,9 @@ from adapters.hl7v2.messages.observations import Parent, observations
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.scene import stamped
 from adapters.hl7v2.segments import spm as specimens
+from adapters.hl7v2.segments.nte import annotations
 from adapters.hl7v2.segments.obr import order_status, ordered, reported
-from adapters.hl7v2.segments.spm import note_text, specimen, specimen_of_order
+from adapters.hl7v2.segments.spm import specimen, specimen_of_order
 
 Json = dict[str, Any]
 
@@ -123,7 +124,7 @@ def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mod
         defaults["status"] = said
         if "_status" in status and said == "unknown":
             defaults["_status"] = status["_status"]
-    notes = [{"text": text} for nte in order.notes if (text := note_text(nte))]
+    notes = annotations(order.notes, draft.scene)
     if notes and mode is Mode.MERGE:
         places["note"] = notes
     code = places.get("code")
@@ -244,7 +245,7 @@ def _report(
         places["encounter"] = reference(patient.encounter)
     if found:
         places["specimen[+]"] = [reference(one) for one in found]
-    notes = [{"text": text} for nte in order.notes if (text := note_text(nte))]
+    notes = annotations(order.notes, draft.scene)
     if notes:
         places[f"extension[{REPORT_NOTE}]"] = [
             {"url": REPORT_NOTE, "valueAnnotation": note} for note in notes

@@ -19,6 +19,7 @@ from adapters.hl7v2.groups import GiveGroup, OrderGroup, PatientGroup
 from adapters.hl7v2.messages.observations import Parent, observations
 from adapters.hl7v2.messages.orders import numbers_of, order_key
 from adapters.hl7v2.rows import Filled
+from adapters.hl7v2.segments.nte import annotations
 from adapters.hl7v2.segments.obr import order_status
 from adapters.hl7v2.segments.rx import (
     ADMINISTRATION,
@@ -27,7 +28,6 @@ from adapters.hl7v2.segments.rx import (
     dispensed,
     prescription,
 )
-from adapters.hl7v2.segments.spm import note_text
 
 Json = dict[str, Any]
 
@@ -62,7 +62,7 @@ def _request(draft: Draft, order: OrderGroup, patient: Patient) -> str:
         control = order.orc.text(1).upper() if order.orc else ""
         said = _STATUS.get(status, status)
         places["status"] = "stopped" if said == "cancelled" and control in _STOPS else said
-    if notes := [{"text": text} for nte in order.notes if (text := note_text(nte))]:
+    if notes := annotations(order.notes, scene):
         places["note"] = notes
     places["subject"] = reference(patient.handle)
     if patient.encounter:
@@ -106,7 +106,7 @@ def _dispense(
         places["context"] = reference(patient.encounter)
     if request:
         places["authorizingPrescription[+]"] = [reference(request)]
-    if notes := [{"text": text} for nte in give.notes if (text := note_text(nte))]:
+    if notes := annotations(give.notes, draft.scene):
         places["note"] = notes
     what = concept_key(places.get("medicationCodeableConcept"))
     handle = draft.add(

@@ -15,6 +15,7 @@ from adapters.hl7v2.message import Segment
 from adapters.hl7v2.messages.clinical import lists
 from adapters.hl7v2.messages.patient import patient_change, visit_in_passing
 from adapters.hl7v2.rows import Filled
+from adapters.hl7v2.segments.nte import note_text
 from adapters.hl7v2.segments.sch import (
     APPOINTMENT,
     absent,
@@ -22,7 +23,6 @@ from adapters.hl7v2.segments.sch import (
     participant,
     resource_time,
 )
-from adapters.hl7v2.segments.spm import note_text
 from adapters.hl7v2.times import later
 from adapters.hl7v2.vocabulary import target
 
@@ -63,7 +63,8 @@ def _appointment(
     resources = [one for group in draft.groups.patients for one in group.resources]
     status = _status(draft, sch, resources, event)
     filled.set["status"] = status
-    if status == "cancelled" and (reason := sch.value(6)):
+    reason = sch.value(6)
+    if status == "cancelled" and reason:
         draft.scene.at(sch, 6)
         filled.set["cancelationReason"] = cwe(reason, draft.scene)
     _times(draft, sch, resources, filled)

@@ -20,7 +20,7 @@ from adapters.hl7v2.quantities import decimal_of, quantity, unit_of
 from adapters.hl7v2.references import cwe_organization, pl, xcn
 from adapters.hl7v2.rows import Filled, Row, Table
 from adapters.hl7v2.scene import Scene
-from adapters.hl7v2.segments.spm import note_text
+from adapters.hl7v2.segments.nte import annotations
 from adapters.hl7v2.vocabulary import V2_SYSTEM
 
 Json = dict[str, Any]
@@ -126,7 +126,7 @@ def _vaccination(draft: Draft, order: OrderGroup, give: GiveGroup, patient: Pati
                 places[place] = concept(map, table)(value, scene)
     if rxa.text(21).upper() == "D":
         places["status"] = "entered-in-error"
-    if notes := [{"text": text} for nte in give.notes if (text := note_text(nte))]:
+    if notes := annotations(give.notes, scene):
         places["note"] = notes
     places["patient"] = reference(patient.handle)
     if patient.encounter:

@@ -6,7 +6,7 @@ HL7 v2.5.1, 4.5.1 and 4.5.3; design/hl7v2.md, sections 12 and 13.
 from typing import Any
 
 from adapters.hl7v2.codes import alternate, coding, concept, cwe
-from adapters.hl7v2.datatypes import date_time, ei, ei_of, instant, span
+from adapters.hl7v2.datatypes import date_time, ei, ei_of, instant, span, xtn
 from adapters.hl7v2.groups import OrderGroup
 from adapters.hl7v2.message import Segment, Value
 from adapters.hl7v2.quantities import composite
@@ -46,6 +46,11 @@ def _priority(value: Value, scene: Scene) -> str | None:
     return priority_of(value[1])
 
 
+def _callback(value: Value, scene: Scene) -> Json | None:
+    points = xtn()(value, scene)
+    return points[0] if points else None
+
+
 def _intent(value: Value, scene: Scene) -> str | None:
     return "reflex-order" if value[1].upper() == "G" else None
 
@@ -62,6 +67,7 @@ ORDER = Table(
         Row("OBR-11", "intent", _intent),
         Row("OBR-13", f"extension[{SUPPORTING}]", _supporting, "extension"),
         Row("OBR-16*", "_requester*", xcn),
+        Row("OBR-17", f"extension[{CALLBACK}]", _callback, "valueContactPoint"),
         Row("OBR-24", "category*", concept("DiagnosticServiceSectionID", "0074")),
         Row("OBR-31*", "reasonCode*", _reasons),
         Row("OBR-46*", "orderDetail[]", cwe),
@@ -88,6 +94,7 @@ CONTROL = Table(
         Row("ORC-3", "identifier[+]", ei("FILL")),
         Row("ORC-4", "requisition", _requisition),
         Row("ORC-12*", "_requester*", xcn),
+        Row("ORC-14", f"extension[{CALLBACK}]", _callback, "valueContactPoint"),
         Row("ORC-16", f"extension[{STATUS_REASON}]", cwe, "valueCodeableConcept",
             when=lambda segment, scene: not segment.valued(5)),
         Row("ORC-21", "_organization", xon),

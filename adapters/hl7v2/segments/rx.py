@@ -179,7 +179,7 @@ def administration(rxr: Segment, scene: Scene) -> Json:
 
 
 def _text(order: OrderGroup) -> str:
-    found = [timing.text(11) for timing in order.timings]
+    found = [timing.text(field) for timing in order.timings for field in (11, 10)]
     return "; ".join(text for text in found if text)
 
 

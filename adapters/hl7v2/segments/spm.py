@@ -13,6 +13,7 @@ from adapters.hl7v2.quantities import composite
 from adapters.hl7v2.references import xcn
 from adapters.hl7v2.rows import Row, Table
 from adapters.hl7v2.scene import Scene
+from adapters.hl7v2.segments.nte import note_text
 
 Json = dict[str, Any]
 
@@ -77,9 +78,10 @@ def specimen(group: SpecimenGroup, scene: Scene) -> dict[str, Any]:
 
 
 def _status(spm: Segment, places: dict[str, Any], scene: Scene) -> None:
+    said = spm.text(20).upper()
     if spm.value(21):
         places["status"] = "unsatisfactory"
-    elif (said := spm.text(20).upper()) in ("Y", "N"):
+    elif said in ("Y", "N"):
         places["status"] = "available" if said == "Y" else "unavailable"
 
 
@@ -141,8 +143,3 @@ OWNED = SPECIMEN.owned | {
     "collection.collectedDateTime", "collection.collectedPeriod", "status", "container", "note",
     "collection.collector",
 }  # fmt: skip
-
-
-def note_text(nte: Segment) -> str:
-    """Return NTE-3: its repetitions are lines."""
-    return "\n".join(value.text for value in nte.values(3)).strip("\r\n")
