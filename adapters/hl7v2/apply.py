@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from adapters.hl7v2.ack import Fault
+from adapters.hl7v2.binaries import INLINE_BYTES_MAX, apart
 from adapters.hl7v2.changes import Json
 from adapters.hl7v2.lookups import HeldError, Lookups, looked_up
 from adapters.hl7v2.merging import merge_writes
@@ -105,25 +106,41 @@ async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
     )
     known = await looked_up(item, drawn.patients, context)
     plan = planned(item.report, known.known, item.profile, drawn.patients)
-    return plan, await _writes(plan, known, context)
+    return plan, await _writes(plan, known, context, item.arrival.size or len(item.arrival.data))
 
 
 # ------------------------------------------------------------------------------------- writing
 
 
-async def _writes(plan: Plan, lookups: Lookups, context: Context) -> list[Write]:
+async def _writes(plan: Plan, lookups: Lookups, context: Context, size: int) -> list[Write]:
     """Return all that is to be written, merges included, each resource once."""
     writes = {(one.type, one.id): one for one in plan.writes}
     for merge in plan.merges:
         for one in await merge_writes(merge, writes, lookups, context):
             writes[one.type, one.id] = one
+    if size > INLINE_BYTES_MAX:
+        await _set_apart(writes, lookups, context)
     return list(writes.values())
+
+
+async def _set_apart(
+    writes: dict[tuple[str, str], Write], lookups: Lookups, context: Context
+) -> None:
+    """Make Binaries of large attachments. One that is there already stays as it is."""
+    subjects = [f"Patient/{id}" for type, id in writes if type == "Patient"]
+    for place, one in list(writes.items()):
+        resource, binaries = apart(one.resource, subjects) if one.type != "Binary" else ({}, [])
+        for binary in binaries:
+            writes[place] = replace(one, resource=resource)
+            id = binary["id"]
+            if await lookups.resource("Binary", id, context) is None:
+                writes["Binary", id] = Write("Binary", id, binary, None, one.stamp, one.source)
 
 
 async def _written(
     item: Item, plan: Plan, lookups: Lookups, drawn: _Drawn, context: Context
 ) -> Applied:
-    writes = await _writes(plan, lookups, context)
+    writes = await _writes(plan, lookups, context, len(item.arrival.data))
     await _claim(writes, item.report, context)
     changed = [one for one in writes if one.outcome != "unchanged"]
     subjects = tuple(f"Patient/{one.id}" for one in writes if one.type == "Patient")

@@ -29,7 +29,7 @@ from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.gathering import GroupInsert
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
-from adapters.hl7v2.outcomes import FINISHED, Outcomes
+from adapters.hl7v2.outcomes import FINISHED, Outcomes, given
 from adapters.hl7v2.reading import Arrival, Item
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
@@ -115,6 +115,9 @@ class Intake:
             item = self.readers.item(arrival, header)
         except MessageFault as fault:
             return await self._refused(arrival, header, fault)
+        except Exception as error:  # noqa: BLE001 - our own fault: the message is kept, and the sender can go on
+            log_failure(error)
+            return await self._refused(arrival, header, MessageFault(207, "", _KEPT), "retry")
         item = replace(
             item, id=self.context.new_id(), sequence=self._arrivals.next(arrival.received)
         )
@@ -128,13 +131,15 @@ class Intake:
                 raise
             raise UnavailableError from error
 
-    async def _refused(self, arrival: Arrival, header: Header | None, fault: MessageFault) -> Taken:
+    async def _refused(
+        self, arrival: Arrival, header: Header | None, fault: MessageFault, state: str = ""
+    ) -> Taken:
         """Answer a message that cannot be read as one: rejected, or dead where only its content is
         at fault."""
         told = Fault(str(fault.error_code), fault.text, fault.where)
         wanted = asked(header) if header else Asked(False, "NE", "AL")
         code = wanted.refusal("AR" if fault.refused else "AE")
-        state = "rejected" if fault.refused else "dead"
+        state = state or ("rejected" if fault.refused else "dead")
         answer = self._answer(header, code, [told])
         row = Row(
             id=self.context.new_id(),
@@ -147,7 +152,9 @@ class Intake:
         )
         if state == "rejected":
             row = replace(row, until=arrival.received + timedelta(days=_REJECTED_DAYS))
-        if state == "dead" and (first := await self._insert_or_find(row)):
+        if state == "retry":
+            row = self._retrying(row)
+        if state != "rejected" and (first := await self._insert_or_find(row)):
             if first.digest == row.digest and first.answer:
                 await self._inbox.copied(first.id)
                 return Taken(first.code, first.answer)
@@ -336,7 +343,7 @@ class Intake:
         if not item.asked.waits:
             later = None
             if item.asked.application != "NE":
-                later = self._later(first.id) if again.state not in FINISHED else _given(first)
+                later = self._later(first.id) if again.state not in FINISHED else given(first)
             return Taken(first.code, first.answer, later)
         if again.state not in ("done", "ignored", "held"):
             future = self.outcomes.expect(first.id)
@@ -399,6 +406,9 @@ class Intake:
             with suppress(FhirError):
                 await self._inbox.change(id, ["applying"], {"state": row_state(row)}, self.owner)
             raise
+        except Exception as error:  # noqa: BLE001 - our own fault: this row is tried again, others go on
+            log_failure(error)
+            outcome = Outcome("retry", (Fault("207", _KEPT),))
         if isinstance(outcome, Outcome):
             changed = await self._not_applied(row, outcome)
         else:
@@ -586,10 +596,3 @@ def _as_issue(fault: Fault) -> dict[str, str]:
         "where": fault.place,
         "text": fault.text,
     }
-
-
-def _given(row: Row) -> Callable[[], Awaitable[bytes]]:
-    async def answer() -> bytes:
-        return row.late_answer
-
-    return answer

@@ -9,8 +9,8 @@ from adapters.hl7v2.batches import TooManyError, pieces_of, take_batch
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.inbox import Intake, UnavailableError
-from adapters.hl7v2.profiles import profile_from
 from adapters.hl7v2.reading import Arrival
+from adapters.hl7v2.senders import profile_of
 from adapters.hl7v2.server import Listener
 from adapters.hl7v2.workers import Workers
 from fhir_server.context import Context
@@ -45,7 +45,13 @@ class Interface:
         stored = await intake.context.store.inbox.senders()
         settings = intake.context.settings
         intake.readers.profiles = tuple(
-            profile_from(one["profile"], settings) for one in stored if one.get("profile")
+            profile_of(
+                one["profile"],
+                server_zone=settings.hl7_time_zone,
+                charset_fallback=settings.hl7_charset_fallback,
+            )
+            for one in stored
+            if one.get("profile")
         )
 
     async def run(self, context: Context) -> None:

@@ -22,8 +22,8 @@ from adapters.hl7v2.interface import Interface
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
 from adapters.hl7v2.parameters import answer, given
-from adapters.hl7v2.profiles import checked, profile_from
 from adapters.hl7v2.reading import Arrival
+from adapters.hl7v2.senders import ProfileFault, profile_of
 from adapters.hl7v2.strict import verdict
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
@@ -312,8 +312,10 @@ async def _senders(interface: Interface, request: Request, context: Context) -> 
         if request.reading:
             raise FhirError(Issue("not-supported", "Set a profile with POST."), status=405)
         profile = decode(known["profile"].encode())
-        checked(profile)
-        profile_from(profile, context.settings)
+        try:
+            profile_of(profile)
+        except ProfileFault as fault:
+            raise FhirError(Issue("value", str(fault))) from fault
         parts: list[dict[str, Any]] = [{"name": "name", "valueString": profile["name"]}]
         if not known.get("check", False):
             version = await context.store.inbox.set_sender(profile["name"], profile, context.now())

@@ -17,8 +17,7 @@ from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.message import Message, read
 from adapters.hl7v2.messages import changes_of
 from adapters.hl7v2.plan import Report
-from adapters.hl7v2.senders import Profile
-from fhir_server.context import Context
+from adapters.hl7v2.senders import Profile, chosen
 
 PRODUCTION, PROCESSING = ("P",), ("P", "T", "D")
 _VERSION = re.compile(r"2(\.\d+){0,3}")
@@ -108,8 +107,8 @@ class Readers:
         arrived = f"{arrival.received:%Y-%m-%dT%H:%M:%S}.000Z"
         report = changes_of(message, profile, arrived=arrived)
         if report.fault is None and message.type in _ABOUT_PATIENTS and not message.all("PID"):
-            text = "The message has no patient (PID), and its type needs one."
-            report = replace(report, fault=MessageFault(100, "PID", text))
+            lacks = "The message has no patient (PID), and its type needs one."
+            report = replace(report, fault=MessageFault(100, "PID", lacks))
         if judged and report.fault is not None and report.fault.refused:
             raise report.fault
         return Item(
@@ -127,13 +126,7 @@ class Readers:
 
     def profile_of(self, header: Header) -> Profile | None:
         """Return the profile of the sender, the most exact match first; ``None`` without one."""
-        best, found = -1, None
-        for profile in self.profiles:
-            for match in profile.match:
-                score = _score(match, header)
-                if score > best:
-                    best, found = score, profile
-        return found
+        return chosen(self.profiles, header.value(3), header.value(4)) if self.profiles else None
 
     def _judge(self, arrival: Arrival, header: Header | None, profile: Profile | None) -> None:
         """Raise what is wrong with the frame, the header, or who sends it."""
@@ -244,20 +237,3 @@ def known(arrival: Arrival, header: Header | None, item: Item | None = None) -> 
 
 def _sender(header: Header) -> str:
     return f"{header.value(4)}|{header.value(3)}"[:200]
-
-
-def _score(match: Mapping[str, str], header: Header) -> int:
-    """Return how exactly ``match`` fits, -1 if it does not."""
-    score = 0
-    for name, number in (("application", 3), ("facility", 4)):
-        wanted = match.get(name, "*")
-        if wanted != "*":
-            if wanted != header.value(number):
-                return -1
-            score += 1
-    return score
-
-
-def settings_of(context: Context) -> Any:
-    """Return the settings, whose type an adapter does not know."""
-    return context.settings
