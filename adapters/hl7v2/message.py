@@ -338,18 +338,15 @@ def _lines(text: str, mark: str) -> list[str]:
 
 
 def _careful_lines(text: str, mark: str) -> list[str]:
+    """Return the segments of a text with line ends inside: those become LF."""
     lines: list[str] = []
-    ends = _LINE_END.finditer(text)
-    start, end = 0, ""
-    for part in [*((found.start(), found.group()) for found in ends), (len(text), "")]:
-        line = text[start : part[0]]
+    for line in _LINE_END.split(text):
         bare = line.strip()
         name = _NAME.match(bare)
         if name and (len(bare) == 3 or bare[3] == mark):
             lines.append(line.lstrip())
         elif bare and lines:
-            lines[-1] += end + line
-        start, end = part[0] + len(part[1]), part[1]
+            lines[-1] += "\n" + line
     return lines
 
 

@@ -179,6 +179,7 @@ class _Resolving:
         self.anew = known.patients  # number -> id of a patient made by this message
         self.missing_ids: set[tuple[str, str]] = set()
         self.missing_searches: set[Search] = set()
+        self.misses = 0
         self.issues: list[Issue] = []
         self.held = ""
 
@@ -194,12 +195,14 @@ class _Resolving:
     def _resource(self, type: str, id: str) -> Json | None:
         if (type, id) not in self.known.resources:
             self.missing_ids.add((type, id))
+            self.misses += 1
             return None
         return self.known.resources[type, id]
 
     def _search(self, search: Search) -> list[Json]:
         if search not in self.known.found:
             self.missing_searches.add(search)
+            self.misses += 1
             return []
         found = (self._resource(search.type, id) for id in self.known.found[search])
         return [resource for resource in found if resource is not None]
@@ -209,9 +212,9 @@ class _Resolving:
         drawn = self.drawn.pop(0) if change.type == "Patient" else ""
         if change.handle in self.ids:
             return True
-        before = len(self.missing_ids) + len(self.missing_searches)
+        before = self.misses
         id, is_new = self._patient(change, drawn) if drawn else self._other(change)
-        if not id or len(self.missing_ids) + len(self.missing_searches) > before:
+        if not id or self.misses > before:
             return False
         if not is_new and (change.type, id) not in self.known.resources:
             self.missing_ids.add((change.type, id))
@@ -237,7 +240,8 @@ class _Resolving:
             if type == "Patient" and resource is not None
         }
         led, missing = survivors(patients, resources)
-        self.missing_ids |= {("Patient", id) for id in missing} - self.known.resources.keys()
+        for id in missing:
+            self._resource("Patient", id)
         return led
 
     def _patient(self, change: Change, drawn: str) -> tuple[str, bool]:
@@ -245,7 +249,10 @@ class _Resolving:
         key = change.key
         if not key.identifiers:
             return id_of("Patient", key.scope, key.parts), False
+        before = self.misses
         found = self._patients(key.identifiers)
+        if self.misses > before:
+            return "", False
         rules = self.profile.identity
         decision = identified(key.identifiers, found, change.set, rules, change.source)
         if decision.issues or decision.held:
