@@ -8,8 +8,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def _listed(value: Any) -> Any:
@@ -317,6 +319,26 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What goes to the log; bodies and search values never do."
     )
+
+    @model_validator(mode="after")
+    def _listens_safely(self) -> "Settings":
+        """Refuse an MLLP listener that must not be, and name the way out."""
+        if self.mllp_tls_port and not (self.mllp_tls_cert and self.mllp_tls_key):
+            raise ValueError("FHIR_MLLP_TLS_PORT needs FHIR_MLLP_TLS_CERT and FHIR_MLLP_TLS_KEY.")
+        if not self.mllp_port or self.mllp_address in LOOPBACK:
+            return self
+        if self.mllp_plain != "allowed":
+            raise ValueError(
+                f"FHIR_MLLP_ADDRESS={self.mllp_address} would have HL7 v2 taken without TLS from "
+                "other machines. Use FHIR_MLLP_TLS_PORT and FHIR_MLLP_PORT=0, or say "
+                "FHIR_MLLP_PLAIN=allowed."
+            )
+        if self.mode == "production" and not self.mllp_peers:
+            raise ValueError(
+                "A plain MLLP listener off loopback needs FHIR_MLLP_PEERS in production: the "
+                "networks whose peers may connect."
+            )
+        return self
 
     @property
     def is_taking_any_sender(self) -> bool:

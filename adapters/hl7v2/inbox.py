@@ -36,7 +36,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import RAW_BYTES_MAX, Arrivals, Inbox, KeyTakenError, Row
 from fhir_server.store.resources import ResourceStore
 
-LEASE_S = 30.0
+LEASE_S = 15.0
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 300.0
 _REJECTED_DAYS = 7
 _REPEATED_TRIES = 3

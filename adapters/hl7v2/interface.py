@@ -1,9 +1,7 @@
 """The parts of the interface in one process: intake, workers, listeners, profiles of senders."""
 
 import asyncio
-import base64
-from collections.abc import Mapping
-from typing import Any
+import logging
 
 from adapters.hl7v2.batches import TooManyError, pieces_of, take_batch
 from adapters.hl7v2.failures import log_failure
@@ -17,6 +15,8 @@ from fhir_server.context import Context
 from fhir_server.outcome import FhirError
 
 _PROFILES_S = 5.0
+
+_log = logging.getLogger("fhir_server.hl7v2")
 
 
 class Interface:
@@ -70,7 +70,10 @@ class Interface:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for one in done:
-                one.result()
+                if (error := one.exception()) is not None:
+                    # Whoever looks for the reason finds it: a port that is taken, a file not there.
+                    _log.critical('"hl7v2: %s has ended: %s"', one.get_name(), error)
+                    raise error
         finally:
             for task in tasks:
                 task.cancel()
@@ -105,9 +108,3 @@ class Interface:
         except TooManyError as error:
             raise UnavailableError from error
         return b"".join(parts)
-
-
-def text_of(parameters: Mapping[str, Any], name: str) -> bytes:
-    """Return a message given as base64Binary, or as a string."""
-    value = str(parameters.get(name, ""))
-    return base64.b64decode(value)

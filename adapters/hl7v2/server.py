@@ -23,7 +23,6 @@ from adapters.hl7v2.workers import Workers
 
 _READ_BYTES = 65_536
 _PACE_BYTES_S = 1024
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _log = logging.getLogger("fhir_server.hl7v2")
 
@@ -51,7 +50,6 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled; connections that are open then are closed."""
-        check(self.settings)
         servers = [await self._listen(*one) for one in self._wanted()]
         self.started.set()
         try:
@@ -316,28 +314,9 @@ class Connection:
         return True
 
 
-def check(settings: Any) -> None:
-    """Raise ``ValueError`` for a listener that must not be, and name the way out."""
-    if not settings.mllp_port or settings.mllp_address in _LOOPBACK:
-        return
-    if settings.mllp_plain != "allowed":
-        raise ValueError(
-            f"FHIR_MLLP_ADDRESS={settings.mllp_address} would have HL7 v2 taken without TLS from "
-            "other machines. Use FHIR_MLLP_TLS_PORT and FHIR_MLLP_PORT=0, or say "
-            "FHIR_MLLP_PLAIN=allowed."
-        )
-    if settings.mode == "production" and not settings.mllp_peers:
-        raise ValueError(
-            "A plain MLLP listener off loopback needs FHIR_MLLP_PEERS in production: the networks "
-            "whose peers may connect."
-        )
-
-
 def tls_context(settings: Any) -> ssl.SSLContext:
     """Return the context of the TLS listener: 1.2 or newer, client certificates if there is an
     authority for them. Raises ``ValueError`` where files are not named."""
-    if settings.mllp_tls_cert is None or settings.mllp_tls_key is None:
-        raise ValueError("FHIR_MLLP_TLS_PORT needs FHIR_MLLP_TLS_CERT and FHIR_MLLP_TLS_KEY.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load(context, settings)

@@ -15,7 +15,7 @@ from adapters.hl7v2.inbox import LEASE_S, Intake
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import Row
 
-_LEAD_S = 10.0
+_LEAD_S = 6.0
 _BEAT_S = 1.0
 _KNOWN_MAX = 2000
 _AGAIN_S = 1.0

@@ -197,8 +197,9 @@ def oru(
     control: str, number: str = "P1", results: int = 2, filler: str = "F1", **more: str
 ) -> bytes:
     """Return an ORU^R01 with so many numeric results."""
-    head = adt(control, number, type="ORU^R01", **more).decode().split("\rEVN")[0]
-    pid = f"PID|1||{number}^^^CLINIC^MR||Rahman^Karim||19800101|M"
+    message = adt(control, number, more.pop("family", "Rahman"), type="ORU^R01", **more).decode()
+    head, _, pid = message.partition("\rEVN")
+    pid = pid.partition("\r")[2].rstrip("\r")
     obr = f"OBR|1|O{filler}|{filler}|CBC^Blood count^L|||20260102030000+0600||||||||||||||||||F"
     obx = "".join(
         f"OBX|{n}|NM|T{n}^Test {n}^L||{n}.50|g/L|1-9|N|||F\r" for n in range(1, results + 1)
