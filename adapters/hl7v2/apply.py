@@ -1,11 +1,11 @@
 """The second half of a message: look up, merge, perform, finish; all in one transaction.
 
 design/hl7v2.md, sections 2, 8 to 10, 19. The transaction may be begun again after a conflict: it
-reads everything anew, and ids and times were drawn before. What is written goes through the front
-door as a transaction Bundle.
+reads everything anew, and ids and times were drawn before. What is written passes the front door
+as the entries of a transaction Bundle do: ``prepare`` judges each, one ``write`` makes them all.
 
-This is the seam for access control: ``perform`` is called with the server's own rights, as all is
-now; a sender's principal belongs on the request that :func:`_performed` makes.
+This is the seam for access control: what is written is judged with the server's own rights, as all
+is now; a sender's principal belongs on the requests that :func:`_perform` makes.
 """
 
 import base64
@@ -151,7 +151,7 @@ async def _written(
         further = records(item, drawn.documents, places, subjects, instant(now))
         resources = [one.resource for one in changed] + further
         binary = drawn.documents["Binary"]
-        await _perform(resources, item, drawn, context)
+        await _perform(resources, lookups, drawn, context)
     await _keep_origins(item, writes, lookups, context)
     issues = (*item.issues, *item.report.issues, *plan.issues)
     return Applied(
@@ -201,26 +201,31 @@ def _claimed(value: str) -> str:
     return sha256(msgspec.json.encode(["Patient", [("identifier", escaped)]])).hexdigest()
 
 
-async def _perform(resources: Sequence[Json], item: Item, drawn: _Drawn, context: Context) -> None:
-    """Write ``resources`` through the front door; large contents go beside their documents."""
-    entries = []
+async def _perform(
+    resources: Sequence[Json], lookups: Lookups, drawn: _Drawn, context: Context
+) -> None:
+    """Write ``resources`` as a transaction does: each judged by the front door, all made at once.
+
+    What was looked up and is not there is a create, which the store need not look for again; made
+    by another meanwhile, it has the transaction begin anew.
+    """
+    changes = []
     for resource in resources:
         place = (resource["resourceType"], resource["id"])
+        request = Request("update" if place in lookups.versions else "create", *place)
         data = resource.get("data", "") if place[0] == "Binary" else ""
         if len(data) > _DATA_BYTES_MAX * 4 // 3:
+            # Large contents go beside their documents, before the transaction and only once.
             content = drawn.contents.get(place)
             if content is None:
                 content = await context.contents.take(_piece(base64.b64decode(data)))
                 drawn.contents[place] = content
             bare = {name: value for name, value in resource.items() if name != "data"}
-            request = Request("update", *place, body=_subsetted(bare), content=content)
-            await context.perform(request, context)
+            request = replace(request, body=_subsetted(bare), content=content)
         else:
-            url = f"{place[0]}/{place[1]}"
-            entries.append({"resource": resource, "request": {"method": "PUT", "url": url}})
-    if entries:
-        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-        await context.perform(Request("transaction", body=bundle), context)
+            request = replace(request, body=resource)
+        changes.append(context.prepare(request, context))
+    await context.store.write(changes, context.now())
 
 
 def _subsetted(resource: Json) -> Json:
