@@ -32,6 +32,7 @@ from fhir_server.store.documents import instant
 from fhir_server.store.inbox import Row
 from fhir_server.store.resources import ResourceStore
 
+_CHANGE_S = 0.002
 _DATA_BYTES_MAX = 262_144  # of a Binary inside its document; more is a content beside it
 
 
@@ -87,7 +88,9 @@ async def applied(
     types = {one.type for one in item.report.changes} | {*DOCUMENTS, "Patient"}
     if item.report.instructions:
         types |= set(await context.store.indexes.existing())
-    seconds = context.settings.hl7_commit_s_max
+    # A message of thousands of results is one transaction all the same; sent again, it would take
+    # as long again.
+    seconds = context.settings.hl7_commit_s_max + len(item.report.changes) * _CHANGE_S
     try:
         return await context.store.in_transaction(work, types, seconds)
     finally:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
-from click import get_current_context
 
 from adapters.hl7v2.ack import answered, header_of
 from adapters.hl7v2.apply import unmapped_of
@@ -26,6 +25,7 @@ from fhir_server.r4.json import encode
 
 NAME = "hl7"
 _TIMEOUT_S = 60.0
+_chosen: dict[str, str] = {}  # what the options before the command say
 _WELL, _NEGATIVE, _BROKEN = 0, 1, 2
 
 cli = typer.Typer(help="HL7 v2: send, replay, convert, check.", no_args_is_help=True)
@@ -37,13 +37,12 @@ Files = Annotated[list[Path], typer.Argument(help="Files or folders; - is standa
 
 @cli.callback()
 def hl7(
-    context: typer.Context,
     base: Annotated[
         str, typer.Option(help="The FHIR base of the running server, for replay and senders.")
     ] = "http://127.0.0.1:8080/fhir",
 ) -> None:
     """HL7 v2: send, replay, convert, check."""
-    context.obj = base
+    _chosen["base"] = base
 
 
 @cli.command()
@@ -243,7 +242,7 @@ def _asked(
     query: dict[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the Parameters that a running server answers; a refusal ends the command."""
-    url = f"{get_current_context().find_object(str)}/{operation}"
+    url = f"{_chosen['base'].rstrip('/')}/{operation}"
     body = {"resourceType": "Parameters", "parameter": parameters} if parameters else None
     try:
         answer = httpx.request(

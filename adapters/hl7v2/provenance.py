@@ -46,7 +46,7 @@ def records(
     document = {
         "resourceType": "DocumentReference",
         "id": ids["DocumentReference"],
-        "identifier": [{"value": item.message.control_id}],
+        "identifier": [{"value": item.message.control_id or header.control_id}],
         "status": "current",
         "type": {"text": f"HL7 v2 message {item.message.type}^{event}".rstrip("^")},
         **({"subject": subject} if subject else {}),

@@ -270,7 +270,7 @@ class Connection:
                 return Taken("batch", await self._listener.take_batch(arrival))
             return await self._intake.take(arrival)
         except UnavailableError:
-            self._listener.workers.available.clear()
+            self._listener.workers.look()  # which finds out whether it is the database
             return None
         except Exception as error:  # noqa: BLE001 - no answer is the one signal to send again; others go on
             log_failure(error)

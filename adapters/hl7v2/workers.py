@@ -51,6 +51,10 @@ class Workers:
         self._begin(row, place)
         return True
 
+    def look(self) -> None:
+        """Look at the database now: at what waits there, and whether it answers at all."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Keep the lead where it is free, look for rows, apply them; until cancelled."""
         context = self.intake.context

@@ -1,0 +1,126 @@
+"""design/hl7v2.md, sections 3 and 24: TLS, client certificates, listeners that must not be. H5."""
+
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fhir_server.settings import Settings
+from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
+from tests.store.mongods import free_port
+
+DAY = ["-days", "1"]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority, a server and a client of it, and a client of another one."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for authority in ("ca", "other"):
+        openssl(folder, "req", "-x509", *key(authority), "-subj", f"/CN={authority}", *DAY)
+    for name, authority in {"server": "ca", "client": "ca", "foreign": "other"}.items():
+        openssl(folder, "req", *key(name, "csr"), "-subj", f"/CN={name}")
+        (folder / "ext").write_text(f"subjectAltName=IP:127.0.0.1,DNS:{name}.example")
+        openssl(
+            *(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem"),
+            *("-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", "ext"),
+            *("-out", f"{name}.pem", *DAY),
+        )
+    return folder
+
+
+def key(name: str, kind: str = "pem") -> list[str]:
+    """Return the arguments for a new key and what is made of it."""
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    return [*curve, "-keyout", f"{name}.key", "-out", f"{name}.{kind}"]
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in ``folder``."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+async def secured(open_site: OpenSite, folder: Path) -> Site:
+    """Return a site that listens with TLS and wants client certificates."""
+    return await open_site(
+        mllp_port=0,
+        mllp_tls_port=free_port(),
+        mllp_tls_cert=folder / "server.pem",
+        mllp_tls_key=folder / "server.key",
+        mllp_tls_client_ca=folder / "ca.pem",
+    )
+
+
+def client(folder: Path, name: str = "", **versions: Any) -> ssl.SSLContext:
+    """Return the TLS of a client that trusts the authority."""
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    if name:
+        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    for member, version in versions.items():
+        setattr(context, member, version)
+    return context
+
+
+async def test_h5_who_has_a_certificate_is_served(
+    open_site: OpenSite, certificates: Path
+) -> None:
+    """With the one of our authority; its names are known to the row's peer."""
+    site = await secured(open_site, certificates)
+    peer = await site.peer("mllps", ssl=client(certificates, "client"))
+
+    assert await peer.ask(adt("A1")) == "AA"
+    [row] = await site.rows()
+    assert row["transport"] == "mllps"
+
+
+@pytest.mark.parametrize("name", ["", "foreign"])
+async def test_h5_who_has_none_or_a_foreign_one_is_not(
+    open_site: OpenSite, certificates: Path, name: str
+) -> None:
+    """The connection ends without an answer; nothing is kept."""
+    site = await secured(open_site, certificates)
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        peer = await site.peer("mllps", ssl=client(certificates, name))
+        assert await peer.ask(adt("A1")) == "AA"
+
+    assert await site.rows() == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_h5_tls_before_12_is_refused(open_site: OpenSite, certificates: Path) -> None:
+    """The handshake fails."""
+    site = await secured(open_site, certificates)
+    old = client(certificates, "client")
+    old.minimum_version = ssl.TLSVersion.TLSv1_1
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await site.peer("mllps", ssl=old)
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "FHIR_MLLP_PLAIN=allowed": {"mllp_address": "10.0.0.1"},
+    "FHIR_MLLP_PEERS": {
+        "mllp_address": "10.0.0.1",
+        "mllp_plain": "allowed",
+        "mode": "production",
+    },
+    "FHIR_MLLP_TLS_CERT": {"mllp_tls_port": 2576},
+}
+
+
+@pytest.mark.parametrize(("way_out", "settings"), REFUSED.items(), ids=REFUSED)
+def test_h5_a_listener_that_must_not_be_is_refused_at_start(
+    way_out: str, settings: dict[str, Any]
+) -> None:
+    """And what to do about it is named."""
+    with pytest.raises(ValidationError, match=way_out):
+        Settings.model_validate(settings)
+
+
+def test_h5_a_plain_listener_on_loopback_needs_nothing() -> None:
+    """That is what one gets without a setting."""
+    assert Settings.model_validate({}).mllp_address == "127.0.0.1"
