@@ -420,7 +420,8 @@ def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
 
 def _patient_of(resource: Json) -> str:
     for name in ("subject", "patient", "beneficiary"):
-        reference = str(resource.get(name, {}).get("reference", ""))
+        named = resource.get(name)
+        reference = str(named.get("reference", "")) if isinstance(named, dict) else ""
         if reference.startswith("Patient/"):
             return reference.removeprefix("Patient/")
     return ""
