@@ -413,6 +413,8 @@ def _carries(resource: Json, identifier: Identifier) -> bool:
 
 def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
     concept = resource.get("code") or resource.get("medicationCodeableConcept") or {}
+    for contained in resource.get("contained", ()) if not concept else ():
+        concept = contained.get("code", {})
     found = {f"{c.get('system', '')}|{c.get('code', '')}" for c in concept.get("coding", [])}
     found.add(str(concept.get("text", "")))
     return not found.isdisjoint(codes)

@@ -4,6 +4,7 @@ H64, H66, H76, H80). What the server adds is tested with the server."""
 import csv
 import importlib.util
 import json
+import random
 import re
 import sys
 from collections import Counter, defaultdict
@@ -17,8 +18,9 @@ import pytest
 from adapters.hl7v2 import messages
 from adapters.hl7v2.changes import HANDLE
 from adapters.hl7v2.charset import decoded
+from adapters.hl7v2.identity import IdentityRules
 from adapters.hl7v2.issues import MessageFault
-from adapters.hl7v2.message import Message, Segment, batch, read
+from adapters.hl7v2.message import Message, Segment, batch, read, write
 from adapters.hl7v2.segments.skipped import is_skipped
 from adapters.hl7v2.senders import Profile
 from fhir_server.artifacts import artifacts_root
@@ -48,7 +50,7 @@ def test_h64_every_resource_of_every_shared_message_is_valid(
 ) -> None:
     """No errors, no handle left, and never another exception than a refusal."""
     refused: Counter[int] = Counter()
-    anonymous = Profile(identity=Profile().identity.__class__(anonymous="create"))
+    anonymous = Profile(identity=IdentityRules(anonymous="create"))
     for name, text in _texts(shared / "hl7v2"):
         memory = Memory(anonymous)
         try:
@@ -63,6 +65,48 @@ def test_h64_every_resource_of_every_shared_message_is_valid(
     # Without a patient, or no message type that is applied.
     assert set(refused) == {100, 200}
     assert sum(refused.values()) < 60
+
+
+_ODD = (
+    *('""', "", " ", "x", "0", "-1", "20240231", "99999999999999", "^", "&", "~", "^^^", "\\", "é"),
+    *("a&b&c^d&e^f", "\\X00\\", "\\.br\\", "N", "Z" * 1100, "<5", "20240101120000+9999", '"'),
+    *(
+        "1^2^3^4^5^6^7^8^9^10^11^12^13^14",
+        "http://a b",
+        "٣",
+        "²",
+        "20240101^20230101",
+        "-5^7",
+        "1.",
+    ),
+)
+
+
+def test_any_change_of_a_message_is_taken_or_refused(
+    shared: Path, validator: StructureValidator
+) -> None:
+    """Whatever stands in its fields: no exception, nothing invalid, and twice is once."""
+    chance = random.Random(6)
+    texts = [text for _, text in _texts(shared / "hl7v2") if len(text) < 10_000]
+    profile = Profile(identity=IdentityRules(anonymous="create"), us_core=True)
+    for _ in range(500):
+        message = read(chance.choice(texts))
+        for _ in range(chance.randint(1, 20)):
+            segment = chance.choice(message.segments[1:] or message.segments)
+            place = chance.randint(1, 25)
+            segment.fields.extend([""] * (place + 1 - len(segment.fields)))
+            if segment.name != "MSH":
+                segment.fields[place] = chance.choice(_ODD)
+        memory = Memory(profile)
+        try:
+            memory.take(write(message))
+            written = len(memory.history)
+            memory.take(write(message))
+        except MessageFault:
+            continue
+        assert len(memory.history) == written, write(message)
+        for resource in memory.resources.values():
+            assert not validator.issues(resource), write(message)
 
 
 def test_h80_the_facts_of_the_shared_messages(shared: Path) -> None:
