@@ -307,3 +307,36 @@ def test_h53_a_text_report_is_readable_in_one_piece() -> None:
     joined = Memory(Profile(text_report="join"))
     joined.take(oru(*lines))
     assert joined.one("Observation")["valueString"] == text
+
+
+def test_h45_a_susceptibility_is_a_member_of_its_isolate() -> None:
+    """OBR-26 and OBR-29 name the parent result."""
+    memory = Memory()
+    second = "OBR|2|P1|F2|29576-6^Susceptibility^LN" + "|" * 21 + "F|6-1&Organism&LN^1|||P1^F1"
+    memory.take(
+        message(
+            "ORU^R01",
+            pid(),
+            "OBR|1|P1|F1|6-1^Culture^LN" + "|" * 21 + "F",
+            "OBX|1|ST|6-1^Organism^LN|1|E. coli||||||F",
+            second,
+            "OBX|1|ST|20-8^Ampicillin^LN||4|||S|||F",
+        )
+    )
+    organism, drug = memory.all("Observation")
+    assert organism["hasMember"] == [{"reference": f"Observation/{drug['id']}"}]
+
+
+def test_who_is_in_the_directory_is_referred_to() -> None:
+    """Known by identifier once: a literal reference; otherwise identifier and name."""
+    memory = Memory()
+    memory.resources["Practitioner", "dr"] = {
+        "resourceType": "Practitioner",
+        "id": "dr",
+        "identifier": [{"system": "urn:oid:1.2.3", "value": "77"}],
+    }
+    memory.take(oru("NM|2-1^X^LN||1||||||F|||||77^Grey^^^^^^^A&1.2.3&ISO~88^Else"))
+    known, other = memory.one("Observation")["performer"]
+    assert known["reference"] == "Practitioner/dr"
+    assert "reference" not in other
+    assert other["display"] == "Else"
