@@ -68,12 +68,11 @@ def encapsulated(value: Value, scene: Scene) -> tuple[str, bytes] | None:
 
 def attachment(media: str, data: bytes, title: str = "") -> Json:
     """Return an Attachment with the data in it."""
-    made: Json = {
-        "contentType": media,
-        "data": base64.b64encode(data).decode(),
-        "size": len(data),
-        "hash": base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode(),
-    }
+    made: Json = {"contentType": media, "size": len(data)}
+    if data:
+        digest = hashlib.sha1(data, usedforsecurity=False).digest()
+        made["data"] = base64.b64encode(data).decode()
+        made["hash"] = base64.b64encode(digest).decode()
     if title:
         made["title"] = title
     return made

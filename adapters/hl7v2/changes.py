@@ -359,6 +359,21 @@ def linked(value: Any, references: Mapping[str, str]) -> Any:
     return value
 
 
+def known_in(value: Any, directory: Mapping[tuple[str, str, str], str]) -> Any:
+    """Return ``value`` with a literal reference beside each logical one that is in ``directory``,
+    which is (type, system, value) -> ``Type/id``."""
+    if isinstance(value, list):
+        return [known_in(member, directory) for member in value]
+    if not isinstance(value, dict):
+        return value
+    identifier, type = value.get("identifier"), value.get("type")
+    if isinstance(identifier, dict) and isinstance(type, str):
+        key = (type, str(identifier.get("system", "")), str(identifier.get("value", "")))
+        if key in directory:
+            return {"reference": directory[key], **value}
+    return {name: known_in(member, directory) for name, member in value.items()}
+
+
 # ------------------------------------------------------------------------------------------- age
 
 

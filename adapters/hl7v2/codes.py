@@ -182,5 +182,7 @@ def code(map: str, otherwise: str = "", table: str = "") -> Converter:
 
 def alternate(value: Value, scene: Scene, table: str = "") -> Json:
     """Return the extension that keeps a code which FHIR's required binding does not take."""
-    kept = concept_of(value, scene, codings(value, scene, table)) or {"text": value[1]}
+    kept = concept_of(value, scene, codings(value, scene, table)) or {
+        "text": value.readable() or "unknown"
+    }
     return {"url": ALTERNATE_CODES, "valueCodeableConcept": kept}

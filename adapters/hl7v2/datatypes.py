@@ -63,7 +63,7 @@ def positive(value: Value, scene: Scene) -> int | None:
 def whole(value: Value, scene: Scene) -> int | None:
     """Return an integer that is not negative."""
     said = value[1].removesuffix(".0").lstrip("+")
-    if said.isascii() and said.isdigit() and len(said) < 12 and int(said) < 2**31:
+    if said.isascii() and said.isdecimal() and len(said) < 12 and int(said) < 2**31:
         return int(said)
     scene.note("number-invalid", "A whole number is expected.")
     return None
@@ -347,7 +347,7 @@ def _contact_points(value: Value, use: str) -> list[Json]:
             made: Json = {"system": system, "value": point}
             if chosen:
                 made["use"] = chosen
-            if rank.isdigit() and int(rank[:9]) > 0:
+            if rank.isdecimal() and int(rank[:9]) > 0:
                 made["rank"] = int(rank[:9])
             found.append(made)
     return found

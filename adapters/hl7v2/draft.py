@@ -35,6 +35,8 @@ class Draft:
     changes: list[Change] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     partitions: dict[str, None] = field(default_factory=dict)
+    # (number of the order, OBX-3.1, OBX-4) -> the handle of the result
+    results: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _seen: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
     @property

@@ -416,7 +416,7 @@ def _undoing(delimiters: Delimiters) -> Callable[[re.Match[str]], str]:
         if sequence.startswith("X"):
             return _from_bytes(bytes.fromhex(sequence[1:]), delimiters.codec)
         count = sequence[3:].strip(" +")
-        times = min(int(count), _SPACES_MAX) if count.isdigit() else 1
+        times = min(int(count), _SPACES_MAX) if count.isdecimal() else 1
         return ("\n" if sequence[1:3] in _LINE_BREAKS else " ") * times
 
     return undone

@@ -16,6 +16,7 @@ from adapters.hl7v2.changes import (
     Stamp,
     id_of,
     is_older,
+    known_in,
     linked_places,
     merged,
 )
@@ -43,6 +44,7 @@ class Report:
     partitions: tuple[str, ...] = ()
     fault: MessageFault | None = None
     source: str = ""  # meta.source of what the message writes
+    directory: tuple[tuple[str, str, str], ...] = ()  # (type, system, value) of who is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ class _Resolving:
         self.missing_ids: set[tuple[str, str]] = set()
         self.missing_searches: set[Search] = set()
         self.misses = 0
+        self.directory: dict[tuple[str, str, str], str] = {}
         self.issues: list[Issue] = []
         self.held = ""
 
@@ -190,7 +193,20 @@ class _Resolving:
             self._resolve(change)
         for instruction in self.report.instructions:
             self._prior(instruction)
+        self._directory()
         return Wanted(frozenset(self.missing_ids), frozenset(self.missing_searches))
+
+    def _directory(self) -> dict[tuple[str, str, str], str]:
+        """Return (type, system, value) -> ``Type/id`` of those that the directory knows once."""
+        found: dict[tuple[str, str, str], str] = {}
+        for type in dict.fromkeys(named[0] for named in self.report.directory):
+            numbers = tuple(named[1:] for named in self.report.directory if named[0] == type)
+            resources = self._search(Search(type, identifiers=numbers))
+            for number in numbers if resources else ():
+                fitting = [one["id"] for one in resources if _carries(one, number)]
+                if len(fitting) == 1:
+                    found[type, *number] = f"{type}/{fitting[0]}"
+        return found
 
     def _resource(self, type: str, id: str) -> Json | None:
         if (type, id) not in self.known.resources:
@@ -312,6 +328,7 @@ class _Resolving:
         references = {
             change.handle: f"{change.type}/{self.ids[change.handle]}" for change in resolved
         }
+        self.directory = self._directory()
         for change in resolved:
             place = (change.type, self.ids[change.handle])
             write = self._written(change, place, writes.get(place), references)
@@ -334,6 +351,8 @@ class _Resolving:
         if current is None and change.only_stored:
             return None
         places = linked_places(change.set, references)
+        if self.directory:
+            places = known_in(places, self.directory)
         origin = self.known.origins.get(place) if stored else None
         resource = merged(current, change, origin, places)
         if origin is not None and is_older(change.stamp, origin) and not change.timeless:
@@ -413,6 +432,8 @@ def _carries(resource: Json, identifier: Identifier) -> bool:
 
 def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
     concept = resource.get("code") or resource.get("medicationCodeableConcept") or {}
+    for contained in resource.get("contained", ()) if not concept else ():
+        concept = contained.get("code", {})
     found = {f"{c.get('system', '')}|{c.get('code', '')}" for c in concept.get("coding", [])}
     found.add(str(concept.get("text", "")))
     return not found.isdisjoint(codes)
@@ -420,11 +441,10 @@ def _has_code(resource: Json, codes: tuple[str, ...]) -> bool:
 
 def _patient_of(resource: Json) -> str:
     for name in ("subject", "patient", "beneficiary"):
-        named = resource.get(name) or {}
-        for one in named if isinstance(named, list) else [named]:
-            reference = str(one.get("reference", ""))
-            if reference.startswith("Patient/"):
-                return reference.removeprefix("Patient/")
+        named = resource.get(name)
+        reference = str(named.get("reference", "")) if isinstance(named, dict) else ""
+        if reference.startswith("Patient/"):
+            return reference.removeprefix("Patient/")
     return ""
 
 

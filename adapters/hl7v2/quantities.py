@@ -18,12 +18,12 @@ Json = dict[str, Any]
 
 UCUM = "http://unitsofmeasure.org"
 DIGITS_MAX = 34
-_NUMBER = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([+-]?)(\d*)(?:(\.)(\d*))?")
+_NUMBER = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([+-]?)(\d*)(?:(\.)(\d*))?", re.ASCII)
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _COMPARATORS = {"≤": "<=", "≥": ">="}
 _N = r"\s*([+-]?\d*\.?\d+)\s*"
-_BETWEEN = re.compile(_N + r"(?:-|–|to|\.\.)" + _N, re.I)
-_LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)" + _N)
+_BETWEEN = re.compile(_N + r"(?:-|–|to|\.\.)" + _N, re.I | re.ASCII)
+_LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)" + _N, re.ASCII)
 
 
 def number_of(text: str, *, comma: bool = False) -> tuple[str, Decimal] | None:

@@ -42,11 +42,15 @@ def _remembered(convert: _Made) -> _Made:
     return cast(_Made, remembering)
 
 
-def _logical(type: str, identifier: Json | None, display: str) -> Json | None:
+def _logical(type: str, identifier: Json | None, display: str, scene: Scene) -> Json | None:
     made: Json = {}
     if identifier:
         made["type"] = type
         made["identifier"] = identifier
+        if "value" in identifier:
+            scene.directory[type, str(identifier.get("system", "")), str(identifier["value"])] = (
+                None
+            )
     if display:
         made["display"] = display
     return made or None
@@ -61,7 +65,7 @@ def xcn(value: Value, scene: Scene) -> Json | None:
         identifier = {"system": cx_system(value, scene, 9), "value": number}
         if len(value.parts) > 12 and (kind := value[13]):
             identifier["type"] = {"coding": [{"system": IDENTIFIER_TYPE, "code": code_text(kind)}]}
-    return _logical("Practitioner", identifier, shown(human(value, 2)))
+    return _logical("Practitioner", identifier, shown(human(value, 2)), scene)
 
 
 def ndl(value: Value, scene: Scene) -> Json | None:
@@ -72,7 +76,7 @@ def ndl(value: Value, scene: Scene) -> Json | None:
     if number and usable(number, scene):
         system = authority(inner[9], inner[10], inner[11], scene) or own_system(scene)
         identifier = {"system": system, "value": number}
-    return _logical("Practitioner", identifier, shown(human(inner, 2)))
+    return _logical("Practitioner", identifier, shown(human(inner, 2)), scene)
 
 
 @_remembered
@@ -82,7 +86,7 @@ def xon(value: Value, scene: Scene) -> Json | None:
     identifier: Json | None = None
     if number and usable(number, scene):
         identifier = {"system": cx_system(value, scene, 6), "value": number}
-    return _logical("Organization", identifier, value[1])
+    return _logical("Organization", identifier, value[1], scene)
 
 
 @_remembered
@@ -93,7 +97,7 @@ def cwe_organization(value: Value, scene: Scene) -> Json | None:
     if number and usable(number, scene):
         system = system_of(value[3], scene.sender) or own_system(scene)
         identifier = {"system": system, "value": number}
-    return _logical("Organization", identifier, concept_text(value) or number)
+    return _logical("Organization", identifier, concept_text(value) or number, scene)
 
 
 @_remembered
@@ -104,7 +108,7 @@ def pl(value: Value, scene: Scene) -> Json | None:
     display = " ".join(part for part in parts if part) or value.whole(9)
     number = value.subs(10) if len(value.parts) > 9 else None
     identifier = ei_of(number, scene) if number else None
-    return _logical("Location", identifier, display)
+    return _logical("Location", identifier, display, scene)
 
 
 def hd(value: Value, scene: Scene) -> Json | None:
@@ -112,7 +116,7 @@ def hd(value: Value, scene: Scene) -> Json | None:
     if not value[1] and not value[2]:
         return None
     system = authority(value[1], value[2], value[3], scene)
-    return _logical("Organization", {"system": system}, value[1] or value[2])
+    return _logical("Organization", {"system": system}, value[1] or value[2], scene)
 
 
 def displayed(reference: Json | None) -> str:

@@ -78,7 +78,7 @@ def prepared(message: Message, profile: Profile) -> Message:
         for segment in message.segments
     ]
     for rule in profile.before:
-        if _holds(rule.get("when"), message) and rule.get("do") in _VERBS:
+        if _holds(rule.get("when"), message) and not _fault(rule, 0):
             segments = _VERBS[rule["do"]](segments, rule, profile)
     return replace(message, segments=tuple(segments))
 

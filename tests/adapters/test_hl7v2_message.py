@@ -151,7 +151,8 @@ def test_h7_a_batch_is_cut_into_its_messages() -> None:
 def test_any_cut_of_a_batch_gives_the_same_parts(cuts: list[int]) -> None:
     """A stream may come in pieces of any length."""
     text = f"FHS|^~\\&\r\nBHS|^~\\&|A\r\n{HEADER}\r\nPID|1\n{HEADER}\nNTE|1||a\rBTS|2\rFTS|1"
-    splitter, parts, at = Splitter(), [], 0
+    splitter, at = Splitter(), 0
+    parts: list[tuple[str, str]] = []
     for cut in [*sorted(cuts), len(text)]:
         parts += splitter.feed(text[at : max(at, cut)])
         at = max(at, cut)

@@ -137,7 +137,14 @@ def main() -> None:
             while True:
                 with suppress(OSError), create_connection(("127.0.0.1", port), 1):
                     break
-            run(serving, port, lambda c, n: oru(f"W{c}-{n}", f"W{c}", 2, f"W{c}-{n}"), "AA", 80, senders)
+            run(
+                serving,
+                port,
+                lambda c, n: oru(f"W{c}-{n}", f"W{c}", 2, f"W{c}-{n}"),
+                "AA",
+                80,
+                senders,
+            )
             print(f"{count} messages each, {senders} connections; CPU in ms a message")
             print(f"{'':26}{'per s':>8} {'p50 ms':>8} {'p99 ms':>8} {'server':>8} {'mongod':>8}")
             for name, (make, code) in WORKLOADS.items():

@@ -97,6 +97,7 @@ def changes_of(message: Message, profile: Profile, *, arrived: str = "") -> Repo
         tuple(draft.partitions),
         fault,
         f"urn:hl7v2:{uri_part(scene.sender)}:{uri_part(message.control_id)}",
+        tuple(scene.directory) if fault is None else (),
     )
 
 

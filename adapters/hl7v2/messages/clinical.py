@@ -96,7 +96,7 @@ def _diagnosis(draft: Draft, segment: Segment, handle: str, n: int) -> Json:
     draft.scene.at(segment, 6)
     if use and (found := diagnosis_use(use, draft.scene)):
         member["use"] = found
-    if rank.isdigit() and int(rank[:6]) > 0:
+    if rank.isdecimal() and int(rank[:6]) > 0:
         member["rank"] = int(rank[:6])
     return member
 
@@ -164,7 +164,7 @@ def procedures(
 def _performed_until(segment: Segment, filled: Filled) -> None:
     """Make a Period of PR1-5 and the minutes of PR1-7."""
     start, minutes = filled.set.get("performedDateTime"), segment.text(7)
-    if start and "T" in start and minutes.isdigit() and int(minutes[:6]):
+    if start and "T" in start and minutes.isdecimal() and int(minutes[:6]):
         del filled.set["performedDateTime"]
         filled.set["performedPeriod"] = span(start, later(start, 60 * int(minutes[:6])))
 

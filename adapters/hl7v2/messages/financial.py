@@ -59,7 +59,7 @@ def _charge(
     service = ft1.value(23)
     scene.at(ft1, 23)
     if service and (number := cx(service, scene)):
-        places["service[+]"] = [{"type": "ServiceRequest", "identifier": number}]
+        places["service[+]"] = [{"identifier": number}]
     draft.add(
         "ChargeItem",
         _key(draft, ft1, patient, concept_key(places.get("code"))),

@@ -280,6 +280,31 @@ def _report(
     )
     made = observations(draft, order.obxs, parent)
     _finish_report(draft, handle, made.handles, made.wrong, made.forms)
+    _remember_results(draft, order, made.handles)
+    _join_parent(draft, order, made.handles)
+
+
+def _remember_results(draft: Draft, order: OrderGroup, handles: list[str]) -> None:
+    """Keep which results an order had: OBR-26 of a later order names one of them."""
+    numbers = [str(one["value"]) for one in numbers_of(order, draft).values()]
+    for group, handle in zip(order.obxs, handles, strict=False):
+        named = (group.obx.text(3), group.obx.text(4))
+        for number in numbers:
+            draft.results.setdefault((number, *named), handle)
+
+
+def _join_parent(draft: Draft, order: OrderGroup, handles: list[str]) -> None:
+    """Make the results of an order members of the parent result that OBR-26 and OBR-29 name."""
+    obr = order.obr
+    result, parent = (obr.value(26), obr.value(29)) if obr else (None, None)
+    if result is None or parent is None:
+        return
+    named = (result.sub(1, 1), result[2])
+    for part in (1, 2):
+        found = draft.results.get((parent.sub(part, 1), *named))
+        if found and handles:
+            _add_to(draft, found, {"hasMember[+]": [reference(one) for one in handles]})
+            return
 
 
 def _report_key(draft: Draft, order: OrderGroup, what: str, patient: Patient) -> Key:

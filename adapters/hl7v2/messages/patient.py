@@ -42,6 +42,7 @@ def patient_change(
         raise MessageFault(101, "PID^1^3", "The patient has no usable identifier (PID-3).")
     filled = PATIENT.apply(pid, scene)
     finish_patient(pid, filled, scene)
+    _keep_numbers(filled, identifiers)
     if group.pd1:
         PRIMARY_CARE.apply(group.pd1, scene, filled)
     if group.relatives:
@@ -50,8 +51,10 @@ def patient_change(
         if contacts:
             filled.set["contact[nk1]"] = contacts
     for place, value in (places or {}).items():
-        before = filled.set.get(place, [])
-        filled.set[place] = [*before, *value] if isinstance(value, list) else value
+        if isinstance(value, list):
+            value = [*filled.set.get(place, []), *value]
+        if value != []:
+            filled.set[place] = value
     draft.partitions |= {f"{system}|{value}": None for system, value in identifiers}
     control = draft.message.control_id
     handle = draft.add(
@@ -64,6 +67,19 @@ def patient_change(
         after=after,
     )
     return Patient(handle)
+
+
+def _keep_numbers(filled: Filled, identifiers: list[tuple[str, str]]) -> None:
+    """Have the Patient carry every number that finds it, wherever it stood."""
+    numbers = filled.set.get("identifier[+]", [])
+    known = {system_value(one) for one in numbers}
+    more = [
+        {"system": system, "value": value}
+        for system, value in identifiers
+        if (system, value) not in known
+    ]
+    if more:
+        filled.set["identifier[+]"] = [*numbers, *more]
 
 
 # ---------------------------------------------------------------------------------------- visits

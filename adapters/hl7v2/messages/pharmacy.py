@@ -33,6 +33,8 @@ Json = dict[str, Any]
 
 # Status of a request -> that of a MedicationRequest; a discontinued order was being taken.
 _STATUS = {"revoked": "cancelled", "unknown": "unknown"}
+# Messages that repeat an order which they are not about.
+_IN_PASSING = frozenset(("RDS", "RAS"))
 _STOPS = frozenset(("DC", "OD", "DR", "DF"))
 
 
@@ -73,7 +75,7 @@ def _request(draft: Draft, order: OrderGroup, patient: Patient) -> str:
     return draft.add(
         "MedicationRequest",
         key,
-        Mode.MERGE,
+        Mode.FILL if draft.message.type in _IN_PASSING else Mode.MERGE,
         Filled(places, set()),
         segment,
         defaults={"status": "active", "intent": "order", **unknown},

@@ -51,7 +51,7 @@ def question(message: Message) -> Question:
     if not parameters:
         raise MessageFault(101, "QPD^1^3", "The query names nothing to search for.")
     wanted = message.text("RCP", 2)
-    count = int(wanted[:4]) if wanted[:4].isdigit() else MATCHES_MAX
+    count = int(wanted[:4]) if wanted[:4].isdecimal() else MATCHES_MAX
     return Question(qpd.text(2), tuple(parameters), max(1, min(count, MATCHES_MAX)))
 
 
@@ -61,7 +61,7 @@ def _searched(name: str, text: str) -> str:
     if name == "birthdate":
         digits = text[:8]
         parts = (digits[:4], digits[4:6], digits[6:8])
-        return "-".join(part for part in parts if part) if digits.isdigit() else ""
+        return "-".join(part for part in parts if part) if digits.isdecimal() else ""
     return _escaped(text)
 
 

@@ -172,7 +172,8 @@ def _source(rxa: Segment, places: dict[str, Any], scene: Scene) -> None:
     for value in rxa.values(9):
         scene.at(rxa, 9)
         if not value[1]:
-            places.setdefault("note", []).append({"text": value.readable()})
+            if said := value.readable():
+                places.setdefault("note", []).append({"text": said})
         elif value[1] == "00":
             places["primarySource"] = True
         else:
@@ -195,7 +196,7 @@ def _guided(give: GiveGroup, places: dict[str, Any], scene: Scene) -> None:
         elif asked == ELIGIBILITY:
             places["programEligibility"] = [cwe(value, scene) or {"text": value.readable()}]
         elif asked in DOCUMENTS:
-            found = value[2] or value[1]
+            found = value[2] or value[1] or value.readable()
             education.setdefault(obx.text(4), {})["documentType"] = found
         elif asked in (PUBLISHED, PRESENTED) and (when := date_time(value, scene)):
             name = "publicationDate" if asked == PUBLISHED else "presentationDate"

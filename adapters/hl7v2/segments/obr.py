@@ -38,7 +38,7 @@ def priority_of(text: str) -> str | None:
     image = target("ExtendedPriorityCodes", text) if text else None
     if image:
         return image.code
-    timed = text[:1] == "T" and text[1:2] in tuple("SMHDWL") and text[2:].isdigit()
+    timed = text[:1] == "T" and text[1:2] in tuple("SMHDWL") and text[2:].isdecimal()
     return "urgent" if timed else None
 
 

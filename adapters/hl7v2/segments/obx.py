@@ -210,7 +210,9 @@ def interpretations(obx: Segment, scene: Scene) -> list[Json]:
             scene.memo[key] = made
         else:
             local = cwe(value, scene) or {"text": value.readable()}
-            local.setdefault("text", value[1])
+            local.setdefault("text", value[1] or value.readable())
+            if not local["text"]:
+                continue
             scene.codes["OBX-8", V2_SYSTEM + "0078", value[1]] += 1
             made = local
         found.append(made)
@@ -289,8 +291,8 @@ def _times_and_means(obx: Segment, places: dict[str, Any], scene: Scene) -> None
         places["performer"] = performers
     if fields > 10 and obx.fields[10] and (value := obx.value(10)):
         scene.at(obx, 10)
-        nature = concept("NatureOfAbnormalTesting", "0080")(value, scene)
-        places[f"extension[{NATURE}]"] = [{"url": NATURE, "valueCodeableConcept": nature}]
+        if nature := concept("NatureOfAbnormalTesting", "0080")(value, scene):
+            places[f"extension[{NATURE}]"] = [{"url": NATURE, "valueCodeableConcept": nature}]
     if fields <= 17:
         return
     if value := obx.value(17):

@@ -178,7 +178,8 @@ def _us_core(pid: Segment, filled: Filled, scene: Scene) -> None:
             made = concept("", f"000{5}" if field == 10 else "0189")(value, scene) or {}
             for coding in made.get("coding", ())[:1]:
                 parts.append({"url": "ombCategory", "valueCoding": coding})
-            texts.append(str(made.get("text") or concept_code(made)))
+            if said := str(made.get("text") or concept_code(made)):
+                texts.append(said)
         if texts:
             parts.append({"url": "text", "valueString": ", ".join(texts)})
             url = US_CORE + name

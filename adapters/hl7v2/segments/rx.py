@@ -35,7 +35,7 @@ def _substitution(value: Value, scene: Scene) -> Json | None:
 
 def _repeats(value: Value, scene: Scene) -> int | None:
     said = value[1]
-    return int(said[:6]) if said.isdigit() else None
+    return int(said[:6]) if said.isdecimal() else None
 
 
 REQUESTED = Table(

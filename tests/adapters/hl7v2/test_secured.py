@@ -64,9 +64,7 @@ def client(folder: Path, name: str = "", **versions: Any) -> ssl.SSLContext:
     return context
 
 
-async def test_h5_who_has_a_certificate_is_served(
-    open_site: OpenSite, certificates: Path
-) -> None:
+async def test_h5_who_has_a_certificate_is_served(open_site: OpenSite, certificates: Path) -> None:
     """With the one of our authority; its names are known to the row's peer."""
     site = await secured(open_site, certificates)
     peer = await site.peer("mllps", ssl=client(certificates, "client"))
