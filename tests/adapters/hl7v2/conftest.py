@@ -4,6 +4,7 @@ import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -123,14 +124,17 @@ OpenSite = Callable[..., Awaitable[Site]]
 
 
 @asynccontextmanager
-async def running(server: Server) -> AsyncIterator[Interface]:
-    """Run the interface on ``server``."""
+async def running(server: Server, *, leads: bool = True) -> AsyncIterator[Interface]:
+    """Run the interface on ``server``; one that does not lead listens on a port of its own."""
     interface = Interface()
+    if not leads:
+        settings = server.context.settings.model_copy(update={"mllp_port": free_port()})
+        server = replace(server, context=replace(server.context, settings=settings))
     task = asyncio.create_task(interface.run(server.context))
     while interface.listener is None or not interface.listener.started.is_set():
         assert not task.done(), task.result()
         await asyncio.sleep(0.005)
-    while interface.workers is None or not interface.workers._leads:
+    while leads and (interface.workers is None or not interface.workers._leads):
         await asyncio.sleep(0.005)
     try:
         yield interface

@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,12 @@ async def test_h5_who_has_none_or_a_foreign_one_is_not(
 ) -> None:
     """The connection ends without an answer; nothing is kept."""
     site = await secured(open_site, certificates)
-    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+    code = ""
+    with suppress(ssl.SSLError, ConnectionError):  # TLS 1.3 tells the client when it first reads
         peer = await site.peer("mllps", ssl=client(certificates, name))
-        assert await peer.ask(adt("A1")) == "AA"
+        code = await peer.ask(adt("A1"))
 
+    assert code == ""
     assert await site.rows() == []
 
 

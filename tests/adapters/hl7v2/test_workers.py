@@ -1,0 +1,122 @@
+"""design/hl7v2.md, sections 6 and 7: who works off what waits, and in which order. Checks H22, H28."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adapters.hl7v2 import reading
+from adapters.hl7v2.ack import answered
+from adapters.hl7v2.chains import Chains, Place
+from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, control_of, running
+
+
+async def test_h22_a_row_whose_lease_is_over_is_taken_up_once(site: Site) -> None:
+    """Another process had it, and is gone."""
+    peer = await site.peer()
+    assert await peer.ask(adt("E0", m15="AL", m16="NE")) == "CA"
+    await site.settled()
+    [row] = await site.rows()
+    gone = {"state": "applying", "owner": "gone", "lease": datetime.now(UTC) - timedelta(1)}
+    lost = {"_id": "lost", "sequence": row["sequence"] + 1, **gone, "raw": adt("E1", "P2")}
+    keys = {"key": "CLINIC|LIS|E1", "digest": b"x", "patients": ["a"], "received": row["received"]}
+    await site.server.database["inbox"].insert_one({**lost, **keys})
+    await site.settled()
+    *_, found = await site.rows()
+
+    assert found["state"] == "done"
+    assert "owner" not in found
+    assert len(await site.search("Patient", identifier="P2")) == 1
+
+
+async def test_h22_two_processes_apply_each_row_once(site: Site) -> None:
+    """Only one leads; when it ends, the other goes on."""
+    second = running(site.server, leads=False)
+    interface = await second.__aenter__()
+    assert interface.listener is not None
+    peer = await site.peer()
+    await peer.send(*[adt(f"E{n}", family=f"N{n}", m15="AL", m16="NE") for n in range(20)])
+    for number in range(20):
+        assert answered(await peer.answer()) == ("CA", f"E{number}")
+    await site.settled()
+    [patient] = await site.search("Patient")
+    await second.__aexit__(None, None, None)
+
+    assert patient["meta"]["versionId"] == "20"
+    assert patient["name"][0]["family"] == "N19"
+
+
+async def test_h28_a_row_in_retry_holds_up_its_patient_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own fault: the message is kept, AE says so; another patient's goes on; then both apply."""
+    real, broken = reading.changes_of, asyncio.Event()
+    broken.set()
+
+    def faulty(message: Any, *rest: Any, **more: Any) -> Any:
+        if broken.is_set() and message.control_id == "R1":
+            raise RuntimeError
+        return real(message, *rest, **more)
+
+    monkeypatch.setattr(reading, "changes_of", faulty)
+    peer = await site.peer()
+    await peer.send(adt("R1", "P1", "First"))
+    answer = await peer.answer()
+    assert answered(answer) == ("AE", "R1")
+    assert b"207^" in answer
+    assert [row["state"] for row in await site.rows()] == ["retry"]
+    assert await peer.ask(adt("R2", "P2")) == "AA"
+    broken.clear()
+    await site.settled()
+
+    assert [row["state"] for row in await site.rows()] == ["done", "done"]
+    assert await peer.ask(adt("R1", "P1", "First")) == "AA"
+    assert len(await site.search("Patient")) == 2
+
+
+async def test_h28_what_fails_for_too_long_is_dead(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit it waits for a person; a repetition has it tried at once."""
+
+    def faulty(*_: Any, **__: Any) -> Any:
+        raise RuntimeError
+
+    site = await open_site(hl7_retry_s_max=0.1)
+    real = reading.changes_of
+    monkeypatch.setattr(reading, "changes_of", faulty)
+    peer = await site.peer()
+    await peer.send(adt("R1"))
+    assert control_of(await peer.answer()) == "R1"
+    await site.settled()
+    assert [row["state"] for row in await site.rows()] == ["dead"]
+    monkeypatch.setattr(reading, "changes_of", real)
+
+    assert await peer.ask(adt("R1")) == "AA"
+
+
+async def test_h26_a_chain_is_left_in_order() -> None:
+    """Who shares a key waits for the last one before; who leaves early lets nobody overtake."""
+    chains = Chains()
+    done: list[str] = []
+
+    async def work(name: str, place: Place, turns: int) -> None:
+        await place.turn()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done.append(name)
+        place.leave()
+
+    first, second = chains.enter(["a"]), chains.enter(["b"])
+    merge = chains.enter(["a", "b"])
+    gives_up = chains.enter(["a"])
+    last, other = chains.enter(["a"]), chains.enter(["c"])
+    gives_up.leave()
+    await asyncio.gather(
+        *(work("last", last, 0), work("merge", merge, 5), work("first", first, 20)),
+        *(work("second", second, 10), work("other", other, 0)),
+    )
+
+    assert done == ["other", "second", "first", "merge", "last"]
+    assert not chains.last
