@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.hl7v2.changes import HANDLE, Change, Instruction, Key, Merging, Mode, Stamp
-from adapters.hl7v2.groups import Groups, OrderGroup
+from adapters.hl7v2.groups import Groups
 from adapters.hl7v2.message import Message, Segment
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.scene import Scene
@@ -35,8 +35,8 @@ class Draft:
     changes: list[Change] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     partitions: dict[str, None] = field(default_factory=dict)
-    # the orders with results, and the handles of those
-    results: list[tuple[OrderGroup, list[str]]] = field(default_factory=list)
+    # (number of the order, OBX-3.1, OBX-4) -> the handle of the result
+    results: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _seen: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
     @property

@@ -6,7 +6,7 @@ HL7 v2.5.1, chapters 4 and 7; design/hl7v2.md, sections 9, 12 to 14.
 from dataclasses import replace
 from typing import Any
 
-from adapters.hl7v2.changes import Key, Mode
+from adapters.hl7v2.changes import HANDLE, Key, Mode
 from adapters.hl7v2.datatypes import ei_of
 from adapters.hl7v2.draft import (
     Draft,
@@ -91,9 +91,9 @@ def _follow_head(
 
 def _add_to(draft: Draft, handle: str, places: dict[str, Any]) -> None:
     """Set further places of a change that is drafted already."""
-    for at, change in enumerate(draft.changes):
-        if change.handle == handle:
-            draft.changes[at] = replace(change, set={**change.set, **places})
+    at = int(handle.removeprefix(HANDLE))
+    change = draft.changes[at]
+    draft.changes[at] = replace(change, set={**change.set, **places})
 
 
 # --------------------------------------------------------------------------------- the order
@@ -303,19 +303,34 @@ def _report(
 
 def _join_parent(draft: Draft, order: OrderGroup, handles: list[str]) -> None:
     """Make the results of an order members of the parent result that OBR-26 and OBR-29 name."""
-    draft.results.append((order, handles))
+    if not _has_parents(draft):
+        return
+    for number in numbers_of(order, draft).values():
+        for group, handle in zip(order.obxs, handles, strict=False):
+            named = (str(number["value"]), group.obx.text(3), group.obx.text(4))
+            draft.results.setdefault(named, handle)
     obr = order.obr
     result, parent = (obr.value(26), obr.value(29)) if obr else (None, None)
     if result is None or parent is None or not handles:
         return
-    named = (result.sub(1, 1), result[2])
-    numbers = {parent.sub(1, 1), parent.sub(2, 1)} - {""}
-    for earlier, found in draft.results[:-1]:
-        known = {str(one["value"]) for one in numbers_of(earlier, draft).values()}
-        for group, handle in zip(earlier.obxs, found, strict=False):
-            if numbers & known and named == (group.obx.text(3), group.obx.text(4)):
-                _add_to(draft, handle, {"hasMember[+]": [reference(one) for one in handles]})
-                return
+    for part in (1, 2):
+        found = draft.results.get((parent.sub(part, 1), result.sub(1, 1), result[2]))
+        if found and found not in handles:
+            _add_to(draft, found, {"hasMember[+]": [reference(one) for one in handles]})
+            return
+
+
+def _has_parents(draft: Draft) -> bool:
+    """Return whether any order of the message names a parent result."""
+    memo = draft.scene.memo
+    if _has_parents not in memo:
+        memo[_has_parents] = any(
+            len(order.obr.fields) > 26 and order.obr.fields[26] != ""
+            for group in draft.groups.patients
+            for order in group.orders
+            if order.obr
+        )
+    return bool(memo[_has_parents])
 
 
 def _report_key(draft: Draft, order: OrderGroup, what: str, patient: Patient) -> Key:
