@@ -328,8 +328,9 @@ def _sameness(member: Any) -> Any:
 
 # Elements that may refer to a resource of the same message.
 REFERRING = frozenset(
-    "subject patient beneficiary subscriber encounter context basedOn partOf specimen result "
-    "request authorizingPrescription supportingInfo account diagnosis participant hasMember".split()
+    "subject patient beneficiary subscriber encounter context basedOn replaces partOf specimen "
+    "result request authorizingPrescription supportingInfo account diagnosis participant "
+    "hasMember".split()
 )
 
 

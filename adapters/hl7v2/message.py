@@ -339,15 +339,15 @@ def _lines(text: str, mark: str) -> list[str]:
 
 def _careful_lines(text: str, mark: str) -> list[str]:
     """Return the segments of a text with line ends inside: those become LF."""
-    lines: list[str] = []
+    lines: list[list[str]] = []
     for line in _LINE_END.split(text):
         bare = line.strip()
         name = _NAME.match(bare)
         if name and (len(bare) == 3 or bare[3] == mark):
-            lines.append(line.lstrip())
+            lines.append([line.lstrip()])
         elif bare and lines:
-            lines[-1] += "\n" + line
-    return lines
+            lines[-1].append(line)
+    return ["\n".join(parts) for parts in lines]
 
 
 def write(message: Message) -> str:

@@ -176,12 +176,13 @@ class _Resolving:
         self.report = report
         self.known = known
         self.profile = profile
-        self.drawn = list(drawn)
+        self.drawn = iter(drawn)
         self.ids = known.resolved
         self.anew = known.patients  # number -> id of a patient made by this message
         self.missing_ids: set[tuple[str, str]] = set()
         self.missing_searches: set[Search] = set()
         self.misses = 0
+        self.patients: dict[str, Json] | None = None  # those that are known, by id
         self.directory: dict[tuple[str, str, str], str] = {}
         self.issues: list[Issue] = []
         self.held = ""
@@ -225,7 +226,7 @@ class _Resolving:
 
     def _resolve(self, change: Change) -> bool:
         """Set the id of ``change``; return false while something is missing for that."""
-        drawn = self.drawn.pop(0) if change.type == "Patient" else ""
+        drawn = next(self.drawn) if change.type == "Patient" else ""
         if change.handle in self.ids:
             return True
         before = self.misses
@@ -250,12 +251,15 @@ class _Resolving:
         return found
 
     def _led(self, patients: list[Json]) -> list[Json]:
-        resources = {
-            id: resource
-            for (type, id), resource in self.known.resources.items()
-            if type == "Patient" and resource is not None
-        }
-        led, missing = survivors(patients, resources)
+        if not patients:
+            return []
+        if self.patients is None:
+            self.patients = {
+                id: resource
+                for (type, id), resource in self.known.resources.items()
+                if type == "Patient" and resource is not None
+            }
+        led, missing = survivors(patients, self.patients)
         for id in missing:
             self._resource("Patient", id)
         return led

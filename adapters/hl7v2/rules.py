@@ -291,13 +291,17 @@ def add_rows(draft: Draft, rows: Iterable[Mapping[str, str]]) -> None:
             if place.component:
                 value = value.subs(place.component)
             made = chosen[0](value, draft.scene)
-            before = [
-                n
-                for n, change in enumerate(draft.changes)
-                if change.type == goal[0] and where.get(change.source, 0) <= at[id(segment)]
-            ]
-            if made is not None and before:
-                _put(draft, before[-1], goal, made, chosen[1])
+            before = next(
+                (
+                    n
+                    for n in reversed(range(len(draft.changes)))
+                    if draft.changes[n].type == goal[0]
+                    and where.get(draft.changes[n].source, 0) <= at[id(segment)]
+                ),
+                None,
+            )
+            if made is not None and before is not None:
+                _put(draft, before, goal, made, chosen[1])
 
 
 def _put(draft: Draft, at: int, goal: tuple[str, str, str], made: Any, value: str) -> None:

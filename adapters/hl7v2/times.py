@@ -68,6 +68,7 @@ def moment(text: str, zone: Zone, precision: str = "") -> str | None:
     return f"{shifted:%Y-%m-%dT%H:%M:%S}{fraction or ''}{mark}"
 
 
+@lru_cache(maxsize=2048)
 def is_unclear(text: str, zone: Zone) -> bool:
     """Return whether the hour of ``text`` comes twice, or not at all, in its zone."""
     found = _TIME.fullmatch(text.strip())

@@ -60,6 +60,19 @@ def test_h54_an_order_changes_in_place_and_its_result_is_linked() -> None:
     assert {one["value"] for one in request["identifier"]} == {"P1", "F1"}
 
 
+def test_h54_a_replaced_order_is_revoked_and_named() -> None:
+    """RP and RO, PA and CH."""
+    memory = Memory()
+    obr = "OBR|1|{}||1-8^CMP^LN"
+    for head, follower, element in (("RP", "RO", "replaces"), ("PA", "CH", "basedOn")):
+        segments = [f"ORC|{head}|{head}1", obr.format(f"{head}1")]
+        segments += [f"ORC|{follower}|{head}2", obr.format(f"{head}2")]
+        memory.take(message("ORM^O01", pid(), *segments))
+        old, new = memory.all("ServiceRequest")[-2:]
+        assert new[element] == [{"reference": f"ServiceRequest/{old['id']}"}]
+        assert (old["status"], new["status"]) == ("revoked" if head == "RP" else "active", "active")
+
+
 def test_h54_an_order_written_by_a_fhir_client_is_found() -> None:
     """By its number and what it asks for."""
     memory = Memory()

@@ -6,7 +6,7 @@ HL7 v2.5.1, chapters 4 and 7; design/hl7v2.md, sections 9, 12 to 14.
 from dataclasses import replace
 from typing import Any
 
-from adapters.hl7v2.changes import Key, Mode
+from adapters.hl7v2.changes import HANDLE, Key, Mode
 from adapters.hl7v2.datatypes import ei_of
 from adapters.hl7v2.draft import (
     Draft,
@@ -29,8 +29,8 @@ from adapters.hl7v2.segments.spm import specimen, specimen_of_order
 Json = dict[str, Any]
 
 REPORT_NOTE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-DiagnosticReport.note"
-REPLACES = frozenset(("RP", "RO", "RU"))
-CHILDREN = frozenset(("PA", "CH"))
+# ORC-1 of an order that others in the message are about -> ORC-1 of those, and how they name it.
+HEADS = {"RP": ("RO", "replaces"), "RU": ("RO", "replaces"), "PA": ("CH", "basedOn")}
 
 
 def results(draft: Draft, group: PatientGroup, patient: Patient) -> None:
@@ -52,12 +52,14 @@ def orders(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     led = {id(one): specimen_change(draft, one, patient) for one in group.specimens}
     for one in group.specimens:
         _specimen_results(draft, one, patient, led[id(one)])
+    head = ("", "", "")
     for order in group.orders:
         if order.obr is None:
             if not order.has_detail:
                 _order_results(draft, order, patient, led)
             continue
         request = service_request(draft, order, patient, Mode.MERGE)
+        head = _follow_head(draft, order, request, head)
         found = _specimens(draft, order, patient, led)
         section = order.obr.text(24)
         parent = Parent(request, patient, section=section, orders=request, specimens=found)
@@ -71,11 +73,27 @@ def orders(draft: Draft, group: PatientGroup, patient: Patient) -> None:
             _add_to(draft, request, places)
 
 
+def _follow_head(
+    draft: Draft, order: OrderGroup, request: str, head: tuple[str, str, str]
+) -> tuple[str, str, str]:
+    """Link a replacing order to the replaced one, a child to its parent; return the head now.
+
+    A head is the ORC-1 of those that follow it, the element they name it in, and its handle.
+    """
+    control = order.orc.text(1).upper() if order.orc else ""
+    if control in HEADS:
+        return (*HEADS[control], request)
+    follower, element, handle = head
+    if control and control == follower:
+        _add_to(draft, request, {element: [reference(handle)]})
+    return head
+
+
 def _add_to(draft: Draft, handle: str, places: dict[str, Any]) -> None:
     """Set further places of a change that is drafted already."""
-    for at, change in enumerate(draft.changes):
-        if change.handle == handle:
-            draft.changes[at] = replace(change, set={**change.set, **places})
+    at = int(handle.removeprefix(HANDLE))
+    change = draft.changes[at]
+    draft.changes[at] = replace(change, set={**change.set, **places})
 
 
 # --------------------------------------------------------------------------------- the order
@@ -156,7 +174,7 @@ def _relations(draft: Draft, order: OrderGroup, places: dict[str, Any]) -> None:
                     parents.append({"type": "ServiceRequest", "identifier": made})
     if parents:
         control = order.orc.text(1).upper() if order.orc else ""
-        name = "replaces" if control in REPLACES else "basedOn"
+        name = "replaces" if control == "RO" else "basedOn"
         places[name] = parents[:1]
 
 
@@ -280,31 +298,39 @@ def _report(
     )
     made = observations(draft, order.obxs, parent)
     _finish_report(draft, handle, made.handles, made.wrong, made.forms)
-    _remember_results(draft, order, made.handles)
     _join_parent(draft, order, made.handles)
-
-
-def _remember_results(draft: Draft, order: OrderGroup, handles: list[str]) -> None:
-    """Keep which results an order had: OBR-26 of a later order names one of them."""
-    numbers = [str(one["value"]) for one in numbers_of(order, draft).values()]
-    for group, handle in zip(order.obxs, handles, strict=False):
-        named = (group.obx.text(3), group.obx.text(4))
-        for number in numbers:
-            draft.results.setdefault((number, *named), handle)
 
 
 def _join_parent(draft: Draft, order: OrderGroup, handles: list[str]) -> None:
     """Make the results of an order members of the parent result that OBR-26 and OBR-29 name."""
+    if not _has_parents(draft):
+        return
+    for number in numbers_of(order, draft).values():
+        for group, handle in zip(order.obxs, handles, strict=False):
+            named = (str(number["value"]), group.obx.text(3), group.obx.text(4))
+            draft.results.setdefault(named, handle)
     obr = order.obr
     result, parent = (obr.value(26), obr.value(29)) if obr else (None, None)
-    if result is None or parent is None:
+    if result is None or parent is None or not handles:
         return
-    named = (result.sub(1, 1), result[2])
     for part in (1, 2):
-        found = draft.results.get((parent.sub(part, 1), *named))
-        if found and handles:
+        found = draft.results.get((parent.sub(part, 1), result.sub(1, 1), result[2]))
+        if found and found not in handles:
             _add_to(draft, found, {"hasMember[+]": [reference(one) for one in handles]})
             return
+
+
+def _has_parents(draft: Draft) -> bool:
+    """Return whether any order of the message names a parent result."""
+    memo = draft.scene.memo
+    if _has_parents not in memo:
+        memo[_has_parents] = any(
+            len(order.obr.fields) > 26 and order.obr.fields[26] != ""
+            for group in draft.groups.patients
+            for order in group.orders
+            if order.obr
+        )
+    return bool(memo[_has_parents])
 
 
 def _report_key(draft: Draft, order: OrderGroup, what: str, patient: Patient) -> Key:
