@@ -294,12 +294,18 @@ class _Resolving:
         if any(part.startswith(HANDLE) for part in parts):
             return "", True
         own = id_of(change.type, key.scope, parts)
-        if self.profile.filler_reuse == "new" and change.type in BY_NUMBER:
+        by_number = change.type in BY_NUMBER
+        if self.profile.filler_reuse == "new" or not by_number:
             own = self._of_this_patient(change, own, parts)
         if key.identifiers:
             stored = self._search(Search(change.type, identifiers=key.identifiers))
+            # Numbers of conditions, visits and the like come again: a chart is never written into
+            # because another one has the same number. Those of orders hold the message instead.
             fitting = [
-                str(one["id"]) for one in stored if not key.codes or _has_code(one, key.codes)
+                str(one["id"])
+                for one in stored
+                if (not key.codes or _has_code(one, key.codes))
+                and (by_number or self._is_of_this_patient(change, one))
             ]
             if fitting:
                 return (own if own in fitting else fitting[0]), False
@@ -312,12 +318,15 @@ class _Resolving:
 
     def _of_this_patient(self, change: Change, own: str, parts: tuple[str, ...]) -> str:
         """Return ``own``, or another id if what has it belongs to another patient."""
-        mine = self.ids.get(change.subject, "")
-        stored = self._resource(change.type, own)
-        owner = _patient_of(stored) if stored else ""
-        if not owner or owner == mine or self._leads(owner, mine):
+        stored = self._resource(change.type, own) if change.subject else None
+        if stored is None or self._is_of_this_patient(change, stored):
             return own
-        return id_of(change.type, change.key.scope, (*parts, mine))
+        return id_of(change.type, change.key.scope, (*parts, self.ids.get(change.subject, "")))
+
+    def _is_of_this_patient(self, change: Change, stored: Json) -> bool:
+        """Return whether ``stored`` may be what ``change`` means: not another patient's."""
+        owner, mine = _patient_of(stored), self.ids.get(change.subject, "")
+        return not (change.subject and owner) or owner == mine or self._leads(owner, mine)
 
     # --------------------------------------------------------------------------------- planning
 
@@ -447,6 +456,10 @@ def _patient_of(resource: Json) -> str:
     for name in ("subject", "patient", "beneficiary"):
         named = resource.get(name)
         reference = str(named.get("reference", "")) if isinstance(named, dict) else ""
+        if reference.startswith("Patient/"):
+            return reference.removeprefix("Patient/")
+    for one in resource.get("participant") or ():
+        reference = str((one.get("actor") or {}).get("reference", ""))
         if reference.startswith("Patient/"):
             return reference.removeprefix("Patient/")
     return ""

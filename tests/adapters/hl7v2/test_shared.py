@@ -21,12 +21,11 @@ MUST = ["--min", "0.99", "--min-should", "0.92"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 if ALL else 120)]
 
 
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server with the interface, as a process of its own."""
-    serving = Serving(
-        tmp_path_factory.mktemp("serving"), features='["adapters.hl7v2"]', mllp_port=free_port()
-    )
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """A server with the interface on an empty database: some numbers of the messages are the same
+    in every run, and numbers of another patient hold a message."""
+    serving = Serving(tmp_path, features='["adapters.hl7v2"]', mllp_port=free_port())
     try:
         serving.start()
         yield serving

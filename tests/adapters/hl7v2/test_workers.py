@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from adapters.hl7v2 import reading
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.chains import Chains, Place
+from adapters.hl7v2.messages import changes_of
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, control_of, running
+
+MAPPING = "adapters.hl7v2.reading.changes_of"
 
 
 async def test_h22_a_row_whose_lease_is_over_is_taken_up_once(site: Site) -> None:
@@ -51,15 +53,15 @@ async def test_h28_a_row_in_retry_holds_up_its_patient_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Our own fault: the message is kept, AE says so; another patient's goes on; then both apply."""
-    real, broken = reading.changes_of, asyncio.Event()
+    broken = asyncio.Event()
     broken.set()
 
     def faulty(message: Any, *rest: Any, **more: Any) -> Any:
         if broken.is_set() and message.control_id == "R1":
             raise RuntimeError
-        return real(message, *rest, **more)
+        return changes_of(message, *rest, **more)
 
-    monkeypatch.setattr(reading, "changes_of", faulty)
+    monkeypatch.setattr(MAPPING, faulty)
     peer = await site.peer()
     await peer.send(adt("R1", "P1", "First"))
     answer = await peer.answer()
@@ -84,14 +86,13 @@ async def test_h28_what_fails_for_too_long_is_dead(
         raise RuntimeError
 
     site = await open_site(hl7_retry_s_max=0.1)
-    real = reading.changes_of
-    monkeypatch.setattr(reading, "changes_of", faulty)
+    monkeypatch.setattr(MAPPING, faulty)
     peer = await site.peer()
     await peer.send(adt("R1"))
     assert control_of(await peer.answer()) == "R1"
     await site.settled()
     assert [row["state"] for row in await site.rows()] == ["dead"]
-    monkeypatch.setattr(reading, "changes_of", real)
+    monkeypatch.setattr(MAPPING, changes_of)
 
     assert await peer.ask(adt("R1")) == "AA"
 
