@@ -26,7 +26,7 @@ from tests.adapters.hl7v2.conftest import adt, oru
 from tests.faults.serving import Serving
 from tests.store.mongods import free_port
 
-MESSAGES = int(os.environ.get("FHIR_TEST_HL7_MESSAGES", "240"))
+MESSAGES = int(os.environ.get("FHIR_TEST_HL7_MESSAGES", "160"))
 SENDERS = 4
 KILLS = max(2, MESSAGES // 2000)
 

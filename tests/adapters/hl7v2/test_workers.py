@@ -1,4 +1,4 @@
-"""design/hl7v2.md, sections 6 and 7: who works off what waits, and in which order. Checks H22, H28."""
+"""design/hl7v2.md, sections 6 and 7: who works off what waits, in which order. H22, H26, H28."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ async def test_h22_two_processes_apply_each_row_once(site: Site) -> None:
 async def test_h28_a_row_in_retry_holds_up_its_patient_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Our own fault: the message is kept, AE says so; another patient's goes on; then both apply."""
+    """Our own fault: it is kept, AE says so; another patient's goes on; then both are applied."""
     broken = asyncio.Event()
     broken.set()
 
