@@ -1,4 +1,4 @@
-"""The command line: serve, load, check, version."""
+"""The command line: serve, load, package, check, version."""
 
 import asyncio
 import os
@@ -21,6 +21,9 @@ from fhir_server import __version__, load
 from fhir_server.app import Server, configure_logging, opened
 from fhir_server.artifacts import artifacts_root
 from fhir_server.messages import Request
+from fhir_server.outcome import FhirError
+from fhir_server.packages import in_order
+from fhir_server.r4.packages import Package, read_package
 from fhir_server.settings import Settings
 from fhir_server.store import embedded
 from fhir_server.store.client import UnfitDatabaseError
@@ -28,10 +31,13 @@ from fhir_server.store.client import UnfitDatabaseError
 SAMPLE = Path("examples/dhaka-clinic")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
+_LEFT_OUT_SHOWN = 20
 
 cli = typer.Typer(
     help="A FHIR R4 server on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+package_cli = typer.Typer(help="FHIR packages: implementation guides.", no_args_is_help=True)
+cli.add_typer(package_cli, name="package")
 console = Console(stderr=True, highlight=False)
 
 DataOption = Annotated[
@@ -112,6 +118,71 @@ def load_command(
         raise typer.Exit(1)
 
 
+@package_cli.command(name="add")
+def package_add(
+    paths: Annotated[list[Path], typer.Argument(help="Packages: .tgz files or unpacked folders.")],
+    without_dependencies: Annotated[
+        bool, typer.Option("--without-dependencies", help="Go on where a dependency is not here.")
+    ] = False,
+    data: DataOption = None,
+) -> None:
+    """Add FHIR packages (implementation guides); nothing is fetched from anywhere."""
+    settings = _settings(data=data)
+    try:
+        packages = in_order([read_package(path) for path in paths])
+        asyncio.run(_add(settings, packages, without_dependencies=without_dependencies))
+    except FhirError as error:
+        _stop(str(error), 1)
+
+
+async def _add(settings: Settings, given: list[Package], *, without_dependencies: bool) -> None:
+    async with _standing_alone(settings) as server:
+        for package in given:
+            began = time.perf_counter()
+            added = await server.installer.add(package, without_dependencies=without_dependencies)
+            seconds = time.perf_counter() - began
+            text = f"{added.resources} resources, {added.written} new, in {seconds:.1f} s."
+            console.print(f"{added.key}: {text}", markup=False, soft_wrap=True)
+            for sentence in added.left_out[:_LEFT_OUT_SHOWN]:
+                console.print(f"  left out {sentence}", markup=False, soft_wrap=True)
+            if len(added.left_out) > _LEFT_OUT_SHOWN:
+                console.print(f"  left out: {len(added.left_out) - _LEFT_OUT_SHOWN} more")
+
+
+@package_cli.command(name="list")
+def package_list(data: DataOption = None) -> None:
+    """List the packages that were added, and those on disk."""
+    asyncio.run(_list(_settings(data=data)))
+
+
+async def _list(settings: Settings) -> None:
+    async with _standing_alone(settings, observing=True) as server:
+        for one in await server.packages.all():
+            left_out = f", {len(one.left_out)} left out" if one.left_out else ""
+            print(f"{one.key}  {one.state}, {len(one.resources)} resources{left_out}")
+        for name, versions in sorted(server.context.published.packages().items()):
+            for version in versions:
+                print(f"{name}#{version}  on disk")
+
+
+@package_cli.command(name="remove")
+def package_remove(
+    key: Annotated[str, typer.Argument(help="The package as name#version.")],
+    data: DataOption = None,
+) -> None:
+    """Delete what a package has stored; what was changed here since then stays."""
+
+    async def remove(settings: Settings) -> int:
+        async with _standing_alone(settings) as server:
+            return await server.installer.remove(key)
+
+    try:
+        count = asyncio.run(remove(_settings(data=data)))
+    except FhirError as error:
+        _stop(str(error), 1)
+    console.print(f"{key}: {count} resources deleted.", markup=False)
+
+
 @cli.command()
 def check(data: DataOption = None) -> None:
     """Check settings, definitions, database and indexes, and print what would run."""
@@ -138,9 +209,9 @@ def _settings(**given: object) -> Settings:
     return settings
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, code: int = 2) -> NoReturn:
     console.print(message, markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 async def _mongod(settings: Settings, *, guest: bool) -> embedded.Embedded | None:

@@ -21,17 +21,20 @@ from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import Chosen, capability_statement
+from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.interactions.bodies import issues_of
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
 from fhir_server.outcome import nearest, shown
+from fhir_server.packages import Installer
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.published import Published
 from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
 from fhir_server.search.index import Indexed, index
@@ -50,11 +53,13 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
+from fhir_server.store.conformance import Conformance, Guides
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
@@ -75,6 +80,22 @@ class Server:
     context: Context
     database: Database
     xml: Xml
+
+    @property
+    def packages(self) -> Packages:
+        """The records of the packages that were added."""
+        return Packages(self.database)
+
+    @property
+    def installer(self) -> Installer:
+        """What adds and removes packages."""
+        return Installer(
+            self.perform,
+            self.packages,
+            self.context.store.conformance,
+            partial(issues_of, context=self.context),
+            self.context.published.packages(),
+        )
 
     async def perform(self, request: Request) -> Response:
         """Pass ``request`` through the front door."""
@@ -108,6 +129,7 @@ class Specification:
     parameters: ParameterTable
     validator: StructureValidator
     xml: Xml
+    published: Published
 
 
 @lru_cache(maxsize=4)
@@ -133,6 +155,7 @@ def specification(
         ),
         StructureValidator(definitions),
         Xml(definitions),
+        Published(root),
     )
 
 
@@ -217,6 +240,7 @@ async def _server(
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
+    store = _store(settings, database, indexes, keys)
     started = now()
     return Server(
         registry,
@@ -224,7 +248,8 @@ async def _server(
             settings=settings,
             definitions=known.definitions,
             links=known.links,
-            store=_store(settings, database, indexes, keys),
+            published=known.published,
+            store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
@@ -233,7 +258,7 @@ async def _server(
             page_key=page_key,
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
-            capabilities=Capabilities(registry, known, keys, started, settings),
+            capabilities=Capabilities(registry, known, store, started, settings),
         ),
         database,
         known.xml,
@@ -270,24 +295,26 @@ def _store(
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
+        Conformance(database),
     )
 
 
 class Capabilities:
     """The CapabilityStatement, made once for each base URL that clients use, and again when the
-    search parameters have changed."""
+    search parameters, the profiles or the guides have changed."""
 
     def __init__(
         self,
         registry: Registry,
         known: Specification,
-        keys: SearchKeys,
+        store: ResourceStore,
         started: datetime,
         settings: Settings,
     ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
-        self._keys = keys
-        self._of = keys.table
+        self._store = store
+        self._published = known.published
+        self._of: tuple[ParameterTable, Guides] | None = None
         self._make = partial(
             capability_statement,
             registry,
@@ -298,15 +325,24 @@ class Capabilities:
 
     def __call__(self, base_url: str) -> tuple[bytes, str]:
         """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
-        if self._of is not self._keys.table:
+        now = self._store.keys.table, self._store.conformance.guides
+        if self._of is None or self._of[0] is not now[0] or self._of[1] != now[1]:
             self._made.clear()
-            self._of = self._keys.table
+            self._of = now
         if base_url not in self._made:
             if len(self._made) >= 16:
                 self._made.clear()
-            made = self._make(self._of, base_url=base_url)
+            made = self._make(now[0], base_url=base_url, guided=self._guided(now[1]))
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
+
+    def _guided(self, stored: Guides) -> Guided:
+        """Return what is stored, and what lies on disk."""
+        profiles: dict[str, set[str]] = {}
+        for type, url in (*stored.profiles, *self._published.profiles()):
+            profiles.setdefault(type, set()).add(url)
+        guides = {*stored.guides, *self._published.guides()}
+        return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
 
 
 def _chosen(settings: Settings) -> Chosen:

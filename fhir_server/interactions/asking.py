@@ -5,17 +5,15 @@ with what is known of it, until nothing is wanted: a value set may take in anoth
 code system.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.interactions.defining import stored_definition
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode
-from fhir_server.search.escape import escape
-from fhir_server.search.parse import SearchQuery, parse
-from fhir_server.search.plan import plan
-from fhir_server.search.wanted import Artifact, Kin, Known, Wanted
+from fhir_server.search.parse import SearchQuery
+from fhir_server.search.wanted import Kin, Known, Wanted
 
 LOOKUPS_MAX = 100
 """The resources that one search may have looked up before it is run."""
@@ -24,9 +22,6 @@ ROUNDS_MAX = 10
 BYTES_MAX = 8 * 1024 * 1024
 """What all of that may come to; decoding a megabyte takes some 10 ms."""
 _BYTES_OF_ID = 400  # an id of a hierarchy, in work: 20,000 of them
-
-_NUMBERS = re.compile("[0-9]+")
-_SAME_URL_MAX = 20  # versions of one definition that are compared
 
 
 async def asked(
@@ -65,37 +60,8 @@ async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
         return ids, _BYTES_OF_ID * len(ids)
     type, name = wanted
     if not name.startswith(f"{type}/"):
-        return await _of_url(wanted, context)
+        return await stored_definition(type, name, context)
     found = await context.store.read(type, name.removeprefix(f"{type}/"))
     if found is None or found.deleted:
         return None, 0
     return decode(found.json), len(found.json)
-
-
-async def _of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] | None, int]:
-    """Return the stored definition that its canonical means, and the bytes that it took."""
-    url, _, version = wanted.name.partition("|")
-    if not url:
-        return None, 0
-    parameters = [("url", escape(url)), *([("version", escape(version))] if version else [])]
-    query = parse(wanted.type, parameters, context.parameters, count_default=_SAME_URL_MAX)
-    page = await context.store.search(plan(query, context.parameters))
-    found = [decode(one.json) for one in page.entries]
-    bytes = sum(len(one.json) for one in page.entries)
-    return _best(one for one in found if version in ("", one.get("version"))), bytes
-
-
-def _best(found: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the one that is meant without a version: active before others, then the newest."""
-
-    def rank(one: Mapping[str, Any]) -> tuple[bool, list[int], str, str]:
-        version = str(one.get("version", ""))
-        updated = str(one.get("meta", {}).get("lastUpdated", ""))
-        return (
-            one.get("status") == "active",
-            [*map(int, _NUMBERS.findall(version))],
-            version,
-            updated,
-        )
-
-    return max(found, key=rank, default=None)

@@ -20,6 +20,7 @@ from fhir_server.r4.expansion import Code, Expander, Unexpandable
 from fhir_server.r4.ucum import Units, load_units
 
 _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
+_R4_PARAMETERS = "http://hl7.org/fhir/SearchParameter/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
 
@@ -196,8 +197,13 @@ def load_definitions(root: Path) -> Definitions:
     for folder in ("profiles", "terminology"):
         for resource in _resources(root / folder):
             found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
-    types = map(_type_definition, found.get("StructureDefinition", {}).values())
-    parameters = map(search_parameter, found.get("SearchParameter", {}).values())
+    # A profile has the type that it constrains; only a specialization defines one.
+    types = (
+        _type_definition(one)
+        for one in found.get("StructureDefinition", {}).values()
+        if one.get("derivation") != "constraint" and one.get("kind") != "logical"
+    )
+    parameters = map(search_parameter, _not_repeated(found.get("SearchParameter", {})))
     return Definitions(
         types={type.name: type for type in types},
         search_parameters=tuple(sorted(parameters, key=lambda parameter: parameter.url)),
@@ -222,7 +228,7 @@ _READ_TYPES = (
 def _resources(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the conformance resources of the packages in ``folder``, the packages by name."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for package in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for package in package_folders(folder):
         for file in sorted(package.iterdir()):
             if not file.name.startswith(_READ_TYPES):
                 continue
@@ -230,6 +236,29 @@ def _resources(folder: Path) -> Iterator[dict[str, Any]]:
                 yield from decoder.decode_lines(file.read_bytes())
             elif file.suffix == ".json":
                 yield decoder.decode(file.read_bytes())
+
+
+def package_folders(folder: Path) -> list[Path]:
+    """Return the packages in ``folder``, by name; one unpacked as it is has a ``package/``."""
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [path / "package" if (path / "package").is_dir() else path for path in found]
+
+
+def _not_repeated(parameters: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield ``parameters`` but those of a guide that only repeat what R4 itself defines."""
+    own = {
+        (base, one["code"])
+        for one in parameters.values()
+        if one["url"].startswith(_R4_PARAMETERS)
+        for base in one["base"]
+    }
+    for one in parameters.values():
+        is_own = one["url"].startswith(_R4_PARAMETERS)
+        inherited = (*one["base"], "Resource", "DomainResource")
+        if is_own or not any((base, one["code"]) in own for base in inherited):
+            yield one
 
 
 def _type_definition(resource: dict[str, Any]) -> TypeDefinition:
