@@ -53,9 +53,10 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
-from fhir_server.store.conformance import Conformance, Guides
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
@@ -258,7 +259,7 @@ async def _server(
             page_key=page_key,
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
-            capabilities=Capabilities(registry, known, store, started, settings),
+            capabilities=Capabilities(registry, known, keys, started, settings),
         ),
         database,
         known.xml,
@@ -307,12 +308,12 @@ class Capabilities:
         self,
         registry: Registry,
         known: Specification,
-        store: ResourceStore,
+        keys: SearchKeys,
         started: datetime,
         settings: Settings,
     ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
-        self._store = store
+        self._keys = keys
         self._published = known.published
         self._of: tuple[ParameterTable, Guides] | None = None
         self._make = partial(
@@ -323,16 +324,16 @@ class Capabilities:
             chosen=_chosen(settings),
         )
 
-    def __call__(self, base_url: str) -> tuple[bytes, str]:
-        """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
-        now = self._store.keys.table, self._store.conformance.guides
-        if self._of is None or self._of[0] is not now[0] or self._of[1] != now[1]:
+    def __call__(self, base_url: str, guides: Guides) -> tuple[bytes, str]:
+        """Return it for ``base_url`` and the stored ``guides``, and its tag. Bases that clients
+        invent are not all kept."""
+        if self._of is None or self._of[0] is not self._keys.table or self._of[1] != guides:
             self._made.clear()
-            self._of = now
+            self._of = self._keys.table, guides
         if base_url not in self._made:
             if len(self._made) >= 16:
                 self._made.clear()
-            made = self._make(now[0], base_url=base_url, guided=self._guided(now[1]))
+            made = self._make(self._of[0], base_url=base_url, guided=self._guided(guides))
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
 

@@ -13,6 +13,7 @@ from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
+from fhir_server.store.guides import Guides
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
 
@@ -24,8 +25,8 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL, as JSON, and
-    its entity tag.
+    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL and the guides
+    that are stored, as JSON, and its entity tag. ``published`` is what the packages on disk define.
     """
 
     settings: Settings
@@ -41,7 +42,7 @@ class Context:
     page_key: bytes
     perform: Callable[[Request, "Context"], Awaitable[Response]]
     prepare: Callable[[Request, "Context"], Change]
-    capabilities: Callable[[str], tuple[bytes, str]]
+    capabilities: Callable[[str, Guides], tuple[bytes, str]]
 
     @property
     def parameters(self) -> ParameterTable:

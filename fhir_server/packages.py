@@ -18,7 +18,7 @@ from typing import Any
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored, encode
-from fhir_server.r4.packages import Package, missing
+from fhir_server.r4.packages import CONFORMANCE, Package, missing
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.packages import SOURCE, PackageRecord, Packages
 
@@ -82,7 +82,7 @@ class Installer:
         await self.records.put(record)
         written = await self._written(placed)
         await self.records.put(replace(record, state="complete"))
-        await self.conformance.changed()
+        await self.conformance.changed(CONFORMANCE)
         return Added(package.key, len(placed), written, left_out)
 
     async def remove(self, key: str) -> int:
@@ -116,7 +116,7 @@ class Installer:
         for start in range(0, len(own), _GROUP_ENTRIES):
             await self._transaction(own[start : start + _GROUP_ENTRIES])
         await self.records.forget(key)
-        await self.conformance.changed()
+        await self.conformance.changed(CONFORMANCE)
         return len(own)
 
     def _check_dependencies(self, package: Package, records: Sequence[PackageRecord]) -> None:
@@ -198,7 +198,7 @@ class Installer:
         """Write ``resources``; in one transaction unless they are too many."""
         groups = list(_groups(resources))
         if len(groups) > 1:  # others have to know first that this is a part
-            await self.conformance.changed()
+            await self.conformance.changed(CONFORMANCE)
             await asyncio.sleep(_HEARD_S)
         written = 0
         for group in groups:

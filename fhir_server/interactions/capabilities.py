@@ -18,8 +18,7 @@ async def capabilities(request: Request, context: Context) -> Response:
     mode = value_of(request, "mode") or "full"
     if mode not in _MODES:
         raise invalid_value("mode", mode, f"one of {', '.join(_MODES)}")
-    await context.store.conformance.list_guides()
-    body, tag = context.capabilities(request.base_url)
+    body, tag = context.capabilities(request.base_url, await context.store.guides())
     if request.if_none_match is not None and {tag, ANY_VERSION} & request.if_none_match:
         return Response(304, headers=(("ETag", f'W/"{tag}"'),))
     subset = subset_of(request, ("CapabilityStatement",), context.definitions)

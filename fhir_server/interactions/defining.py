@@ -19,6 +19,7 @@ from fhir_server.search.parse import parse
 from fhir_server.search.plan import plan
 
 _SAME_URL_MAX = 20  # versions of one definition that are compared
+_LEAST_BYTES = 100  # of what is remembered of a canonical that means nothing here
 _UNKNOWN = object()
 
 Definition = Mapping[str, Any]
@@ -28,14 +29,13 @@ async def definitions(
     questions: Iterable[Canonical], context: Context
 ) -> dict[Canonical, Definition | None]:
     """Return the resource that each canonical means, ``None`` where there is none."""
-    known = context.store.conformance
-    await known.look()
+    memory = await context.store.conformance.memory()
     found: dict[Canonical, Definition | None] = {}
     for one in questions:
-        answer = known.kept(one, _UNKNOWN)
+        answer = memory.get(one, _UNKNOWN)
         if answer is _UNKNOWN:
             answer, size = await _definition(one, context)
-            known.keep(one, answer, size)
+            memory.put(one, answer, size + _LEAST_BYTES)
         found[one] = answer
     return found
 
@@ -69,9 +69,9 @@ async def stored_definition(
     parameters = [("url", escape(url)), *([("version", escape(version))] if version else [])]
     query = parse(type, parameters, context.parameters, count_default=_SAME_URL_MAX)
     page = await context.store.search(plan(query, context.parameters))
-    known = context.store.conformance
-    rows = (known.same(decode_stored(one.json)) for one in page.entries)
-    found = [one for one in rows if version in ("", one.get("version")) and known.is_whole(one)]
+    parts = await context.store.parts()
+    rows = [decode_stored(one.json) for one in page.entries]
+    found = [one for one in rows if version in ("", one.get("version")) and parts.is_whole(one)]
     return max(found, key=_rank, default=None), sum(len(one.json) for one in page.entries)
 
 

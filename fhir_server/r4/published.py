@@ -127,7 +127,7 @@ def rank_of(status: str, version: str, updated: str) -> tuple[bool, list[int], s
 
 def _places(file: Path) -> Iterator[_Place]:
     type = re.split(r"[-.]", file.name, maxsplit=1)[0]
-    if type not in CONFORMANCE or file.suffix not in (".json", ".ndjson"):
+    if type not in (*CONFORMANCE, "Profile") or file.suffix not in (".json", ".ndjson"):
         return
     text = file.read_bytes()
     lines = text.splitlines(keepends=True) if file.suffix == ".ndjson" else [text]
@@ -138,7 +138,7 @@ def _places(file: Path) -> Iterator[_Place]:
         except msgspec.DecodeError:
             _log.warning('"%s in the artifacts is not JSON of FHIR"', file.name)
             header = _Header()
-        if header.resourceType == type and header.url:
+        if header.resourceType in CONFORMANCE and header.url:
             yield _Place(header, file, offset, len(line))
         offset += len(line)
 

@@ -49,6 +49,11 @@ class Packages:
         rows = await self.database[PACKAGES].find({}, sort=[("_id", 1)]).to_list()
         return [_record(row) for row in rows]
 
+    async def incomplete(self) -> frozenset[str]:
+        """Return the keys of the packages of which only a part may be stored."""
+        rows = self.database[PACKAGES].find({"state": {"$ne": "complete"}}, projection={"_id": 1})
+        return frozenset([row["_id"] async for row in rows])
+
     async def put(self, record: PackageRecord) -> None:
         """Write ``record`` in the place of the one before it."""
         document = {

@@ -33,6 +33,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.guides import Guides, Parts, guides_of, parts_of
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
@@ -170,8 +171,7 @@ class ResourceStore:
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
-            if wanted.everything and any(map(self.conformance.is_about, wanted.types)):
-                await self.conformance.changed(self.session)
+            await self.conformance.changed(wanted.types)
         return work.count, complete
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -185,8 +185,11 @@ class ResourceStore:
         stored = await self._written(changes, now)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
-        if any(one.changed and self.conformance.is_about(one.type) for one in stored):
-            await self.conformance.changed(self.session)
+        written = {one.type for one in stored if one.changed}
+        if self.session is None:
+            await self.conformance.changed(written)
+        else:
+            self.conformance.mark(written)
         return stored
 
     async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -202,6 +205,14 @@ class ResourceStore:
                 return await writer.all(changes, now, end=0)
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
+
+    async def parts(self) -> Parts:
+        """Return the packages that are not whole."""
+        return await parts_of(self.database, self.conformance)
+
+    async def guides(self) -> Guides:
+        """Return the profiles and guides that are stored."""
+        return await guides_of(self.database, self.conformance)
 
     async def claim(self, names: Sequence[str]) -> None:
         """Let no other transaction that claims one of ``names`` be committed beside this one.
@@ -254,5 +265,5 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         await self.keys.take_up()
-        self.conformance.take_up()
+        await self.conformance.settle()
         return result
