@@ -50,6 +50,8 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
@@ -214,6 +216,7 @@ async def _server(
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
+        await Concepts(database, settings.request_timeout_s, Conformance(database)).ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -261,6 +264,7 @@ def _store(
         settings.referential_integrity,
         settings.reference_targets_checked,
     )
+    conformance = Conformance(database)
     return ResourceStore(
         database,
         indexes,
@@ -270,6 +274,8 @@ def _store(
         Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
+        Concepts(database, settings.request_timeout_s, conformance),
+        conformance,
     )
 
 

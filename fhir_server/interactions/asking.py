@@ -65,14 +65,14 @@ async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
         return ids, _BYTES_OF_ID * len(ids)
     type, name = wanted
     if not name.startswith(f"{type}/"):
-        return await _of_url(wanted, context)
+        return await of_url(wanted, context)
     found = await context.store.read(type, name.removeprefix(f"{type}/"))
     if found is None or found.deleted:
         return None, 0
     return decode(found.json), len(found.json)
 
 
-async def _of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] | None, int]:
+async def of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] | None, int]:
     """Return the stored definition that its canonical means, and the bytes that it took."""
     url, _, version = wanted.name.partition("|")
     if not url:

@@ -21,6 +21,8 @@ from fhir_server.store.changes import Change
 from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contained import contained_ids, own_ids
 from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
@@ -67,6 +69,8 @@ class ResourceStore:
     fetch: Fetch
     commit: Commit
     keys: SearchKeys
+    concepts: Concepts
+    conformance: Conformance
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
@@ -168,6 +172,7 @@ class ResourceStore:
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
+            await self.conformance.changed(wanted.types)
         return work.count, complete
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -181,6 +186,11 @@ class ResourceStore:
         stored = await self._written(changes, now)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
+        written = {one.type for one in stored if one.changed}
+        if self.session is None:
+            await self.conformance.changed(written)
+        else:
+            self.conformance.mark(written)
         return stored
 
     async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -248,4 +258,5 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         await self.keys.take_up()
+        await self.conformance.settle()
         return result
