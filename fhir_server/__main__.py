@@ -17,13 +17,15 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fhir_server import __version__, load
+from fhir_server import __version__, load, vocabulary
 from fhir_server.app import Server, configure_logging, opened
 from fhir_server.artifacts import artifacts_root
 from fhir_server.messages import Request
+from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
 from fhir_server.store import embedded
 from fhir_server.store.client import UnfitDatabaseError
+from fhir_server.terminology.sources.source import Unreadable
 
 SAMPLE = Path("examples/dhaka-clinic")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,6 +34,8 @@ _SHUTDOWN_S = 25
 cli = typer.Typer(
     help="A FHIR R4 server on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+terminology_cli = typer.Typer(help="Code systems with many concepts.", no_args_is_help=True)
+cli.add_typer(terminology_cli, name="terminology")
 console = Console(stderr=True, highlight=False)
 
 DataOption = Annotated[
@@ -112,6 +116,79 @@ def load_command(
         raise typer.Exit(1)
 
 
+@terminology_cli.command(name="load")
+def terminology_load(
+    path: Annotated[Path, typer.Argument(help="A folder, a .zip, or a file .csv, .tsv, .json.")],
+    url: Annotated[str, typer.Option(help="The url of the code system, for a table.")] = "",
+    version: Annotated[str, typer.Option(help="Its version, where the files do not say it.")] = "",
+    title: Annotated[str, typer.Option(help="Its title, for a table.")] = "",
+    data: DataOption = None,
+) -> None:
+    """Load a code system: SNOMED CT (RF2), LOINC, a CodeSystem, or a table with a column code."""
+    settings = _settings(data=data)
+    described = vocabulary.Described(url, version, title)
+    try:
+        asyncio.run(_load_terminology(settings, path, described))
+    except FileNotFoundError as error:
+        _stop(str(error))
+    except (Unreadable, FhirError) as error:
+        _stop(str(error), 1)
+
+
+async def _load_terminology(
+    settings: Settings, path: Path, described: vocabulary.Described
+) -> None:
+    began = time.perf_counter()
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} concepts"))
+    with vocabulary.files_at(path) as files, Progress(*columns, console=console) as progress:
+        task = progress.add_task("Reading", total=None)
+        async with _standing_alone(settings) as server:
+            with vocabulary.source(files, described) as found:
+                progress.update(task, description="Writing")
+                count = await vocabulary.load_system(
+                    found,
+                    vocabulary.fingerprint(files),
+                    server.context,
+                    lambda done: progress.update(task, completed=done),
+                )
+    seconds = time.perf_counter() - began
+    beside = f"{count:,} concepts" if count else "its concepts in its resource"
+    text = f"{found.system}|{found.version}: {beside}, in {seconds:.1f} s."
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@terminology_cli.command(name="list")
+def terminology_list(data: DataOption = None) -> None:
+    """List the code systems whose concepts were loaded."""
+
+    async def shown(settings: Settings) -> None:
+        async with _standing_alone(settings, observing=True) as server:
+            for one in await server.context.store.concepts.shelves():
+                print(f"{one.system}|{one.version}  {one.count:,} concepts")
+
+    asyncio.run(shown(_settings(data=data)))
+
+
+@terminology_cli.command(name="remove")
+def terminology_remove(
+    canonical: Annotated[str, typer.Argument(help="The code system as url|version.")],
+    data: DataOption = None,
+) -> None:
+    """Remove a version of a code system that was loaded."""
+    url, _, version = canonical.partition("|")
+
+    async def remove(settings: Settings) -> bool:
+        async with _standing_alone(settings) as server:
+            return await vocabulary.remove_system(url, version, server.context)
+
+    try:
+        if not asyncio.run(remove(_settings(data=data))):
+            _stop(f"{canonical} is not loaded.", 1)
+    except FhirError as error:
+        _stop(str(error), 1)
+    console.print(f"{canonical}: removed.", markup=False)
+
+
 @cli.command()
 def check(data: DataOption = None) -> None:
     """Check settings, definitions, database and indexes, and print what would run."""
@@ -138,9 +215,9 @@ def _settings(**given: object) -> Settings:
     return settings
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, code: int = 2) -> NoReturn:
     console.print(message, markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 async def _mongod(settings: Settings, *, guest: bool) -> embedded.Embedded | None:
