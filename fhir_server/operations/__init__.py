@@ -3,7 +3,16 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import contents, expunge, meta, reindex
+from fhir_server.operations import (
+    contents,
+    expand,
+    expunge,
+    lookup,
+    meta,
+    reindex,
+    subsumes,
+    validate_code,
+)
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -13,5 +22,10 @@ OPERATIONS: tuple[Operation, ...] = (
     reindex.REINDEX,
     reindex.STATUS,
     expunge.EXPUNGE,
+    lookup.LOOKUP,
+    validate_code.OF_SYSTEM,
+    validate_code.OF_VALUE_SET,
+    subsumes.SUBSUMES,
+    expand.EXPAND,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
