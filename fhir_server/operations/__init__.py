@@ -4,13 +4,16 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    closure,
     contents,
     expand,
     expunge,
+    find_matches,
     lookup,
     meta,
     reindex,
     subsumes,
+    translate,
     validate_code,
 )
 from fhir_server.registry import Operation, Task
@@ -27,5 +30,8 @@ OPERATIONS: tuple[Operation, ...] = (
     validate_code.OF_VALUE_SET,
     subsumes.SUBSUMES,
     expand.EXPAND,
+    translate.TRANSLATE,
+    find_matches.FIND_MATCHES,
+    closure.CLOSURE,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
