@@ -23,7 +23,7 @@ from fhir_server.search.wanted import Artifact
 from fhir_server.store.concepts import Shelf
 from fhir_server.store.conformance import Memory
 from fhir_server.terminology.grammars import grammar_system
-from fhir_server.terminology.implicit import implicit_value_set
+from fhir_server.terminology.implicit import all_of, implicit_value_set
 from fhir_server.terminology.judging import Concept
 
 T = TypeVar("T")
@@ -208,7 +208,10 @@ class Terms:
         stored, weight = await of_url(Artifact("ValueSet", name), self.context)
         if stored is not None:
             return stored, weight
-        return implicit_value_set(name), 1000
+        system = self.context.definitions.implied(name)
+        if system is None:
+            system = await self.context.store.conformance.implied(name)
+        return (all_of(name, system) if system else implicit_value_set(name)), 1000
 
     async def _by_id(self, name: str) -> tuple[Any, int]:
         type, _, id = name.partition("/")
