@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         description="Whether `_explain=true` tells how the database goes about a search. It shows "
         "what is stored beside resources; `auto`: in development mode only.",
     )
+    expansion_codes_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Codes of one answer to `$expand`; a larger value set is asked for in pages.",
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,

@@ -85,6 +85,24 @@ async def of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] 
     return _best(one for one in found if version in ("", one.get("version"))), bytes
 
 
+async def stored_maps(
+    context: Context, parameter: str, systems: Iterable[str], most: int
+) -> list[dict[str, Any]]:
+    """Return the stored ConceptMaps that have one of ``systems`` as ``parameter``.
+
+    Raises ``too-costly`` where there are more than ``most``.
+    """
+    value = ",".join(escape(one) for one in sorted(systems))
+    if not value:
+        return []
+    query = parse("ConceptMap", [(parameter, value)], context.parameters, count_default=most + 1)
+    page = await context.store.search(plan(query, context.parameters))
+    if len(page.entries) > most:
+        text = f"More than {most} maps fit what is asked for; name one by its url."
+        raise FhirError(Issue("too-costly", text), status=422)
+    return [decode(one.json) for one in page.entries]
+
+
 def _best(found: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the one that is meant without a version: active before others, then the newest."""
 

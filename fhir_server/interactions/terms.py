@@ -23,7 +23,7 @@ from fhir_server.search.wanted import Artifact
 from fhir_server.store.concepts import Shelf
 from fhir_server.store.conformance import Memory
 from fhir_server.terminology.grammars import grammar_system
-from fhir_server.terminology.implicit import implicit_value_set
+from fhir_server.terminology.implicit import all_of, implicit_value_set
 from fhir_server.terminology.judging import Concept
 
 T = TypeVar("T")
@@ -35,7 +35,6 @@ CODES_MAX = 200_000
 """The codes that are listed for one value set."""
 _NOT_YET = object()
 _CODE_BYTES = 60
-_COUNTRIES = "urn:iso:std:iso:3166"
 _WHOLE = ("complete", None)  # a value set has no content
 
 
@@ -171,7 +170,7 @@ class Terms:
     async def _looked_up(self, type: str, name: str) -> Any:
         url, _, version = name.partition("|")
         if found := self.given.get((type, f"{url}|{version}" if version else url)):
-            return Listed(found) if type == "CodeSystem" else found
+            return await self._whole(found, url) if type == "CodeSystem" else found
         key = "artifact", type, name
         if (kept := self.memory.get(key, _NOT_YET)) is not _NOT_YET:
             return kept
@@ -188,8 +187,6 @@ class Terms:
             return await self._whole(stored, url), weight
         if not version and (made := grammar_system(url, self.context.definitions.units)):
             return made, 200
-        if not version and url == _COUNTRIES:
-            return self._countries(), 100_000
         return (Listed(loaded) if loaded and "concept" in loaded else loaded), 200
 
     async def _whole(self, stored: Mapping[str, Any], url: str) -> Any:
@@ -202,26 +199,6 @@ class Terms:
             return {**stored, "content": "not loaded" if content == "complete" else content}
         return shelved(stored, shelf)
 
-    def _countries(self) -> Any:
-        """Return ISO 3166 with the codes that the value sets of R4 list, three for each country."""
-        concepts: dict[str, Any] = {}
-        for id in ("iso3166-1-2", "iso3166-1-3", "iso3166-1-N"):
-            listed = self.context.definitions.artifact("ValueSet", f"ValueSet/{id}") or {}
-            for part in listed.get("compose", {}).get("include", ()):
-                for one in part.get("concept", ()):
-                    concepts.setdefault(one["code"], one)
-        return Listed(
-            {
-                "resourceType": "CodeSystem",
-                "url": _COUNTRIES,
-                "name": "ISO3166",
-                "title": "ISO 3166-1 country codes",
-                "status": "active",
-                "content": "complete",
-                "concept": list(concepts.values()),
-            }
-        )
-
     async def _value_set(self, name: str) -> tuple[Any, int]:
         if name.startswith("ValueSet/"):
             return await self._by_id(name)
@@ -231,7 +208,10 @@ class Terms:
         stored, weight = await of_url(Artifact("ValueSet", name), self.context)
         if stored is not None:
             return stored, weight
-        return implicit_value_set(name), 1000
+        system = self.context.definitions.implied(name)
+        if system is None:
+            system = await self.context.store.conformance.implied(name)
+        return (all_of(name, system) if system else implicit_value_set(name)), 1000
 
     async def _by_id(self, name: str) -> tuple[Any, int]:
         type, _, id = name.partition("/")

@@ -3,7 +3,19 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import contents, expunge, meta, reindex
+from fhir_server.operations import (
+    closure,
+    contents,
+    expand,
+    expunge,
+    find_matches,
+    lookup,
+    meta,
+    reindex,
+    subsumes,
+    translate,
+    validate_code,
+)
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -13,5 +25,13 @@ OPERATIONS: tuple[Operation, ...] = (
     reindex.REINDEX,
     reindex.STATUS,
     expunge.EXPUNGE,
+    lookup.LOOKUP,
+    validate_code.OF_SYSTEM,
+    validate_code.OF_VALUE_SET,
+    subsumes.SUBSUMES,
+    expand.EXPAND,
+    translate.TRANSLATE,
+    find_matches.FIND_MATCHES,
+    closure.CLOSURE,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

@@ -178,6 +178,11 @@ class Definitions:
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
 
+    def implied(self, value_set: str) -> str | None:
+        """Return the url of the loaded code system that says that ``value_set`` is all of it."""
+        found = (one for one in self._code_systems.values() if one.get("valueSet") == value_set)
+        return next((str(one["url"]) for one in found), None)
+
     def hierarchy(self, system: str) -> Hierarchy:
         """Return the hierarchy of a loaded code system.
 

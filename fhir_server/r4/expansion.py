@@ -14,6 +14,7 @@ from typing import Any
 import re2
 
 from fhir_server.r4.codes import Hierarchy
+from fhir_server.r4.ecl import REFSET, NotEcl, ecl_codes
 from fhir_server.r4.selections import (
     NONE,
     Above,
@@ -336,6 +337,11 @@ def _said(filter: Mapping[str, Any], system: Mapping[str, Any], name: str) -> Co
                 f"the filter {operator} is for concepts, not for {property} ({name})"
             )
         return _KINDS_SAID[operator](value)
+    if (special := _SPECIAL.get((name, property, operator))) is not None:
+        try:
+            return special(value)
+        except NotEcl as error:
+            raise Unexpandable(str(error)) from error
     declared = [one.get("code") for one in system.get("property", ())]
     if property not in (*_ITSELF, *_DEFINED, "display", *declared):
         raise Unexpandable(f"no concept of {name} has the property {property} of a filter")
@@ -366,6 +372,15 @@ def _with(property: str, values: tuple[str, ...]) -> Codes:
         return found
     return Having(property, values)
 
+
+# What a filter means in one system only: https://hl7.org/fhir/R4/snomedct.html#filters and
+# https://hl7.org/fhir/R4/loinc.html#filters
+_SPECIAL: Mapping[tuple[str, str, str], Callable[[str], Codes]] = {
+    ("http://snomed.info/sct", "concept", "in"): lambda refset: Having(REFSET, (refset,)),
+    ("http://snomed.info/sct", "constraint", "="): ecl_codes,
+    ("http://loinc.org", "LIST", "="): lambda list: Having("LIST", (list,)),
+    ("http://loinc.org", "ancestor", "="): lambda code: difference(Below(code), frozenset((code,))),
+}
 
 _KINDS_SAID: Mapping[str, Callable[[str], Codes]] = {
     "is-a": Below,

@@ -93,6 +93,12 @@ class Conformance:
             )
             self._forget(-1)
 
+    async def implied(self, value_set: str) -> str | None:
+        """Return the url of the stored code system that says that ``value_set`` is all of it."""
+        wanted = {"resource.valueSet": value_set, "deleted": {"$exists": False}}
+        found = await self.database["CodeSystem"].find_one(wanted, projection={"resource.url": 1})
+        return found.get("resource", {}).get("url") if found else None
+
     def mark(self, types: Iterable[str]) -> None:
         """Note that an open transaction has written ``types``; :meth:`settle` follows its end."""
         self._is_stale = self._is_stale or not TYPES.isdisjoint(types)
