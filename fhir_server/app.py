@@ -34,6 +34,7 @@ from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
 from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
+from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
@@ -166,8 +167,13 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        async with _search_keys(settings, database, known.parameters, observing) as keys:
-            yield await _server(settings, database, keys, known)
+        async with (
+            _search_keys(settings, database, known.parameters, observing) as keys,
+            terminology_servers(
+                settings.terminology_servers, settings.terminology_timeout_s
+            ) as terminology,
+        ):
+            yield await _server(settings, database, keys, known, terminology)
     finally:
         await close(client)
 
@@ -206,7 +212,11 @@ async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def _server(
-    settings: Settings, database: Database, keys: SearchKeys, known: Specification
+    settings: Settings,
+    database: Database,
+    keys: SearchKeys,
+    known: Specification,
+    terminology: TerminologyServers,
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
@@ -231,6 +241,7 @@ async def _server(
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
+            terminology=terminology,
             now=now,
             new_id=new_id,
             page_key=page_key,

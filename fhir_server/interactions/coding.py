@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.interactions.elsewhere import asked_elsewhere
 from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of, plain_concept
 from fhir_server.r4.expansion import Shelved, Unexpandable
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet, Question
@@ -66,7 +67,8 @@ async def told(
         said = selections[one.value_set] if isinstance(one, CodeInValueSet) else None
         own = said.concepts if isinstance(said, Selected) else {}
         answers[one] = _answer(asked, places[one], systems, concepts, own)
-    return answers
+    open = [one for one, answer in answers.items() if answer.result is None]
+    return answers | await asked_elsewhere(open, terms)
 
 
 async def _selections(

@@ -16,6 +16,7 @@ from fhir_server.operations import (
     translate,
     validate_code,
 )
+from fhir_server.operations.elsewhere import passed_on
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -25,12 +26,12 @@ OPERATIONS: tuple[Operation, ...] = (
     reindex.REINDEX,
     reindex.STATUS,
     expunge.EXPUNGE,
-    lookup.LOOKUP,
-    validate_code.OF_SYSTEM,
-    validate_code.OF_VALUE_SET,
-    subsumes.SUBSUMES,
-    expand.EXPAND,
-    translate.TRANSLATE,
+    passed_on(lookup.LOOKUP),
+    passed_on(validate_code.OF_SYSTEM),
+    passed_on(validate_code.OF_VALUE_SET),
+    passed_on(subsumes.SUBSUMES),
+    passed_on(expand.EXPAND),
+    passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
 )
