@@ -28,6 +28,7 @@ from fhir_server.http.negotiate import (
     sends_xml,
 )
 from fhir_server.http.render import Rendering, render
+from fhir_server.http.sending import Send, streamed
 from fhir_server.messages import Parameters, Pieces, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
@@ -42,7 +43,6 @@ from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
 from fhir_server.settings import Settings
 
-Send = Callable[[Any], Awaitable[None]]
 Perform = Callable[[Request], Awaitable[Response]]
 Headers = Mapping[bytes, bytes]
 
@@ -99,8 +99,14 @@ class Facade:
         rendered.append((b"x-request-id", request_id.encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": rendered})
         bare = scope["method"] == "HEAD"
-        if pieces is not None and not bare and not await _streamed(send, pieces, request_id):
-            return
+        if pieces is not None and not bare:
+            try:
+                whole = await streamed(send, receive, pieces)
+            except Exception as error:  # noqa: BLE001 - the answer has begun, so nothing else can be said
+                log_failure(request_id, error)
+                return
+            if not whole:
+                return
         await send({"type": "http.response.body", "body": b"" if bare else body})
         if _log.isEnabledFor(logging.INFO):
             milliseconds = round((time.perf_counter() - began) * 1000, 1)
@@ -254,18 +260,6 @@ class Facade:
             raise FhirError(
                 Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
             ) from error
-
-
-async def _streamed(send: Send, pieces: Pieces, request_id: str) -> bool:
-    """Send ``pieces``; return whether all were there. Where not, the connection has to end: the
-    length that was announced is then not reached, and no client takes the part for the whole."""
-    try:
-        async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    except Exception as error:  # noqa: BLE001 - the answer has begun, so nothing else can be said
-        log_failure(request_id, error)
-        return False
-    return True
 
 
 def _check_site(method: str, headers: Headers) -> None:

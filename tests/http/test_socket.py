@@ -7,12 +7,14 @@ import asyncio
 import gzip
 import socket
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import uvicorn
 
 from fhir_server.app import Server
 from fhir_server.http import facade
+from fhir_server.store.contents import Contents
 from tests.http.conftest import application
 
 PATIENT = b'{"resourceType":"Patient","id":"p"}'
@@ -231,3 +233,29 @@ async def test_a_host_is_answered_with_links_to_it(port: int) -> None:
         b"/fhir/patient/", b"/fhir/Patient/"
     )
     assert b"\r\nserver:" not in answer.lower()
+
+
+async def test_a_download_ends_with_its_client(
+    port: int, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves in the middle of a large Binary does not have the rest of it read."""
+    written = request(b"PUT /fhir/Binary/b", b"Content-Type: a/b\r\nContent-Length: 30000000\r\n")
+    assert statuses(await talk(port, written + bytes(30_000_000))) == [201]
+    read: list[int] = []
+    between = Contents._between
+
+    async def counted(self: Contents, id: str, first: int, last: int) -> Any:
+        read.append(first)
+        return await between(self, id, first, last)
+
+    monkeypatch.setattr(Contents, "_between", counted)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /fhir/Binary/b HTTP/1.1\r\n" + HOST + b"\r\n")
+    await reader.readexactly(1000)
+    writer.transport.abort()
+    await asyncio.sleep(0.3)
+    there = len(read)
+    await asyncio.sleep(0.3)
+
+    assert len(read) == there < 15
+    assert await works(port)
