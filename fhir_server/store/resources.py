@@ -17,7 +17,7 @@ from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
-from fhir_server.store.changes import Change
+from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
@@ -187,7 +187,9 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
-            return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
+            stored = await self.commit.one(changes[0], now, self.timeouts.write_s)
+            assert isinstance(stored, Stored), "only what has a key has been answered before"
+            return [stored]
         writer = replace(self.commit.writer, session=self.session, owed=self.owed)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
@@ -196,6 +198,26 @@ class ResourceStore:
                 return await writer.all(changes, now, end=0)
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
+
+    async def write_once(self, change: Change, now: datetime) -> Stored | Response:
+        """Make ``change``, which says how it is made ``once``, like :meth:`write`; or return what
+        was answered to it the first time.
+
+        Raises ``business-rule`` where another request has the key.
+        """
+        assert self.session is None, "what others do in the transaction would be done once more"
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.indexes.ensure({change.type})
+        outcome = await self.commit.one(change, now, self.timeouts.request_s)
+        if change.type == SEARCH_PARAMETER:
+            await self.keys.changed()
+        return outcome
+
+    async def answered(self, asked: Asked) -> Response | None:
+        """Return what was answered to ``asked``, if anything. Takes no key."""
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            found = await answers.found_answers(self.database, [asked])
+            return await answers.told(self.database, found[asked.id], asked) if found else None
 
     async def claim(self, names: Sequence[str]) -> None:
         """Let no other transaction that claims one of ``names`` be committed beside this one.
@@ -206,7 +228,7 @@ class ResourceStore:
         await self.keys.check(self.session)
         await claim(self.database, names, self.session)
 
-    async def first_answer(self, asked: answers.Asked) -> Response | None:
+    async def first_answer(self, asked: Asked) -> Response | None:
         """Return what was answered to ``asked``, or take its key and return ``None``.
 
         Only inside a transaction. Raises ``business-rule`` where another request has the key.
@@ -214,7 +236,7 @@ class ResourceStore:
         assert self.session is not None, "a key is taken together with what is written under it"
         return await answers.first_answer(self.database, asked, self.session)
 
-    async def keep_answer(self, asked: answers.Asked, answer: Response) -> None:
+    async def keep_answer(self, asked: Asked, answer: Response) -> None:
         """Keep ``answer`` for those who ask the same again. Only inside a transaction."""
         assert self.session is not None, "an answer is kept together with what it tells of"
         await answers.keep_answer(self.database, asked, answer, self.session)
