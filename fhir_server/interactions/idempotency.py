@@ -62,8 +62,8 @@ async def once(
 
 
 def is_one_change(request: Request) -> bool:
-    """Whether ``request`` comes to one change, known before anything is looked up."""
-    return request.interaction in _BY_ID and request.if_none_exist is None
+    """Whether ``request`` comes to one change, whose id is known before anything is looked up."""
+    return request.interaction in _BY_ID
 
 
 async def once_alone(

@@ -5,7 +5,7 @@ change in between is noticed and the judgement is made again. https://hl7.org/fh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -61,7 +61,8 @@ class Change:
     ``check``, which refuses what came of that. Both are pure: they are called again when another
     write has come between. What is not there cannot be revised. ``content`` is what of a Binary is
     kept beside it; a revision keeps that of the current version. ``once`` keeps the answer in the
-    transaction of the change.
+    transaction of the change. ``claims`` are written with it, if they are still as they were seen
+    (``claims.py``).
     """
 
     interaction: str
@@ -74,6 +75,7 @@ class Change:
     check: Callable[[Resource], None] | None = None
     content: Content | None = None
     once: Once | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def relies_on_version(self) -> bool:

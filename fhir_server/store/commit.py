@@ -4,7 +4,8 @@ Sections 16.3 of ARCHITECTURE.md; https://www.mongodb.com/docs/manual/core/journ
 
 A write that comes while fewer than ``_AT_ONCE`` are under way goes at once, alone. Those that come
 meanwhile gather and go as one transaction with one flush of the journal when a place is free. Two
-of the same resource, or with the same Idempotency-Key, are never under way at once in this process.
+of the same resource, or with the same Idempotency-Key or claim, are never under way at once in this
+process.
 
 A refused change leaves the others alone. A batch that meets another write is made again, and then
 in two halves, one after the other; so are those, until what was met stands alone. That one is then
@@ -26,6 +27,7 @@ from fhir_server.messages import Response
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.store.answers import KeyTaken
 from fhir_server.store.changes import Change
+from fhir_server.store.claims import ClaimTaken
 from fhir_server.store.client import NOTHING_WRITTEN, OutcomeUnknownError, deadline
 from fhir_server.store.documents import Stored
 from fhir_server.store.transactions import StaleRead, met_another, repeated
@@ -39,7 +41,7 @@ _CHANGES_MAX = 128  # a batch of ordinary resources is then below a megabyte
 _OF_ALL = ("timeout", "transient")  # what a batch is refused with, whoever is in it
 
 Mark = tuple[str, str]
-"""``(type, id)`` of a resource, or ``("", key)``."""
+"""``(type, id)`` of a resource, ``("key", key)``, ``("claim", name)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +177,10 @@ class Commit:
                 self._end_all(batch, [error] * len(batch))
             elif len(batch) == 1:
                 return list(batch)
-            elif pause and met_another(error) and not isinstance(error, KeyTaken):
+            elif pause and met_another(error) and not isinstance(error, KeyTaken | ClaimTaken):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 return await self._settled(batch, pause=0)
-            else:  # a key may be taken for long
+            else:  # a key or a claim may be taken for long
                 half = len(batch) // 2
                 return await self._settled(batch[:half]) + await self._settled(batch[half:])
         alone = [one for place, one in enumerate(batch) if place in at_fault]
@@ -213,8 +215,8 @@ class Commit:
 
 
 def _marks(change: Change) -> frozenset[Mark]:
-    place = (change.type, change.id)
-    return frozenset([place, ("", change.once.asked.id)] if change.once else [place])
+    marks = [(change.type, change.id), *(("claim", name) for name in change.claims)]
+    return frozenset([*marks, ("key", change.once.asked.id)] if change.once else marks)
 
 
 def _is_of_all(error: Exception) -> bool:
@@ -234,7 +236,7 @@ def _waited_too_long() -> FhirError:
 
 
 def _told(outcome: Outcome) -> Stored | Response:
-    if isinstance(outcome, FhirError):
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 

@@ -18,7 +18,7 @@ from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
 from fhir_server.store.changes import Asked, Change
-from fhir_server.store.claims import claim
+from fhir_server.store.claims import Seen, claim, seen_claims
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
 from fhir_server.store.contained import contained_ids, own_ids
@@ -227,6 +227,19 @@ class ResourceStore:
         assert self.session is not None, "a claim is part of a transaction"
         await self.keys.check(self.session)
         await claim(self.database, names, self.session)
+
+    async def seen_claims(self, names: Sequence[str]) -> Seen:
+        """Return what the claims ``names`` are now: for ``Change.claims``, before a search that
+        finds nothing. Not in a transaction, which has :meth:`claim`."""
+        assert self.session is None, "a transaction would see the claims of its beginning"
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            return await seen_claims(self.database, names)
+
+    async def check_searched(self) -> None:
+        """Raise :class:`StaleRead` where this process has searched by keys that are not complete
+        any more."""
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.keys.check(self.session)
 
     async def first_answer(self, asked: Asked) -> Response | None:
         """Return what was answered to ``asked``, or take its key and return ``None``.

@@ -18,6 +18,7 @@ from fhir_server.messages import Response
 from fhir_server.outcome import FhirError
 from fhir_server.store.answers import KeyTaken, found_answers, keep_answers, kept, told
 from fhir_server.store.changes import Change, Judge, Judged
+from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
@@ -53,8 +54,14 @@ class _AtFault(Exception):
         self.faults = faults
 
 
-Outcome = Stored | Response | FhirError
-"""What came of a change: its version, the answer that a request like it got before, a refusal."""
+class Overtaken(StaleRead):
+    """Somebody has written a claim of the change since it was seen; whoever asks for the change is
+    to look again whether it is still to be made."""
+
+
+Outcome = Stored | Response | FhirError | Overtaken
+"""What came of a change: its version, the answer that a request like it got before, a refusal, or
+nothing yet."""
 
 Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
@@ -98,6 +105,13 @@ class Writer:
         """
         try:
             outcomes = await self._each(changes, now, end, {})
+        except ClaimTaken:
+            overtaken = await self._overtaken(changes)
+            if not overtaken:
+                raise  # whoever writes the claim has not come to an end yet
+            if len(changes) == 1:
+                return [Overtaken()]
+            raise NotTogether(overtaken) from None
         except KeyTaken:
             first = await self._first_of(changes)
             if not first:
@@ -116,6 +130,16 @@ class Writer:
                 except FhirError as error:
                     outcomes[place] = error
         return outcomes
+
+    async def _overtaken(self, changes: Sequence[Change]) -> list[int]:
+        """Return the places of those that have a claim which is not as they have seen it."""
+        names = {name for change in changes for name in change.claims}
+        is_now = await seen_claims(self.database, names)
+        return [
+            place
+            for place, change in enumerate(changes)
+            if any(is_now[name] != was for name, was in change.claims.items())
+        ]
 
     async def _first_of(self, changes: Iterable[Change]) -> Mapping[str, Document]:
         asked = [change.once.asked for change in changes if change.once]
@@ -173,12 +197,15 @@ class Writer:
             if one.after is None and one.before and one.change.relies_on_version
         ]
         owed = self.integrity.owed(judged)
+        claims = {name: was for one in judged for name, was in one.change.claims.items()}
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
 
         async def work(session: AsyncClientSession) -> None:
             if answers:  # first: where a key is taken, nothing has been written in vain
                 await keep_answers(self.database, answers, over, session)
+            if claims:
+                await claim_as_seen(self.database, claims, session)
             await self.integrity.claim(owed, session)
             await self._apply(effective, relied_on, session)
             if self.owed is not None:  # what follows in this transaction may put it right
@@ -188,7 +215,7 @@ class Writer:
 
         if self.session is not None:
             await work(self.session)
-        elif _is_one_insert(effective) and not (relied_on or owed or answers):
+        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims):
             await self._insert(effective[0])
         elif effective or answers:
             await transacted(self.database.client, work, end)

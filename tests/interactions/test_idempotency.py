@@ -235,6 +235,19 @@ async def test_many_keys_through_two_processes(fhir: Fhir, other: Fhir) -> None:
     assert await count(fhir) == 40
 
 
+async def test_conditional_creates_with_keys_of_their_own(fhir: Fhir, other: Fhir) -> None:
+    """Of 40 clients with one criterion one creates, the others find; each is told that again."""
+    asked = [
+        replace(create(f"{KEY}-{n}", **KNOWN), if_none_exist="identifier=1") for n in range(40)
+    ]
+    first = await asyncio.gather(*((fhir, other)[n % 2](one) for n, one in enumerate(asked)))
+    second = [await (fhir, other)[n % 3 == 0](one) for n, one in enumerate(asked)]
+    assert sorted(one.status for one in first) == [*[200] * 39, 201]
+    assert [told(one) for one in second] == [told(one) for one in first]
+    assert all(map(again, second))
+    assert await count(fhir) == 1
+
+
 async def test_a_refusal_over_what_the_first_wrote_is_not_told(fhir: Fhir) -> None:
     """The first attempt has replaced the version that the second names: it is answered as it was,
     and another request with the key is not."""
@@ -339,7 +352,10 @@ async def test_an_answer_is_not_kept_for_what_is_not_written(
 ) -> None:
     """Where the answer cannot be kept, nothing was written: both or neither."""
     module, name = (writer, "keep_answers") if kind == "alone" else (answers, "keep_answer")
-    request = create() if kind == "alone" else replace(create(), if_none_exist="identifier=1")
+    request = create()
+    if kind == "conditional":
+        asked = (("identifier", "1"),)
+        request = replace(request, interaction="conditional-update", parameters=asked)
     keep = getattr(module, name)
 
     async def fails(*arguments: Any) -> None:
