@@ -3,6 +3,7 @@
 The interactions of https://hl7.org/fhir/R4/http.html, as far as they concern the database.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
 from fhir_server.store.changes import Asked, Change
-from fhir_server.store.claims import Seen, claim, seen_claims
+from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
 from fhir_server.store.contained import contained_ids, own_ids
@@ -34,7 +35,7 @@ from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
-from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
+from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
@@ -57,7 +58,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ResourceStore:
-    """Resources in MongoDB. Bound to a session inside a transaction, else to none."""
+    """Resources in MongoDB. Bound to a session inside a transaction, else to none.
+
+    ``fetch`` reads resources, ``beside`` what else a write has to know, by id.
+    """
 
     database: Database
     indexes: Indexes
@@ -65,6 +69,7 @@ class ResourceStore:
     page_bytes_max: int
     includes_max: int
     fetch: Fetch
+    beside: Fetch
     commit: Commit
     keys: SearchKeys
     session: AsyncClientSession | None = None
@@ -232,14 +237,15 @@ class ResourceStore:
         """Return what the claims ``names`` are now: for ``Change.claims``, before a search that
         finds nothing. Not in a transaction, which has :meth:`claim`."""
         assert self.session is None, "a transaction would see the claims of its beginning"
-        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
-            return await seen_claims(self.database, names)
+        found = await asyncio.gather(*(self.beside.one(CLAIMS, name) for name in names))
+        return dict(zip(names, found, strict=True))
 
     async def check_searched(self) -> None:
         """Raise :class:`StaleRead` where this process has searched by keys that are not complete
         any more."""
+        found = await self.beside.one(SERVER, KEYS)
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
-            await self.keys.check(self.session)
+            await self.keys.check_against(found)
 
     async def first_answer(self, asked: Asked) -> Response | None:
         """Return what was answered to ``asked``, or take its key and return ``None``.
