@@ -261,13 +261,15 @@ def _store(
         settings.referential_integrity,
         settings.reference_targets_checked,
     )
+    bound = partial(deadline, settings.request_timeout_s, "Try again.")
     return ResourceStore(
         database,
         indexes,
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
         settings.includes_max,
-        Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
+        Fetch(database, bound),
+        Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
     )

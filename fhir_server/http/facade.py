@@ -335,7 +335,7 @@ def _text(headers: Headers, name: bytes) -> str | None:
 
 def _sent_id(headers: Headers) -> str:
     sent = headers.get(b"x-request-id", b"").decode("latin-1")
-    return sent if _REQUEST_ID.fullmatch(sent) else ""
+    return sent if sent and _REQUEST_ID.fullmatch(sent) else ""
 
 
 def log_failure(request_id: str, error: Exception) -> None:

@@ -34,7 +34,7 @@ def rewritten(
     body = entry.request.body
     if not isinstance(body, dict):
         return entry
-    found = _ABSOLUTE.fullmatch(entry.full_url)
+    found = _ABSOLUTE.fullmatch(entry.full_url) if entry.full_url else None
     rewriter = _Rewriter(places, created, found.group(1) if found else "")
     by = Replacements(rewriter.reference, rewriter.link, rewriter.narrative)
     if entry.request.interaction == "patch" and body.get("resourceType") == "Binary":
