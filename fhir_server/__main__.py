@@ -78,6 +78,7 @@ def serve(
         uvicorn.run(
             "fhir_server.app:application",
             factory=True,
+            http="fhir_server.http.protocol:BoundedProtocol",
             host=settings.host,
             port=settings.port,
             workers=settings.workers if settings.workers > 1 else None,
@@ -100,7 +101,7 @@ def load_command(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders to load.")],
     data: DataOption = None,
 ) -> None:
-    """Load Bundles, NDJSON and single resources; loading again changes nothing."""
+    """Load Bundles, NDJSON and single resources, in JSON or XML; loading again changes nothing."""
     settings = _settings(data=data)
     try:
         files = load.files_of(paths)
@@ -185,7 +186,9 @@ async def _lacks_sample(server: Server) -> bool:
 
 async def _load_sample(server: Server, folder: Path, bytes_max: int) -> None:
     await shared.begin(server.database, _SAMPLE_LOAD)
-    report = await load.load(load.files_of([folder]), server.perform, bytes_max=bytes_max)
+    report = await load.load(
+        load.files_of([folder]), server.perform, xml=server.xml, bytes_max=bytes_max
+    )
     await shared.end(server.database, _SAMPLE_LOAD)
     console.print(f"Loaded the sample clinic: {report.written} resources.")
     for source, sentence in report.errors:
@@ -223,6 +226,7 @@ async def _load(settings: Settings, files: list[Path]) -> load.Report:
             report = await load.load(
                 files,
                 server.perform,
+                xml=server.xml,
                 bytes_max=settings.body_bytes_max,
                 done=lambda count: progress.update(shown, advance=count),
             )

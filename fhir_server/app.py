@@ -223,6 +223,7 @@ async def _server(
         Context(
             settings=settings,
             definitions=known.definitions,
+            xml=known.xml,
             links=known.links,
             store=_store(settings, database, indexes, keys),
             contents=contents,

@@ -236,7 +236,9 @@ def _valid(request: Request, context: Context) -> Resource:
     limit = context.settings.bundle_entries_max
     if isinstance(entries, list) and len(entries) > limit:
         raise FhirError(
-            Issue("too-costly", f"The bundle has {len(entries)} entries; the limit is {limit}."),
+            Issue(
+                "too-costly", f"The bundle has {len(entries):,} entries; the limit is {limit:,}."
+            ),
             status=413,
         )
     if issues := context.validate(_frame(body)):
