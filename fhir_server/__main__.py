@@ -23,11 +23,12 @@ from fhir_server.artifacts import artifacts_root
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
-from fhir_server.store import embedded
+from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.terminology.sources.source import Unreadable
 
 SAMPLE = Path("examples/dhaka-clinic")
+_SAMPLE_LOAD = "sample_load"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
 
@@ -81,6 +82,7 @@ def serve(
         uvicorn.run(
             "fhir_server.app:application",
             factory=True,
+            http="fhir_server.http.protocol:BoundedProtocol",
             host=settings.host,
             port=settings.port,
             workers=settings.workers if settings.workers > 1 else None,
@@ -103,7 +105,7 @@ def load_command(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders to load.")],
     data: DataOption = None,
 ) -> None:
-    """Load Bundles, NDJSON and single resources; loading again changes nothing."""
+    """Load Bundles, NDJSON and single resources, in JSON or XML; loading again changes nothing."""
     settings = _settings(data=data)
     try:
         files = load.files_of(paths)
@@ -248,16 +250,26 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
 async def _prepare(settings: Settings, *, sample: bool) -> None:
     """Open the server once before it serves: what is wrong is said here, by one process."""
     async with opened(settings, settings.mongodb_uri) as server:
-        if not sample or await server.context.store.indexes.existing():
-            return
         folder = artifacts_root(settings.artifacts) / SAMPLE
-        if folder.is_dir():
-            report = await load.load(
-                load.files_of([folder]), server.perform, bytes_max=settings.body_bytes_max
-            )
-            console.print(f"Loaded the sample clinic: {report.written} resources.")
-            for source, sentence in report.errors:
-                console.print(f"{source}: {sentence}", markup=False, soft_wrap=True)
+        if sample and folder.is_dir() and await _lacks_sample(server):
+            await _load_sample(server, folder, settings.body_bytes_max)
+
+
+async def _lacks_sample(server: Server) -> bool:
+    """Return whether nothing is there, or an earlier load of the sample was cut off."""
+    cut_off = await shared.under_way(server.database, _SAMPLE_LOAD)
+    return cut_off or not await server.context.store.indexes.existing()
+
+
+async def _load_sample(server: Server, folder: Path, bytes_max: int) -> None:
+    await shared.begin(server.database, _SAMPLE_LOAD)
+    report = await load.load(
+        load.files_of([folder]), server.perform, xml=server.xml, bytes_max=bytes_max
+    )
+    await shared.end(server.database, _SAMPLE_LOAD)
+    console.print(f"Loaded the sample clinic: {report.written} resources.")
+    for source, sentence in report.errors:
+        console.print(f"{source}: {sentence}", markup=False, soft_wrap=True)
 
 
 def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
@@ -291,6 +303,7 @@ async def _load(settings: Settings, files: list[Path]) -> load.Report:
             report = await load.load(
                 files,
                 server.perform,
+                xml=server.xml,
                 bytes_max=settings.body_bytes_max,
                 done=lambda count: progress.update(shown, advance=count),
             )

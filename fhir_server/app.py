@@ -236,6 +236,7 @@ async def _server(
         Context(
             settings=settings,
             definitions=known.definitions,
+            xml=known.xml,
             links=known.links,
             store=_store(settings, database, indexes, keys),
             contents=contents,
@@ -276,13 +277,15 @@ def _store(
         settings.reference_targets_checked,
     )
     conformance = Conformance(database)
+    bound = partial(deadline, settings.request_timeout_s, "Try again.")
     return ResourceStore(
         database,
         indexes,
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
         settings.includes_max,
-        Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
+        Fetch(database, bound),
+        Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),

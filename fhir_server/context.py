@@ -8,6 +8,7 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import Issue
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.xml import Xml
 from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
@@ -30,6 +31,7 @@ class Context:
 
     settings: Settings
     definitions: Definitions
+    xml: Xml
     links: Links
     store: ResourceStore
     contents: Contents

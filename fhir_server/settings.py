@@ -185,7 +185,14 @@ class Settings(BaseSettings):
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,
+        le=65_536,  # with the headers, half of what a connection reads: http/protocol.py
         description="Bytes of a path with its query; longer searches go by POST.",
+    )
+    headers_bytes_max: int = Field(
+        default=32_768,
+        ge=1024,
+        le=65_536,
+        description="Bytes of the headers of a request, names and values; most have under 2,000.",
     )
     issues_max: int = Field(
         default=100, ge=1, description="Issues that one refusal lists; the rest is the same again."
