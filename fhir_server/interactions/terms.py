@@ -181,7 +181,7 @@ class Terms:
         url, _, version = name.partition("|")
         loaded = self.context.definitions.artifact("CodeSystem", name)
         if loaded and loaded.get("content") == "complete":
-            return Listed(loaded, self.context.definitions.hierarchy(url)), 200
+            return Listed(loaded, self.context.definitions.hierarchy(str(loaded["url"]))), 200
         stored, weight = await of_url(Artifact("CodeSystem", name), self.context)
         if stored is not None:
             return await self._whole(stored, url), weight
