@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fhir_server.context import Context
-from fhir_server.interactions.asking import of_url
+from fhir_server.interactions.stored import of_url
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.codes import Hierarchy

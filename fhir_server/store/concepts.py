@@ -40,7 +40,17 @@ from pymongo import IndexModel, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import PyMongoError
 
 from fhir_server.r4.codes import property_text
-from fhir_server.r4.selections import Below, Codes, Either, Every, Having, Without, key, leaves
+from fhir_server.r4.selections import (
+    SEPARATOR,
+    Below,
+    Codes,
+    Either,
+    Every,
+    Having,
+    Without,
+    key,
+    leaves,
+)
 from fhir_server.search.string import fold
 from fhir_server.store.client import Database, deadline
 from fhir_server.store.concept_filters import all_of, codes_filter, concept_id, words_filter
@@ -237,6 +247,13 @@ class Concepts:
         if len(ids) == count:
             _keep(self._ends, (wanted, offset + count), ids[-1], _TOTALS_MAX)
         return [*rows]
+
+    async def codes(self, wanted: Wanted, most: int) -> list[str]:
+        """Return the codes of a part of a shelf, ``most`` at most."""
+        async with self._bounded():
+            cursor = self.database[CONCEPTS].find(wanted.filter, projection={"_id": 1})
+            rows = await cursor.sort("_id", 1).hint(wanted.index).limit(most).to_list()
+        return [one["_id"].partition(SEPARATOR)[2] for one in rows]
 
     async def total(self, wanted: Wanted) -> int | None:
         """Return how many there are; ``None`` where it takes too long to count them."""
