@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fhir_server.context import Context
-from fhir_server.interactions.asking import of_url
+from fhir_server.interactions.stored import of_url
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.codes import Hierarchy
@@ -181,7 +181,7 @@ class Terms:
         url, _, version = name.partition("|")
         loaded = self.context.definitions.artifact("CodeSystem", name)
         if loaded and loaded.get("content") == "complete":
-            return Listed(loaded, self.context.definitions.hierarchy(url)), 200
+            return Listed(loaded, self.context.definitions.hierarchy(str(loaded["url"]))), 200
         stored, weight = await of_url(Artifact("CodeSystem", name), self.context)
         if stored is not None:
             return await self._whole(stored, url), weight

@@ -53,6 +53,7 @@ _TABLE = {
 _UNSERVED = {"date": named.NO_DATE}
 _DIRECTIONS = ("incoming", "outgoing")
 _FILTER_WORDS_MAX = 10
+_UNCOUNTED = 10**9  # what the parameters offset and count can be at most
 _SUPPLEMENT = "http://hl7.org/fhir/StructureDefinition/valueset-supplement"
 _METADATA = (
     *("url", "identifier", "version", "name", "title", "status", "experimental", "date"),
@@ -62,7 +63,10 @@ _METADATA = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an expansion takes of one system: ``codes`` in their order, or a part of a shelf."""
+    """What an expansion takes of one system: ``codes`` in their order, or a part of a shelf.
+
+    ``is_counted`` says whether ``total`` is known; it is then no less than anybody can ask for.
+    """
 
     name: str
     system: System | None
@@ -70,6 +74,7 @@ class Source:
     wanted: Wanted | None
     concepts: Mapping[str, Concept]
     total: int
+    is_counted: bool = True
 
 
 async def expand(request: Request, context: Context) -> Response:
@@ -88,13 +93,16 @@ async def expand(request: Request, context: Context) -> Response:
     value_set = await named.value_set(terms, name)
     wish = _wish(asked)
     sources = await _sources(name, asked, wish, terms)
+    sources.sort(key=lambda one: not one.is_counted)
     total = sum(one.total for one in sources)
+    counted = all(one.is_counted for one in sources)
     pages = "offset" in asked.values or "count" in asked.values
     offset, most = asked.one("offset", 0), context.settings.expansion_codes_max
     count = min(asked.one("count", most), most)
     if not pages and total > most:
+        codes = f"{total:,}" if counted else "many"
         text = (
-            f"The value set {shown(name, most=200)} has {total:,} codes here, more than the "
+            f"The value set {shown(name, most=200)} has {codes} codes here, more than the "
             f"{most:,} of one answer. Ask for pages with offset and count, or with a filter."
         )
         raise FhirError(Issue("too-costly", text), status=422)
@@ -115,7 +123,7 @@ async def expand(request: Request, context: Context) -> Response:
     body["expansion"] = {
         "identifier": f"urn:uuid:{context.new_id()}",
         "timestamp": instant(context.now()),
-        "total": total,
+        **({"total": total} if counted else {}),
         **({"offset": offset} if pages else {}),
         **({"parameter": parameters} if (parameters := _echoed(asked, sources)) else {}),
         **({"contains": contains} if contains else {}),
@@ -175,7 +183,10 @@ async def _source(
             codes = intersection(codes, Active())
         wanted = Wanted(here.shelf, codes, wish.filter)
         total = await terms.context.store.concepts.total(wanted)
-        return Source(system, here, [], wanted, {}, total)
+        return Source(
+            *(system, here, [], wanted, {}, _UNCOUNTED if total is None else total),
+            is_counted=total is not None,
+        )
     known = await terms.concepts(here, codes) if here is not None else {}
     listed = [code for other, code in selected.concepts if other == system]
     concepts = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.asking import stored_maps
+from fhir_server.interactions.stored import stored_maps
 from fhir_server.interactions.terms import Terms
 from fhir_server.messages import Request, Response
 from fhir_server.operations import named

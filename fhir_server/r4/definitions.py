@@ -174,9 +174,18 @@ class Definitions:
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
+        if name in loaded:  # HL7 has given some code systems a url with a version in it
+            return loaded[name]
         url, _, version = name.partition("|")
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
+
+    @property
+    def whole_systems(self) -> Iterator[tuple[str, str]]:
+        """The url and version of each code system that is loaded whole."""
+        for url, one in self._code_systems.items():
+            if one.get("content") == "complete":
+                yield url, str(one.get("version", ""))
 
     def implied(self, value_set: str) -> str | None:
         """Return the url of the loaded code system that says that ``value_set`` is all of it."""

@@ -163,12 +163,12 @@ def difference(one: Codes, other: Codes) -> Codes:
 
 def untold(codes: Codes) -> str:
     """Return why somebody may not be able to tell what is in ``codes``, or ``""``."""
-    return next((one.reason for one in _leaves(codes) if isinstance(one, Untold)), "")
+    return next((one.reason for one in leaves(codes) if isinstance(one, Untold)), "")
 
 
 def asked(codes: Codes) -> frozenset[str]:
     """Return the codes whose concepts must be known to compute with ``codes``."""
-    return frozenset(one.code for one in _leaves(codes) if isinstance(one, Above | Children))
+    return frozenset(one.code for one in leaves(codes) if isinstance(one, Above | Children))
 
 
 def settled(codes: Codes, known: Mapping[str, Concept]) -> Codes:
@@ -243,7 +243,8 @@ _PLAIN: Mapping[type, Callable[[Any, Concept], bool]] = {
 }
 
 
-def _leaves(codes: Codes) -> Iterator[Codes]:
+def leaves(codes: Codes) -> Iterator[Codes]:
+    """Yield what ``codes`` is put together of."""
     waiting = [codes]
     while waiting:
         match waiting.pop():

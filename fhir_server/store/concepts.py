@@ -30,19 +30,32 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import pymongo
 from pymongo import IndexModel, ReplaceOne, ReturnDocument, UpdateOne
+from pymongo.errors import PyMongoError
 
 from fhir_server.r4.codes import property_text
-from fhir_server.r4.selections import Codes, Every, key
+from fhir_server.r4.selections import (
+    SEPARATOR,
+    Below,
+    Codes,
+    Either,
+    Every,
+    Having,
+    Without,
+    key,
+    leaves,
+)
 from fhir_server.search.string import fold
 from fhir_server.store.client import Database, deadline
 from fhir_server.store.concept_filters import all_of, codes_filter, concept_id, words_filter
 from fhir_server.store.conformance import TYPES, Conformance
+from fhir_server.store.fetch import Fetch
 
 CONCEPTS = "concepts"
 SHELVES = "shelves"
@@ -56,6 +69,9 @@ _REPLACED_MS = 120_000
 _BATCH = 1000
 _KNOWN_MAX = 20_000  # concepts that are kept after they were read; some 2 kB each
 _TOTALS_MAX = 2000
+_COUNTING_S = 1.0
+_FEW = 2000  # so many are put in order in a few milliseconds
+_BY_CODE = "_id_"
 _INDEXES = [
     IndexModel([("shelf", 1), (field, 1), ("_id", 1)], name=field)
     for field in ("ancestors", "keys", "words")
@@ -86,10 +102,20 @@ class Wanted:
     @property
     def filter(self) -> Document:
         """What finds them."""
-        inside = {"shelf": self.shelf.number, **codes_filter(self.codes, self.shelf.number)}
-        listed = isinstance(self.codes, frozenset)
-        span = {} if listed else all_of(self.shelf.number)
-        return {"$and": [inside, span, words_filter(self.words)]}
+        codes = codes_filter(self.codes, self.shelf.number)
+        parts = [codes, {} if isinstance(self.codes, frozenset) else all_of(self.shelf.number)]
+        if self.index != _BY_CODE or self.words:
+            parts.append({"shelf": self.shelf.number})
+        parts.append(words_filter(self.words))
+        return {"$and": [one for one in parts if one] or [{}]}
+
+    @property
+    def index(self) -> str:
+        """The index that has them in the order of their codes."""
+        found = next((one for one in leaves(self.codes) if isinstance(one, Below | Having)), None)
+        if found is None or isinstance(self.codes, Either | Without):
+            return _BY_CODE
+        return "ancestors" if isinstance(found, Below) else "keys"
 
 
 @dataclass(slots=True)
@@ -138,9 +164,14 @@ class Concepts:
     database: Database
     timeout_s: float
     conformance: Conformance
+    _fetch: Fetch = field(init=False)
     _known: OrderedDict[str, Concept] = field(default_factory=OrderedDict)
-    _totals: OrderedDict[Any, int] = field(default_factory=OrderedDict)
+    _few: OrderedDict[tuple[int, str], bool] = field(default_factory=OrderedDict)
+    _totals: OrderedDict[Any, int | None] = field(default_factory=OrderedDict)
     _ends: OrderedDict[Any, str] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self._fetch = Fetch(self.database, self._bounded, None)
 
     async def ensure(self) -> None:
         """Make the indexes."""
@@ -189,12 +220,17 @@ class Concepts:
             else:
                 missing.append(id)
         if missing:
-            async with self._bounded():
-                which = missing[0] if len(missing) == 1 else {"$in": missing}
-                rows = await self.database[CONCEPTS].find({"_id": which}).to_list()
-            for row in rows:
+            for row in await self._rows(missing):
                 found[ids[row["_id"]]] = _keep(self._known, row["_id"], row, _KNOWN_MAX)
         return found
+
+    async def _rows(self, ids: Sequence[str]) -> list[Document]:
+        """Return the documents there are; one that is wanted alone is read with others."""
+        if len(ids) == 1:
+            row = await self._fetch.one(CONCEPTS, ids[0])
+            return [row] if row is not None else []
+        async with self._bounded():
+            return await self.database[CONCEPTS].find({"_id": {"$in": [*ids]}}).to_list()
 
     async def page(self, wanted: Wanted, offset: int, count: int) -> list[Concept]:
         """Return ``count`` concepts from the place ``offset`` on, in the order of their codes."""
@@ -204,22 +240,50 @@ class Concepts:
         concepts = self.database[CONCEPTS]
         async with self._bounded():
             # First the ids, which an index has; then only the documents of this page.
-            cursor = concepts.find(condition, projection={"_id": 1}).sort("_id", 1)
+            index = await self._index(wanted)
+            cursor = concepts.find(condition, projection={"_id": 1}).sort("_id", 1).hint(index)
             ids = [one["_id"] for one in await cursor.skip(skip).limit(count).to_list()]
             rows = await concepts.find({"_id": {"$in": ids}}).sort("_id", 1).to_list()
         if len(ids) == count:
             _keep(self._ends, (wanted, offset + count), ids[-1], _TOTALS_MAX)
         return [*rows]
 
-    async def total(self, wanted: Wanted) -> int:
-        """Return how many there are."""
+    async def codes(self, wanted: Wanted, most: int) -> list[str]:
+        """Return the codes of a part of a shelf, ``most`` at most."""
+        async with self._bounded():
+            cursor = self.database[CONCEPTS].find(wanted.filter, projection={"_id": 1})
+            rows = await cursor.sort("_id", 1).hint(wanted.index).limit(most).to_list()
+        return [one["_id"].partition(SEPARATOR)[2] for one in rows]
+
+    async def total(self, wanted: Wanted) -> int | None:
+        """Return how many there are; ``None`` where it takes too long to count them."""
         if isinstance(wanted.codes, Every) and not wanted.words:
             return wanted.shelf.count
         if wanted not in self._totals:
             async with self._bounded():
-                found = await self.database[CONCEPTS].count_documents(wanted.filter)
+                index = await self._index(wanted)
+            found: int | None = None
+            with suppress(PyMongoError), pymongo.timeout(_COUNTING_S):
+                concepts = self.database[CONCEPTS]
+                found = await concepts.count_documents(wanted.filter, hint=index)
             _keep(self._totals, wanted, found, _TOTALS_MAX)
         return self._totals[wanted]
+
+    async def _index(self, wanted: Wanted) -> str:
+        """Return the index to use: that of words where few concepts have the rarest of them.
+
+        Many concepts with a word are soon met in the order of codes; few would be looked for long.
+        """
+        number = wanted.shelf.number
+        for word in wanted.words:
+            if (number, word) not in self._few:
+                few = {"shelf": number, **words_filter((word,))}
+                concepts = self.database[CONCEPTS]
+                found = await concepts.count_documents(few, hint="words", limit=_FEW)
+                _keep(self._few, (number, word), found < _FEW, _TOTALS_MAX)
+            if self._few[number, word]:
+                return "words"
+        return wanted.index
 
     async def finish(self, loading: Loading) -> Shelf:
         """See :meth:`Loading.finish`."""

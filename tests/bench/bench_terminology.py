@@ -136,7 +136,7 @@ async def measured(server: Server) -> None:
         },
     }
     for id, part in includes.items():
-        value_set = {"resourceType": "ValueSet", "id": id, "url": f"http://b/{id}"}
+        value_set: dict[str, Any] = {"resourceType": "ValueSet", "id": id, "url": f"http://b/{id}"}
         value_set |= {"status": "active", "compose": {"include": [part]}}
         put = Request("update", "ValueSet", id, body=value_set)
         assert (await answer(server.registry, put, server.context)).status < 300
