@@ -17,6 +17,7 @@ from fhir_server.r4.fhirpath.comparison import (
     is_number,
     key,
     keys,
+    weight,
 )
 from fhir_server.r4.fhirpath.environment import State, checked_length, single, string
 from fhir_server.r4.fhirpath.faults import FhirPathError
@@ -31,12 +32,18 @@ Comparison = Callable[[list[Value], list[Value], State], bool | None]
 
 
 def _equal(left: list[Value], right: list[Value], state: State) -> bool | None:
+    state.left -= weight(left) + weight(right)
     return equal(left, right, state.units)
 
 
 def _differs(left: list[Value], right: list[Value], state: State) -> bool | None:
-    same = equal(left, right, state.units)
+    same = _equal(left, right, state)
     return None if same is None else not same
+
+
+def _equivalent(left: list[Value], right: list[Value], state: State) -> bool:
+    state.spend(weight(left) + weight(right))
+    return equivalent(left, right, state.units)
 
 
 def _ordered(symbol: str, passes: Callable[[int], bool]) -> Comparison:
@@ -56,7 +63,7 @@ def _in(left: list[Value], right: list[Value], state: State) -> bool | None:
         return None
     if len(left) > 1:
         raise FhirPathError("in and contains look for a single item")
-    state.spend(1)
+    state.spend(weight(left))
     return key(left[0], state.units) in _members(right, state)
 
 
@@ -66,11 +73,12 @@ _FEW = 4  # of so many, a set is not worth keeping
 def _members(items: list[Value], state: State) -> Any:
     """Return the keys of ``items``; those of a list that comes again are kept."""
     if len(items) <= _FEW:
+        state.spend(weight(items))
         return keys(items, state.units)
     memo = state.environment.memo
     found = memo.get(id(items))
     if found is None or found[0] is not items:
-        state.spend(len(items))
+        state.spend(weight(items))
         # The list is kept with its keys: another one cannot have its identity meanwhile.
         found = memo[id(items)] = (items, keys(items, state.units))
     return found[1]
@@ -79,8 +87,8 @@ def _members(items: list[Value], state: State) -> Any:
 COMPARISONS: Mapping[str, Comparison] = {
     "=": _equal,
     "!=": _differs,
-    "~": lambda left, right, state: equivalent(left, right, state.units),
-    "!~": lambda left, right, state: not equivalent(left, right, state.units),
+    "~": _equivalent,
+    "!~": lambda left, right, state: not _equivalent(left, right, state),
     "<": _ordered("<", lambda order: order < 0),
     "<=": _ordered("<=", lambda order: order <= 0),
     ">": _ordered(">", lambda order: order > 0),
@@ -166,7 +174,7 @@ def _concatenated(left: list[Value], right: list[Value], state: State) -> list[V
 
 
 def _united(left: list[Value], right: list[Value], state: State) -> list[Value]:
-    state.spend(len(left) + len(right))
+    state.spend(weight(left) + weight(right))
     return distinct(left + right, state.units)
 
 
