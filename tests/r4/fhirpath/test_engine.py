@@ -167,6 +167,33 @@ def test_decimals_are_exact(evaluate: Evaluate) -> None:
     assert evaluate("1.0 = 1.00 and 1 = 1.0") == [True]
 
 
+DIV = '<div xmlns="http://www.w3.org/1999/xhtml">'
+NARRATIVES = {
+    f"{DIV}text</div>": True,
+    f'{DIV}<p><img src="#a" alt="a"/></p></div>': True,
+    f"{DIV}<p> </p></div>": False,
+    f"{DIV}<script>x</script></div>": False,
+    "<div>text</div>": False,
+    f"{DIV}text": False,
+}
+
+
+@pytest.mark.parametrize(("div", "expected"), NARRATIVES.items(), ids=NARRATIVES)
+def test_narratives(div: str, expected: bool, model: Model) -> None:
+    """txt-1 and txt-2 have one expression for both of their sentences."""
+    narrative = model.node("Narrative", {"status": "generated", "div": div})
+
+    assert compiled("`div`.htmlChecks()").test(narrative, Environment(model)) is expected
+
+
+def test_what_is_given_is_the_callers(evaluate: Evaluate) -> None:
+    """Values that are shared inside do not change with the list that the caller has."""
+    for text in ("true", "1 | 2", "%ucum", "exists()"):
+        before = evaluate(text)
+        evaluate(text).append(7)
+        assert evaluate(text) == before
+
+
 def test_an_element_that_is_no_resource(model: Model) -> None:
     """Invariants are evaluated on data types as well."""
     name = model.node("HumanName", {"given": ["Eve"]})

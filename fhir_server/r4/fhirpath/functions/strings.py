@@ -27,6 +27,7 @@ from fhir_server.r4.fhirpath.functions.function import Function, Run
 from fhir_server.r4.fhirpath.model import Value, system
 
 _PATTERN_CHARACTERS_MAX = 2000
+_PATTERN_BYTES_MAX = 2**21  # what RE2 may take for one; 256 of them are kept
 
 
 def _of_texts(name: str, call: Callable[..., Any], arguments: int) -> Run:
@@ -37,19 +38,20 @@ def _of_texts(name: str, call: Callable[..., Any], arguments: int) -> Run:
         if None in texts:
             return []
         found = call(*texts)
-        state.spend(1 + len(texts[0] or "") // 64)
+        state.spend(1 + len(texts[0] or "") // 8)
         return checked_length(found, state) if type(found) is str else [found]
 
     assert arguments >= 0
     return run
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _pattern(text: str) -> Any:
     if len(text) > _PATTERN_CHARACTERS_MAX:
         raise FhirPathError(f"A pattern has {_PATTERN_CHARACTERS_MAX} characters at most")
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = _PATTERN_BYTES_MAX
     try:
         return re2.compile("(?s)" + text, options)
     except re2.error as error:
