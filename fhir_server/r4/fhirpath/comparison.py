@@ -41,20 +41,6 @@ def _json_key(json: Any) -> Hashable:
     return (bool, json) if type(json) is bool else json
 
 
-def weight(items: Sequence[Value]) -> int:
-    """Return how much there is to compare of ``items``: each counts, and all that is inside it."""
-    found = len(items)
-    for item in items:
-        if type(item) is Node and type(item.value) is dict:
-            found += _size(item.value)
-    return found
-
-
-def _size(json: Any) -> int:
-    inside = json.values() if type(json) is dict else json if type(json) is list else ()
-    return 1 + sum(map(_size, inside))
-
-
 def keys(items: Sequence[Value], units: Units) -> set[Hashable]:
     """Return the keys of ``items``."""
     return {key(item, units) for item in items}

@@ -17,7 +17,6 @@ from fhir_server.r4.fhirpath.comparison import (
     is_number,
     key,
     keys,
-    weight,
 )
 from fhir_server.r4.fhirpath.environment import State, checked_length, single, string
 from fhir_server.r4.fhirpath.faults import FhirPathError
@@ -32,7 +31,7 @@ Comparison = Callable[[list[Value], list[Value], State], bool | None]
 
 
 def _equal(left: list[Value], right: list[Value], state: State) -> bool | None:
-    state.left -= weight(left) + weight(right)
+    state.weigh(left, right)
     return equal(left, right, state.units)
 
 
@@ -42,7 +41,7 @@ def _differs(left: list[Value], right: list[Value], state: State) -> bool | None
 
 
 def _equivalent(left: list[Value], right: list[Value], state: State) -> bool:
-    state.spend(weight(left) + weight(right))
+    state.weigh(left, right)
     return equivalent(left, right, state.units)
 
 
@@ -63,7 +62,7 @@ def _in(left: list[Value], right: list[Value], state: State) -> bool | None:
         return None
     if len(left) > 1:
         raise FhirPathError("in and contains look for a single item")
-    state.spend(weight(left))
+    state.weigh(left)
     return key(left[0], state.units) in _members(right, state)
 
 
@@ -73,12 +72,12 @@ _FEW = 4  # of so many, a set is not worth keeping
 def _members(items: list[Value], state: State) -> Any:
     """Return the keys of ``items``; those of a list that comes again are kept."""
     if len(items) <= _FEW:
-        state.spend(weight(items))
+        state.weigh(items)
         return keys(items, state.units)
     memo = state.environment.memo
     found = memo.get(id(items))
     if found is None or found[0] is not items:
-        state.spend(weight(items))
+        state.weigh(items)
         # The list is kept with its keys: another one cannot have its identity meanwhile.
         found = memo[id(items)] = (items, keys(items, state.units))
     return found[1]
@@ -174,7 +173,7 @@ def _concatenated(left: list[Value], right: list[Value], state: State) -> list[V
 
 
 def _united(left: list[Value], right: list[Value], state: State) -> list[Value]:
-    state.spend(weight(left) + weight(right))
+    state.weigh(left, right)
     return distinct(left + right, state.units)
 
 

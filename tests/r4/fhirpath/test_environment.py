@@ -26,7 +26,9 @@ COSTLY = {
     "a condition on everything, on everything": (
         "descendants().where(%context.descendants().where($this = 'x').exists())"
     ),
+    "a string of many matches": "name.given.join('').replaceMatches('[a-z ]', 'x')",
     "everything compared": "descendants().select(%context).distinct()",
+    "everything equal": "descendants().where(%context = %resource)",
     "a string of substitutions": "'aaaaaaaaaaaaaaaaaaaa'" + ".replace('a', 'aaaaaaaaaa')" * 9,
     "a string of patterns": "'aaaaaaaaaaaaaaaaaaaa'" + ".replaceMatches('a', 'aaaaaaaaaa')" * 9,
     "a string that is joined": (

@@ -6,7 +6,7 @@ http://hl7.org/fhirpath/N1/#functions
 from collections.abc import Mapping
 from functools import cmp_to_key
 
-from fhir_server.r4.fhirpath.comparison import compared, distinct, key, keys, weight
+from fhir_server.r4.fhirpath.comparison import compared, distinct, key, keys
 from fhir_server.r4.fhirpath.environment import (
     BOOLEANS,
     Items,
@@ -86,12 +86,12 @@ def _all(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
 
 
 def _is_distinct(items: list[Value], arguments: list[list[Value]], state: State) -> bool:
-    state.spend(weight(items))
+    state.weigh(items)
     return len(keys(items, state.units)) == len(items)
 
 
 def _subset(items: list[Value], arguments: list[list[Value]], state: State) -> bool:
-    state.spend(weight(items) + weight(arguments[0]))
+    state.weigh(items, arguments[0])
     return keys(items, state.units) <= keys(arguments[0], state.units)
 
 
@@ -149,7 +149,7 @@ def _repeat(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
                 state.index = index
                 state.spend(1)
                 for one in projection([item], state):
-                    state.spend(weight([one]))
+                    state.weigh([one])
                     mark = key(one, state.units)
                     if mark not in seen:
                         seen[mark] = one
@@ -268,19 +268,19 @@ def _take(items: list[Value], arguments: list[list[Value]], state: State) -> lis
 
 
 def _intersect(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(weight(items) + weight(arguments[0]))
+    state.weigh(items, arguments[0])
     others = keys(arguments[0], state.units)
     return [one for one in distinct(items, state.units) if key(one, state.units) in others]
 
 
 def _exclude(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(weight(items) + weight(arguments[0]))
+    state.weigh(items, arguments[0])
     others = keys(arguments[0], state.units)
     return [one for one in items if key(one, state.units) not in others]
 
 
 def _combine(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(weight(items) + weight(arguments[0]))
+    state.weigh(items, arguments[0])
     return items + arguments[0]
 
 
@@ -289,7 +289,7 @@ def _union(items: list[Value], arguments: list[list[Value]], state: State) -> li
 
 
 def _distinct(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(weight(items))
+    state.weigh(items)
     return distinct(items, state.units)
 
 
