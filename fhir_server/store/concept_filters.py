@@ -70,3 +70,10 @@ def words_filter(words: Sequence[str]) -> Filter:
     """Return the filter for concepts with a word that begins so, for each of ``words``, folded."""
     spans = [{"words": {"$elemMatch": {"$gte": one, "$lt": one + _LAST}}} for one in words]
     return {"$and": spans} if len(spans) > 1 else spans[0] if spans else {}
+
+
+def met_words_filter(words: Sequence[str]) -> Filter:
+    """Return the same as :func:`words_filter`, in a form that no index is used for: an array has
+    one range of an index only, and another word has given that."""
+    found = words_filter(words)
+    return {"$nor": [{"$nor": [found]}]} if found else {}

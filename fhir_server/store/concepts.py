@@ -31,7 +31,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -53,7 +53,13 @@ from fhir_server.r4.selections import (
 )
 from fhir_server.search.string import fold
 from fhir_server.store.client import Database, deadline
-from fhir_server.store.concept_filters import all_of, codes_filter, concept_id, words_filter
+from fhir_server.store.concept_filters import (
+    all_of,
+    codes_filter,
+    concept_id,
+    met_words_filter,
+    words_filter,
+)
 from fhir_server.store.conformance import TYPES, Conformance
 from fhir_server.store.fetch import Fetch
 
@@ -69,6 +75,7 @@ _REPLACED_MS = 120_000
 _BATCH = 1000
 _KNOWN_MAX = 20_000  # concepts that are kept after they were read; some 2 kB each
 _TOTALS_MAX = 2000
+_GATHERED = 4  # more of them are a read of their own
 _COUNTING_S = 1.0
 _FEW = 2000  # so many are put in order in a few milliseconds
 _BY_CODE = "_id_"
@@ -225,22 +232,21 @@ class Concepts:
         return found
 
     async def _rows(self, ids: Sequence[str]) -> list[Document]:
-        """Return the documents there are; one that is wanted alone is read with others."""
-        if len(ids) == 1:
-            row = await self._fetch.one(CONCEPTS, ids[0])
-            return [row] if row is not None else []
+        """Return the documents there are; a few are read with those that others want."""
+        if len(ids) <= _GATHERED:
+            rows = await asyncio.gather(*(self._fetch.one(CONCEPTS, one) for one in ids))
+            return [row for row in rows if row is not None]
         async with self._bounded():
             return await self.database[CONCEPTS].find({"_id": {"$in": [*ids]}}).to_list()
 
     async def page(self, wanted: Wanted, offset: int, count: int) -> list[Concept]:
         """Return ``count`` concepts from the place ``offset`` on, in the order of their codes."""
-        condition, skip = wanted.filter, offset
-        if offset and (end := self._ends.get((wanted, offset))):
-            condition, skip = {"$and": [condition, {"_id": {"$gt": end}}]}, 0
         concepts = self.database[CONCEPTS]
         async with self._bounded():
             # First the ids, which an index has; then only the documents of this page.
-            index = await self._index(wanted)
+            index, condition, skip = *await self._way(wanted), offset
+            if offset and (end := self._ends.get((wanted, offset))):
+                condition, skip = {"$and": [condition, {"_id": {"$gt": end}}]}, 0
             cursor = concepts.find(condition, projection={"_id": 1}).sort("_id", 1).hint(index)
             ids = [one["_id"] for one in await cursor.skip(skip).limit(count).to_list()]
             rows = await concepts.find({"_id": {"$in": ids}}).sort("_id", 1).to_list()
@@ -261,18 +267,19 @@ class Concepts:
             return wanted.shelf.count
         if wanted not in self._totals:
             async with self._bounded():
-                index = await self._index(wanted)
+                index, condition = await self._way(wanted)
             found: int | None = None
             with suppress(PyMongoError), pymongo.timeout(_COUNTING_S):
                 concepts = self.database[CONCEPTS]
-                found = await concepts.count_documents(wanted.filter, hint=index)
+                found = await concepts.count_documents(condition, hint=index)
             _keep(self._totals, wanted, found, _TOTALS_MAX)
         return self._totals[wanted]
 
-    async def _index(self, wanted: Wanted) -> str:
-        """Return the index to use: that of words where few concepts have the rarest of them.
+    async def _way(self, wanted: Wanted) -> tuple[str, Document]:
+        """Return the index to use, and the filter with what it begins with in front.
 
-        Many concepts with a word are soon met in the order of codes; few would be looked for long.
+        It is that of words where few concepts have one of them. Many concepts with a word are soon
+        met in the order of codes; few would be looked for long.
         """
         number = wanted.shelf.number
         for word in wanted.words:
@@ -282,8 +289,11 @@ class Concepts:
                 found = await concepts.count_documents(few, hint="words", limit=_FEW)
                 _keep(self._few, (number, word), found < _FEW, _TOTALS_MAX)
             if self._few[number, word]:
-                return "words"
-        return wanted.index
+                others = tuple(one for one in wanted.words if one != word)
+                rest = replace(wanted, words=()).filter
+                first = {"shelf": number, **words_filter((word,))}
+                return "words", {"$and": [first, rest, met_words_filter(others)]}
+        return wanted.index, wanted.filter
 
     async def finish(self, loading: Loading) -> Shelf:
         """See :meth:`Loading.finish`."""
