@@ -196,7 +196,11 @@ def load_definitions(root: Path) -> Definitions:
     for folder in ("profiles", "terminology"):
         for resource in _resources(root / folder):
             found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
-    types = map(_type_definition, found.get("StructureDefinition", {}).values())
+    types = (
+        _type_definition(one)
+        for one in found.get("StructureDefinition", {}).values()
+        if one.get("derivation") != "constraint"  # profiles: r4/structures.py reads them
+    )
     parameters = map(search_parameter, found.get("SearchParameter", {}).values())
     return Definitions(
         types={type.name: type for type in types},
