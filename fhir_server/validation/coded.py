@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import re2
+
 from fhir_server.outcome import nearest, shown
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet
@@ -185,12 +187,37 @@ def coding_check(run: Run, item: Item) -> None:
         _known_code(run, item, system, code, value)
 
 
+_SCTID = re2.compile(r"[0-9]{6,18}")
+_DIHEDRAL = "0123456789123406789523401789563401289567401239567859876043216598710432765982104387659321049876543210"
+_PERMUTED = "01234567891576283094580379614289160435279453126870428657390127938064157046913258"
+
+
+def is_snomed(code: str) -> bool:
+    """Return whether ``code`` may be of SNOMED CT: its check digit is right (Verhoeff).
+
+    An expression of several concepts is not looked into.
+
+    >>> is_snomed("276885007"), is_snomed("276885008")
+    (True, False)
+    """
+    if not _SCTID.fullmatch(code):
+        return any(sign in code for sign in "+:|= ")
+    check = 0
+    for place, digit in enumerate(reversed(code)):
+        check = int(_DIHEDRAL[check * 10 + int(_PERMUTED[place % 8 * 10 + int(digit)])])
+    return check == 0
+
+
 def _known_code(run: Run, item: Item, system: str, code: str, value: Mapping[str, Any]) -> None:
     local = run.rules.system_codes(system)
     if local is not None and local:
         if code not in local:
             text = f"The code system {system} has no code {shown(code)}.{nearest(code, local)}"
             run.add("code-invalid", text, item, below="code")
+        return
+    if system == "http://snomed.info/sct" and not is_snomed(code):
+        text = f"{shown(code)} is no code of SNOMED CT: its digits do not add up, or are none."
+        run.add("code-invalid", text, item, below="code")
         return
     display, version = value.get("display"), value.get("version")
     answer = run.answer(

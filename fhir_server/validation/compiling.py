@@ -18,11 +18,22 @@ from fhir_server.validation.running import Check
 from fhir_server.validation.slicing import DEFAULT, Slice, Slicing
 from fhir_server.validation.snapshot import BY_TYPE, BY_URL, Trees, referred, suffixed, type_code
 from fhir_server.validation.targets import profiles_check, targets_check, types_check
+from fhir_server.validation.texts import address_check, markup_check, narrative_check
 from fhir_server.validation.trees import Node
 from fhir_server.validation.values import fixed_check, limit_checks
 
 _INLINE = ("BackboneElement", "Element", "")
 _EXTENSIONS = ("extension", "modifierExtension")
+# What is judged of each value of a type, and of each primitive.
+_OF_TYPES: Mapping[str, tuple[Check, ...]] = {
+    "Coding": (coding_check,),
+    "Narrative": (narrative_check,),
+}
+_OF_PRIMITIVES: Mapping[str, tuple[Check, ...]] = {
+    "string": (markup_check,),
+    "markdown": (markup_check,),
+    "url": (address_check,),
+}
 
 
 def keys_of(node: Node, path: str = "") -> dict[str, str]:
@@ -55,8 +66,7 @@ class TypeCompiler:
             return None
         made: dict[int, Rule] = {}
         rule = self._rule(tree, name, tree, made)
-        if name == "Coding":
-            rule.checks = (*rule.checks, coding_check)
+        rule.checks = (*rule.checks, *_OF_TYPES.get(name, ()))
         return rule
 
     def _rule(self, node: Node, path: str, root: Node, made: dict[int, Rule]) -> Rule:
@@ -107,6 +117,9 @@ class TypeCompiler:
 
     def _checks(self, node: Node) -> Iterator[Check]:
         element = node.element
+        for code in {type_code(one) for one in element.get("type") or ()}:
+            if code in _OF_PRIMITIVES and node.name not in ("id", "div"):
+                yield from _OF_PRIMITIVES[code]
         yield from invariant_checks(element.get("constraint"), "R4", is_core=True)
         for binding in bindings_of(element):
             url = binding.value_set.partition("|")[0]
@@ -140,9 +153,10 @@ class ProfileCompiler:
 
     def rule(self) -> Rule:
         """Return the rule. Raises :class:`Unusable` where the profile cannot be followed."""
-        return self._rule(self._root, self._core_root)
+        return self._rule(self._root, self._core_root, self._root.name)
 
-    def _rule(self, node: Node, core: Node | None) -> Rule:
+    def _rule(self, node: Node, core: Node | None, at: str) -> Rule:
+        """``at`` is where the children of the element are defined: ``Observation.component``."""
         checks = tuple(self._checks(node, core))
         members: dict[str, Child] = {}
         needed: list[Child] = []
@@ -150,7 +164,7 @@ class ProfileCompiler:
         for name, one in node.children.items():
             if node is not self._root and name == "id" and not one.children:
                 continue
-            child = self._child(one, core_children.get(name))
+            child = self._child(one, core_children.get(name), f"{at}.{name}")
             if child is None:
                 continue
             members |= dict.fromkeys(child.keys, child)
@@ -169,12 +183,14 @@ class ProfileCompiler:
         tree = self._core.type(codes.pop()) if len(codes) == 1 else self._core.type("Element")
         return tree.children if tree is not None else {}
 
-    def _child(self, node: Node, core: Node | None) -> Child | None:
+    def _child(self, node: Node, core: Node | None, path: str) -> Child | None:
         source = core or node
-        keys = keys_of(source) or keys_of(node)
+        path = str(source.element.get("contentReference", "")).rpartition("#")[2] or path
+        keys = keys_of(source, path) or keys_of(node, path)
         element, base = node.element, core.element if core is not None else {}
         low, high = int(element.get("min") or 0), most(element)
-        rule = self._rule(node, core)
+        at = _at(node, path)
+        rule = self._rule(node, core, at)
         child = Child(
             name=node.name.removesuffix("[x]"),
             keys=keys,
@@ -182,16 +198,16 @@ class ProfileCompiler:
             min=low if low > int(base.get("min") or 0) else 0,
             max=high if high is not None and (core is None or high != most(base)) else None,
             rule=None if rule.is_empty else rule,
-            slicing=self._slicing(node, core),
+            slicing=self._slicing(node, core, at),
         )
         has_work = child.min or child.max is not None or child.rule or child.slicing
         return child if has_work else None
 
-    def _slicing(self, node: Node, core: Node | None) -> Slicing | None:
+    def _slicing(self, node: Node, core: Node | None, at: str) -> Slicing | None:
         slicing = node.element.get("slicing") or self._implied(node)
         if not slicing or not (node.slices or slicing.get("rules") == "closed"):
             return None
-        return self._slices(node, core, slicing, "")
+        return self._slices(node, core, slicing, "", at)
 
     def _implied(self, node: Node) -> Any:
         if not node.slices:
@@ -200,7 +216,9 @@ class ProfileCompiler:
             return BY_URL
         return BY_TYPE if node.name.endswith("[x]") else None
 
-    def _slices(self, node: Node, core: Node | None, slicing: Any, prefix: str) -> Slicing | None:
+    def _slices(
+        self, node: Node, core: Node | None, slicing: Any, prefix: str, at: str
+    ) -> Slicing | None:
         """Return the slicing of the slices right below the slice ``prefix``, with theirs."""
         by = slicing.get("discriminator") or ()
         found = []
@@ -208,7 +226,11 @@ class ProfileCompiler:
             above, _, last = name.rpartition("/")
             if above != prefix or (not by and name != DEFAULT):
                 continue
-            found.append(self._slice(node, core, one, name, last, by))
+            rule = self._rule(one, core, _at(one, at))
+            found.append(self._slice(node, one, name, last, by, rule))
+            again = one.element.get("slicing")
+            if again:
+                found[-1].inner = self._slices(node, core, again, name, at)
         if not found:
             return None
         return Slicing(
@@ -219,12 +241,8 @@ class ProfileCompiler:
             slices=tuple(found),
         )
 
-    def _slice(
-        self, node: Node, core: Node | None, one: Node, name: str, last: str, by: Any
-    ) -> Slice:
+    def _slice(self, node: Node, one: Node, name: str, last: str, by: Any, rule: Rule) -> Slice:
         high = most(one.element)
-        rule = self._rule(one, core)
-        again = one.element.get("slicing")
         matches = self._discriminators.matches(one, by)
         stem = node.name.removesuffix("[x]")
         if matches is None and stem != node.name:
@@ -235,7 +253,6 @@ class ProfileCompiler:
             min=int(one.element.get("min") or 0),
             max=high if high is not None and high != most(node.element) else None,
             rule=None if rule.is_empty else rule,
-            inner=self._slices(node, core, again, name) if again else None,
             expected=self._discriminators.expected(one, by),
         )
 
@@ -283,6 +300,13 @@ class ProfileCompiler:
         for root in roots:
             keys |= {_key(one) for one in root.element.get("constraint") or ()}
         return keys
+
+
+def _at(node: Node, path: str) -> str:
+    """Return where the children of the element at ``path`` are defined: there, or in its type."""
+    codes = {type_code(one) for one in node.element.get("type") or ()}
+    code = codes.pop() if len(codes) == 1 else ""
+    return path if code in _INLINE else code
 
 
 def _key(constraint: Mapping[str, Any]) -> tuple[str, str]:

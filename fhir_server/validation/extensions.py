@@ -13,7 +13,11 @@ from fhir_server.r4.structures import TYPE_URL
 from fhir_server.validation.running import PENDING, Check, Item, Run
 
 # https://hl7.org/fhir/R4/versions.html#extensions: an element of another version of FHIR.
-_OTHER_VERSION = re2.compile(r"http://hl7\.org/fhir/[0-9]\.[0-9]/StructureDefinition/extension-.+")
+_OTHER_VERSION = re2.compile(
+    r"http://hl7\.org/fhir/[0-9]\.[0-9]/StructureDefinition/extension-([A-Za-z.]+)"
+)
+# Extensions of HL7 that came after R4, and are published one by one: used by all, known to few.
+_HL7 = (TYPE_URL, "http://hl7.org/fhir/tools/StructureDefinition/")
 # Contexts that later versions name for what has a canonical url.
 _EVERYWHERE = frozenset(("Element", "Resource", "DomainResource", "CanonicalResource", "Base"))
 _DEPTH_MAX = 60
@@ -56,11 +60,22 @@ def _unknown(run: Run, item: Item, url: str, is_modifier: bool) -> None:
         run.add("extension", text, item)
         return
     severity: str = run.options.unknown_extensions
-    if _OTHER_VERSION.fullmatch(url) or url.startswith(TYPE_URL):
-        severity = "information" if severity in ("error", "warning") else severity
+    if severity in ("error", "warning") and (url.startswith(_HL7) or _is_known_element(run, url)):
+        severity = "information"
     if severity != "ignore":
         text = f"The extension {shown(url, most=300)} is not known here, so it was not checked."
         run.add("extension", text, item, severity)
+
+
+def _is_known_element(run: Run, url: str) -> bool:
+    """Return whether ``url`` is that of an element of another version which R4 has as well."""
+    found = _OTHER_VERSION.fullmatch(url)
+    if found is None:
+        return False
+    path = found.group(1)
+    owner = run.definitions.types.get(path.partition(".")[0])
+    parent, _, name = path.rpartition(".")
+    return owner is not None and any(one.name == name for one in owner.elements.get(parent, ()))
 
 
 def _known(run: Run, item: Item, structure: Mapping[str, Any], url: str, is_modifier: bool) -> None:

@@ -105,10 +105,13 @@ def _is_forward(item: Item) -> bool:
     if not isinstance(start, str) or not isinstance(end, str):
         return True
     try:
-        # Of dates with different precision it can be said only where they do not overlap.
-        return date_range(start)[0] < date_range(end)[1]
+        first, last = date_range(start), date_range(end)
     except FhirError:
         return True
+    if first[0] >= last[1] or last[0] >= first[1]:
+        return first[0] < last[0]
+    # They overlap. Of different precision, FHIRPath cannot tell, and what it cannot tell fails.
+    return len(start[:19]) == len(end[:19]) and first[0] <= last[0]
 
 
 def _has_system(item: Item) -> bool:

@@ -10,7 +10,7 @@ answers, until nothing is asked.
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fhir_server.outcome import Issue, shown
@@ -19,16 +19,21 @@ from fhir_server.r4.expansion import Unexpandable
 from fhir_server.r4.questions import Answers, Canonical, Question
 from fhir_server.r4.structures import Structure, Structures
 from fhir_server.validation.bundles import bundle_check
+from fhir_server.validation.cards import cds_hooks_issues, is_cds_hooks, resources_of
 from fhir_server.validation.compiling import ProfileCompiler, TypeCompiler
+from fhir_server.validation.content import CONTENT
 from fhir_server.validation.ordering import in_order
 from fhir_server.validation.rules import Rule
 from fhir_server.validation.running import PENDING, Item, ProfileOptions, Run, Scope
 from fhir_server.validation.snapshot import Trees
 from fhir_server.validation.structure import StructureValidator
 from fhir_server.validation.trees import Unusable
+from fhir_server.validation.vitals import vital_profiles
 
 _COMPILED_MAX = 2_000
 _DEFAULTS = ProfileOptions()
+# What a StructureDefinition that is not valid may lead to while it is being read.
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class ProfileValidator:
         options: ProfileOptions = _DEFAULTS,
     ) -> Judgement:
         """Return what is wrong with ``resource``, by its own and the given ``profiles``."""
+        if is_cds_hooks(resource):
+            return self._cds_hooks(resource, known or {}, options)
         structural = self._structural.issues(resource)
         type = resource.get("resourceType") if isinstance(resource, dict) else None
         if not isinstance(type, str) or type not in self._definitions.types:
@@ -129,6 +136,35 @@ class ProfileValidator:
             self._profile(run, item, canonical, "error")
         return Judgement(in_order(run.issues, resource), frozenset(run.asked))
 
+    def _cds_hooks(
+        self, value: dict[str, Any], known: Answers, options: ProfileOptions
+    ) -> Judgement:
+        """Judge a request or a response of CDS Hooks, and the resources in it."""
+        issues = list(cds_hooks_issues(value))
+        asked: frozenset[Question] = frozenset()
+        for path, resource in resources_of(value):
+            if isinstance(resource, dict) and "resourceType" in resource:
+                found = self.judge(resource, (), known, options=options)
+                issues += [replace(one, expression=path) for one in found.issues]
+                asked |= found.asked
+        return Judgement(tuple(issues), asked)
+
+    def structure_fault(self, run: Run, structure: Structure) -> str:
+        """Return why a StructureDefinition cannot be used, as a sentence, or ``""``."""
+        base = structure.get("baseDefinition")
+        if structure.get("derivation") != "constraint" or not isinstance(base, str):
+            return ""
+        if run.structure(base) is None or not structure.get("differential"):
+            return ""
+        finder = _Finder(run)
+        try:
+            Trees(finder, self._core).generated(structure)
+        except Unusable as error:
+            return "" if finder.is_waiting else str(error)
+        except _MALFORMED:
+            return ""  # the structural validator says what is wrong
+        return ""
+
     def resource(self, run: Run, item: Item) -> None:
         """Judge a resource: by its type, by the profiles it names, as a bundle if it is one."""
         value = item.value
@@ -137,8 +173,13 @@ class ProfileValidator:
         rule = self.type_rule(item.type)
         if rule is not None:
             rule.apply(run, item)
+        for check in CONTENT.get(item.type, ()):
+            check(run, item)
         if item.type == "Bundle":
             bundle_check(run, item)
+        elif item.type == "Observation" and run.options.vital_signs:
+            for canonical in dict.fromkeys(vital_profiles(value)):
+                self._profile(run, item, canonical, "warning")
         meta = value.get("meta")
         named = meta.get("profile") if isinstance(meta, dict) else None
         if run.options.meta_profiles and isinstance(named, list):
@@ -234,7 +275,7 @@ class ProfileValidator:
             is_modifier = compiler.is_modifier
         except Unusable as error:
             fault = str(error)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        except _MALFORMED:
             fault = "It is no valid StructureDefinition; validate it by itself to see why."
         if finder.is_waiting:
             return None

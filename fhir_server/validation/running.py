@@ -17,6 +17,9 @@ STEPS_MAX = 2_000_000
 _NESTED_MAX = 24
 
 
+Severity = Literal["error", "warning", "information", "ignore"]
+
+
 @dataclass(frozen=True, slots=True)
 class ProfileOptions:
     """How a judgement is made.
@@ -24,14 +27,19 @@ class ProfileOptions:
     ``meta_profiles`` says whether ``meta.profile`` counts; ``unknown_extensions`` what an extension
     without a definition is (an unknown modifier extension is an error always); ``best_practice``
     how a rule is told that is advice, such as dom-6; ``codes`` whether codes are looked up;
-    ``targets`` whether the targets of references are asked for and held to their profiles.
+    ``targets`` whether the targets of references are asked for and held to their profiles;
+    ``vital_signs`` whether an Observation is held to the profile that its code calls for;
+    ``markup`` what HTML in a string is, ``examples`` what the url of an example is.
     """
 
     meta_profiles: bool = True
-    unknown_extensions: Literal["error", "warning", "information", "ignore"] = "information"
-    best_practice: Literal["warning", "information", "ignore"] = "ignore"
+    unknown_extensions: Severity = "information"
+    best_practice: Severity = "ignore"
     codes: bool = True
     targets: bool = False
+    vital_signs: bool = True
+    markup: Severity = "warning"
+    examples: Severity = "ignore"
 
 
 class Pending:
@@ -129,6 +137,9 @@ class Rulebook(Protocol):
     def resource(self, run: "Run", item: Item) -> None:
         """Judge a resource: by its type, by the profiles it names, as a bundle if it is one."""
 
+    def structure_fault(self, run: "Run", structure: Structure) -> str:
+        """Return why a StructureDefinition cannot be used, as a sentence, or ``""``."""
+
     def system_codes(self, system: str) -> frozenset[str] | None:
         """Return all codes of a code system that is here whole, ``None`` of any other."""
 
@@ -159,6 +170,7 @@ class Run:
     steps: int = 0
     judging: set[tuple[int, str]] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
+    environments: dict[int, Any] = field(default_factory=dict)
     depth: int = 0
 
     def answer(self, question: Question) -> Any:

@@ -99,7 +99,12 @@ def _from_id(element: Element, names: list[str]) -> Steps | None:
     # An id that contradicts path or slice name is no guide.
     if found and found[-1][1] != element.get("sliceName", found[-1][1]):
         return None
-    return found if parts[0] == names[0] else None
+    # Of a choice the id may have the general name, and its slice, where the path has the special.
+    is_same = all(
+        one == name or (one.endswith("[x]") and (slice or one[:-3]) in (name, name[: len(one) - 3]))
+        for (one, slice), name in zip(found, names[1:], strict=True)
+    )
+    return found if is_same and parts[0] == names[0] else None
 
 
 def _from_order(element: Element, names: list[str], last: Mapping[str, Steps]) -> Steps:
