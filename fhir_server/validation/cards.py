@@ -50,7 +50,7 @@ _SOURCE: _Members = {
 _LINK: _Members = {
     "label": (str, True),
     "url": (str, True),
-    "type": (str, True),
+    "type": (str, False),
     "appContext": (str, False),
 }
 _SUGGESTION: _Members = {
@@ -152,6 +152,9 @@ def _card(card: dict[str, Any], path: str) -> Iterator[Issue]:
     for index, link in _objects(card, "links"):
         place = f"{path}.links[{index}]"
         yield from _members(link, _LINK, place)
+        if "type" not in link:
+            text = "type is missing; CDS Hooks requires absolute or smart."
+            yield Issue("required", text, place, "warning")
         if link.get("type") not in ("absolute", "smart", None):
             text = f"type is {shown(link['type'])}; expected absolute or smart."
             yield Issue("value", text, f"{place}.type")

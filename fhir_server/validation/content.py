@@ -18,7 +18,7 @@ _UUID = re2.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VARIABLE = re2.compile(r"%([A-Za-z_][A-Za-z0-9_\-]*)")
 _PARAMETER = "http://hl7.org/fhir/tools/StructureDefinition/valueset-parameter"
 _CQF_EXPRESSION = TYPE_URL + "cqf-expression"
-_DEPTH_MAX = 40
+_ABSTRACT = ("Resource", "DomainResource", "Element", "BackboneElement")
 
 
 def _objects(value: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -242,15 +242,7 @@ def _type_profiles(run: Run, item: Item, type: dict[str, Any], path: str) -> Non
         structure = run.structure(url) if isinstance(url, str) else None
         if structure is None or structure is PENDING:
             continue
-        found = str(structure.get("type", ""))
-        bases = {found}
-        for _ in range(_DEPTH_MAX):
-            known = run.definitions.types.get(found)
-            if known is None or known.base is None:
-                break
-            found = known.base
-            bases.add(found)
-        if code and code not in bases:
+        if code and code not in (structure.get("type"), *_ABSTRACT):
             text = f"The profile {shown(url, most=300)} is for {structure.get('type')}, not for {code}."
             run.add("value", text, item, below=f"{path}.profile[{index}]")
 

@@ -28,9 +28,10 @@ from fhir_server.validation.running import PENDING, Item, ProfileOptions, Run, S
 from fhir_server.validation.snapshot import Trees
 from fhir_server.validation.structure import StructureValidator
 from fhir_server.validation.trees import Unusable
-from fhir_server.validation.vitals import vital_profiles
+from fhir_server.validation.vitals import VITAL_SIGNS, vital_profiles
 
 _COMPILED_MAX = 2_000
+_BASES_MAX = 30
 _DEFAULTS = ProfileOptions()
 # What a StructureDefinition that is not valid may lead to while it is being read.
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError)
@@ -178,13 +179,21 @@ class ProfileValidator:
         if item.type == "Bundle":
             bundle_check(run, item)
         elif item.type == "Observation" and run.options.vital_signs:
-            for canonical in dict.fromkeys(vital_profiles(value)):
+            if not any(self._is_vital(run, url) for url in _named(value)):
+                for canonical in dict.fromkeys(vital_profiles(value)):
+                    self._profile(run, item, canonical, "warning")
+        if run.options.meta_profiles:
+            for canonical in _named(value):
                 self._profile(run, item, canonical, "warning")
-        meta = value.get("meta")
-        named = meta.get("profile") if isinstance(meta, dict) else None
-        if run.options.meta_profiles and isinstance(named, list):
-            for canonical in dict.fromkeys(one for one in named if isinstance(one, str)):
-                self._profile(run, item, canonical, "warning")
+
+    def _is_vital(self, run: Run, canonical: str) -> bool:
+        """Return whether a profile is one of vital signs, or built on one."""
+        for _ in range(_BASES_MAX):
+            structure = run.structure(canonical)
+            if canonical == VITAL_SIGNS or structure is None or structure is PENDING:
+                break
+            canonical = str(structure.get("baseDefinition", ""))
+        return canonical == VITAL_SIGNS
 
     def _profile(self, run: Run, item: Item, canonical: str, severity: str) -> None:
         found = self._found(run, canonical)
@@ -287,6 +296,14 @@ class ProfileValidator:
         while len(self._compiled) > _COMPILED_MAX:
             self._compiled.popitem(last=False)
         return found
+
+
+def _named(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the profiles that a resource says it conforms to."""
+    meta = resource.get("meta")
+    named = meta.get("profile") if isinstance(meta, dict) else None
+    texts = (one for one in named if isinstance(one, str)) if isinstance(named, list) else ()
+    return tuple(dict.fromkeys(texts))
 
 
 def _url(canonical: str) -> str:

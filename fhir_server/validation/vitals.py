@@ -10,6 +10,7 @@ from typing import Any
 
 from fhir_server.r4.structures import TYPE_URL
 
+VITAL_SIGNS = TYPE_URL + "vitalsigns"
 _LOINC = "http://loinc.org"
 _SNOMED = "http://snomed.info/sct"
 _PROFILES: Mapping[tuple[str, str], str] = {
