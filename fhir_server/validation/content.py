@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/questionnaire.html#enableWhen, https://hl7.org/fhir/R4/c
 https://hl7.org/fhir/R4/valueset.html, https://hl7.org/fhir/R4/structuredefinition.html
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import re2
@@ -57,7 +57,9 @@ def code_system_check(run: Run, item: Item) -> None:
     value = item.value
     content = value.get("content")
     if "supplements" in value and content != "supplement":
-        text = f"The CodeSystem supplements another one; expected the content supplement, not {shown(content)}."
+        text = (
+            f"The content is {shown(content)}; that of a CodeSystem that supplements is supplement."
+        )
         run.add("invariant", text, item, below="content")
     seen: set[str] = set()
     count = 0
@@ -103,7 +105,7 @@ def value_set_check(run: Run, item: Item) -> None:
 
 def _system(run: Run, item: Item, system: str, path: str) -> None:
     if system and ":" not in system:
-        text = f"The system is {shown(system)}; expected an absolute URI, of a contained code system too."
+        text = f"The system is {shown(system)}; expected an absolute URI, even if it is contained."
         run.add("value", text, item, below=f"{path}.system")
     elif system and run.definitions.artifact("ValueSet", system):
         text = f"The system {shown(system)} is a value set; expected a code system, or valueSet."
@@ -237,13 +239,14 @@ def structure_check(run: Run, item: Item) -> None:
 
 def _type_profiles(run: Run, item: Item, type: dict[str, Any], path: str) -> None:
     code = type_code(type)
-    profiles: Sequence[Any] = type.get("profile") if isinstance(type.get("profile"), list) else ()
-    for index, url in enumerate(profiles or ()):
+    profiles = type.get("profile")
+    for index, url in enumerate(profiles if isinstance(profiles, list) else ()):
         structure = run.structure(url) if isinstance(url, str) else None
         if structure is None or structure is PENDING:
             continue
         if code and code not in (structure.get("type"), *_ABSTRACT):
-            text = f"The profile {shown(url, most=300)} is for {structure.get('type')}, not for {code}."
+            wanted = structure.get("type")
+            text = f"The profile {shown(url, most=300)} is for {wanted}, not for {code}."
             run.add("value", text, item, below=f"{path}.profile[{index}]")
 
 
@@ -257,7 +260,7 @@ _CANONICAL = (
     *("StructureDefinition", "StructureMap", "TerminologyCapabilities", "TestScript", "ValueSet"),
 )
 CONTENT: Mapping[str, tuple[Check, ...]] = {
-    **{type: (canonical_check,) for type in _CANONICAL},
+    **dict.fromkeys(_CANONICAL, (canonical_check,)),
     "CodeSystem": (canonical_check, code_system_check),
     "ValueSet": (canonical_check, value_set_check),
     "Questionnaire": (canonical_check, questionnaire_check),

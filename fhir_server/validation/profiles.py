@@ -22,6 +22,7 @@ from fhir_server.validation.bundles import bundle_check
 from fhir_server.validation.cards import cds_hooks_issues, is_cds_hooks, resources_of
 from fhir_server.validation.compiling import ProfileCompiler, TypeCompiler
 from fhir_server.validation.content import CONTENT
+from fhir_server.validation.fhirpath import FhirPathEngine
 from fhir_server.validation.ordering import in_order
 from fhir_server.validation.rules import Rule
 from fhir_server.validation.running import PENDING, Item, ProfileOptions, Run, Scope
@@ -107,7 +108,7 @@ class ProfileValidator:
         self._definitions = definitions
         self._structures = structures
         self._structural = structural or StructureValidator(definitions)
-        self._engine = engine
+        self._engine: Engine = engine or FhirPathEngine(definitions)
         self._core = Trees(structures.get)
         self._types: dict[str, Rule | None] = {}
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
@@ -179,11 +180,16 @@ class ProfileValidator:
         if item.type == "Bundle":
             bundle_check(run, item)
         elif item.type == "Observation" and run.options.vital_signs:
-            if not any(self._is_vital(run, url) for url in _named(value)):
-                for canonical in dict.fromkeys(vital_profiles(value)):
-                    self._profile(run, item, canonical, "warning")
+            self._vital_signs(run, item)
         if run.options.meta_profiles:
             for canonical in _named(value):
+                self._profile(run, item, canonical, "warning")
+
+    def _vital_signs(self, run: Run, item: Item) -> None:
+        """Hold an Observation to what its code calls for, unless a profile that it names does."""
+        called_for = tuple(dict.fromkeys(vital_profiles(item.value)))
+        if called_for and not any(self._is_vital(run, url) for url in _named(item.value)):
+            for canonical in called_for:
                 self._profile(run, item, canonical, "warning")
 
     def _is_vital(self, run: Run, canonical: str) -> bool:
@@ -238,7 +244,7 @@ class ProfileValidator:
 
     def invariant(self, run: Run, expression: str, item: Item) -> bool | None:
         """Return whether the FHIRPath ``expression`` holds; ``None`` where it cannot be told."""
-        return self._engine.holds(run, expression, item) if self._engine is not None else None
+        return self._engine.holds(run, expression, item)
 
     def system_codes(self, system: str) -> frozenset[str] | None:
         """Return all codes of a code system that is here whole, ``None`` of any other."""
