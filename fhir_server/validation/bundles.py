@@ -35,7 +35,8 @@ def bundle_check(run: Run, item: Item) -> None:
         return
     resource = entries[0][1].get("resource") if entries else None
     if not isinstance(resource, dict) or resource.get("resourceType") != first:
-        text = f"The first entry of a {bundle['type']} is a {first}."
+        key = "bdl-11" if first == "Composition" else "bdl-12"
+        text = f"The first entry of a {bundle['type']} is a {first} ({key})."
         run.add("invariant", text, item, below="entry[0]" if entries else "")
         return
     found = item.scope.entries = item.scope.entries or Entries(bundle)
@@ -74,10 +75,7 @@ def _entry(run: Run, item: Item, index: int, entry: dict[str, Any], type: Any) -
     parts = rest_parts(full_url)
     if parts is None or not isinstance(resource, dict):
         return
-    _, pointed, id, version = parts
-    if version:
-        text = "The fullUrl names a version; expected it without (bdl-8)."
-        run.add("invariant", text, item, below=place)
+    _, pointed, id, _ = parts
     if pointed not in run.definitions.types:
         return
     found = f"{resource.get('resourceType')}/{resource.get('id')}"

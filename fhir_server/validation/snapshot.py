@@ -75,6 +75,12 @@ class Trees:
         """Return the definition of a type of R4."""
         return self._find(TYPE_URL + name)
 
+    def suffixes(self, stem: str, name: str) -> list[str]:
+        """Return the types that make a choice ``stem`` appear as ``name``."""
+        suffix = name.removeprefix(stem)
+        codes = (suffix, suffix[:1].lower() + suffix[1:])
+        return [code for code in codes if self._find(TYPE_URL + code) is not None][:1]
+
     def type_of(self, canonical: str) -> str:
         """Return the type that a profile is for, ``""`` where it is not known."""
         structure = self._find(canonical)
@@ -85,9 +91,10 @@ class Trees:
         snapshot = (structure.get("snapshot") or {}).get("element")
         if snapshot:
             tree = tree_of_snapshot(snapshot)
-            extension = tree.children.get("extension")
-            if extension is not None and structure.get("kind") == "complex-type":
-                extension.element.setdefault("slicing", BY_URL)
+            if structure.get("kind") == "complex-type":
+                for _, _, node in tree.walk():
+                    if node.name == "extension":
+                        node.element.setdefault("slicing", BY_URL)
             return tree
         return self.generated(structure)
 
@@ -99,10 +106,11 @@ class Trees:
         tree = self.tree(base)
         if tree is None:
             raise Unusable(f"Its base definition, {base}, is not known here.")
-        merging = _Merging(self, tree.copy(Budget()))
+        merging = Merging(self, tree.copy(Budget()))
         for steps, element in steps_of((structure.get("differential") or {}).get("element") or ()):
-            node = merging.node(steps)
+            node = merging.node(steps, bool(element.get("min")))
             node.element = merged(node.element, element)
+        merging.finish()
         return merging.root
 
     def children(self, node: Node, root: Node) -> Mapping[str, Node]:
@@ -170,23 +178,32 @@ def merged(base: Element, differential: Element) -> dict[str, Any]:
     return result
 
 
-class _Merging:
+class Merging:
     """A tree that a differential is being laid over."""
 
     def __init__(self, trees: Trees, root: Node) -> None:
         self.root = root
         self._trees = trees
         self._budget = Budget()
+        self._short: list[tuple[Node, str]] = []
 
-    def node(self, steps: tuple[tuple[str, str], ...]) -> Node:
+    def finish(self) -> None:
+        """Give what was named by its type alone the least number that this type must be there."""
+        for node, name in self._short:
+            types, slice = node.element.get("type") or (), node.slices.get(name)
+            if slice is not None and len(types) == 1 and slice.element.get("min"):
+                node.element["min"] = slice.element["min"]
+
+    def node(self, steps: tuple[tuple[str, str], ...], is_required: bool) -> Node:
         """Return the node at ``steps``, unfolding what is above it."""
-        node = self.root
+        node, is_inside = self.root, False
         for name, slice in steps:
             self._unfold(node)
             child = node.children.get(name)
             if child is None:
-                child, slice = self._choice(node, name, slice)
+                child, slice = self._choice(node, name, slice, is_inside, is_required)
             node = self._slice(child, slice) if slice else child
+            is_inside = is_inside or bool(slice)
         return node
 
     def _unfold(self, node: Node) -> None:
@@ -200,15 +217,36 @@ class _Merging:
         if reference:
             node.element["type"] = referred(reference, self.root).element.get("type", [])
 
-    def _choice(self, node: Node, name: str, slice: str) -> tuple[Node, str]:
-        """Return the choice element that ``name`` (``valueQuantity``) is one of, and its slice."""
+    def _choice(
+        self, node: Node, name: str, slice: str, is_inside: bool, is_required: bool
+    ) -> tuple[Node, str]:
+        """Return the choice element that ``name`` (``valueQuantity``) is one of, and its slice.
+
+        Whoever requires an element by such a name allows no other type: inside of a slice that is
+        said of the element itself, elsewhere by a slice, and the slices are closed.
+        """
         for child in node.children.values():
             stem = child.name.removesuffix("[x]")
             if stem == child.name or not name.startswith(stem):
                 continue
-            types = child.element.get("type") or ()
-            if any(suffixed(stem, type_code(one)) == name for one in types):
+            is_short = any(one is child for one, _ in self._short)
+            types = child.element.get("type") or []
+            chosen = [one for one in types if suffixed(stem, type_code(one)) == name]
+            if not chosen and is_short:  # a second name, after the first has narrowed it down
+                chosen = [{"code": code} for code in self._trees.suffixes(stem, name)]
+                child.element["type"] = [*types, *chosen]
+            if not chosen:
+                continue
+            is_free = not is_inside and not is_required
+            if slice or (not is_short and (is_free or "slicing" in child.element)):
                 return child, slice or name
+            if not is_short:
+                child.element["type"] = chosen
+                if not is_inside:
+                    child.element["slicing"] = {**BY_TYPE, "rules": "closed"}
+            if (child, name) not in self._short:
+                self._short.append((child, name))
+            return child, "" if is_inside else name
         raise Unusable(f"Its differential has {name}, which is no element of {node.name}.")
 
     def _slice(self, node: Node, name: str) -> Node:
@@ -219,6 +257,8 @@ class _Merging:
         above = node.slices.get(name.rpartition("/")[0])
         made = (above or node).copy(self._budget)
         made.slices, made.slice = {}, name
+        if above is None and not _is_inline(node):
+            made.children = {}  # of a data type: what holds for all values is judged for all
         made.element = {
             key: value for key, value in made.element.items() if key not in ("slicing", "sliceName")
         }
@@ -238,6 +278,12 @@ class _Merging:
             node.element["slicing"] = BY_URL
         node.slices[name] = made
         return made
+
+
+def _is_inline(node: Node) -> bool:
+    """Return whether the children of an element are defined with it, not by its type."""
+    codes = {type_code(one) for one in node.element.get("type") or ()}
+    return not codes or bool(codes & {"BackboneElement", "Element"})
 
 
 def suffixed(stem: str, type: str) -> str:
