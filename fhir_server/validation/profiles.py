@@ -25,7 +25,7 @@ from fhir_server.validation.content import CONTENT
 from fhir_server.validation.fhirpath import FhirPathEngine
 from fhir_server.validation.ordering import in_order
 from fhir_server.validation.rules import Rule
-from fhir_server.validation.running import PENDING, Item, ProfileOptions, Run, Scope
+from fhir_server.validation.running import ISSUES_MAX, PENDING, Item, ProfileOptions, Run, Scope
 from fhir_server.validation.snapshot import Trees
 from fhir_server.validation.structure import StructureValidator
 from fhir_server.validation.trees import Unusable
@@ -136,6 +136,11 @@ class ProfileValidator:
         self.resource(run, item)
         for canonical in profiles:
             self._profile(run, item, canonical, "error")
+        for is_error, count in run.counts.items():
+            if count > ISSUES_MAX:
+                what = "errors" if is_error else "warnings and hints"
+                text = f"There are {count:,} {what}; the first {ISSUES_MAX} are here."
+                run.issues.append(Issue("too-costly", text, type, "information"))
         return Judgement(in_order(run.issues, resource), frozenset(run.asked))
 
     def _cds_hooks(

@@ -11,7 +11,7 @@ from fhir_server.r4.structures import Structure
 from fhir_server.validation.entries import Entries
 
 ISSUES_MAX = 500
-"""Of one resource: who gets so many begins with the first ones."""
+"""Errors, and as many of anything less: who gets so many begins with the first ones."""
 STEPS_MAX = 2_000_000
 """Values times rules; a bundle of 500 entries against US Core takes some 200,000."""
 _NESTED_MAX = 24
@@ -170,6 +170,8 @@ class Run:
     steps: int = 0
     judging: set[tuple[int, str]] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
+    counts: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    verdicts: dict[tuple[int, str], bool] = field(default_factory=dict)
     environments: dict[int, Any] = field(default_factory=dict)
     depth: int = 0
 
@@ -192,7 +194,9 @@ class Run:
         self, code: str, text: str, item: Item, severity: str = "error", below: str = ""
     ) -> None:
         """Note an issue at ``item``, or at its child ``below``."""
-        if len(self.issues) < ISSUES_MAX:
+        is_error = severity == "error"
+        self.counts[is_error] += 1
+        if self.counts[is_error] <= ISSUES_MAX:
             path = item.path
             self.issues.append(Issue(code, text, f"{path}.{below}" if below else path, severity))
 
@@ -219,10 +223,12 @@ class Run:
         key = (id(item.value), canonical)
         if key in self.judging:
             return True
+        if key in self.verdicts:
+            return self.verdicts[key]
         if self.depth >= _NESTED_MAX:
             return None
-        outer, told = self.issues, self.told
-        self.issues, self.told = [], set()
+        outer, told, counts = self.issues, self.told, self.counts
+        self.issues, self.told, self.counts = [], set(), {True: 0, False: 0}
         self.judging.add(key)
         self.depth += 1
         before = len(self.asked)
@@ -231,11 +237,14 @@ class Run:
             if rule is None:
                 return None
             rule.apply(self, item)
-            if any(issue.severity == "error" for issue in self.issues):
-                return False
-            return None if len(self.asked) > before else True
+            verdict = not self.counts[True]
+            if len(self.asked) > before:
+                return None if verdict else False
+            if self.depth == 1:  # further down, something may have been taken to conform
+                self.verdicts[key] = verdict
+            return verdict
         finally:
-            self.issues, self.told = outer, told
+            self.issues, self.told, self.counts = outer, told, counts
             self.judging.discard(key)
             self.depth -= 1
 
