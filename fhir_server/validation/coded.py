@@ -187,6 +187,19 @@ def coding_check(run: Run, item: Item) -> None:
         _known_code(run, item, system, code, value)
 
 
+def _display(run: Run, item: Item, found: str, right: str) -> None:
+    """A display is that of the code system, case and spaces aside."""
+    severity = run.options.displays
+    if not right or severity == "ignore" or _folded(found) == _folded(right):
+        return
+    text = f"The display is {shown(found)}; that of the code is {shown(right)}."
+    run.add("value", text, item, severity, below="display")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
 _SCTID = re2.compile(r"[0-9]{6,18}")
 _DIHEDRAL = (
     "01234567891234067895234017895634012895674012395678"
@@ -217,6 +230,8 @@ def _known_code(run: Run, item: Item, system: str, code: str, value: Mapping[str
         if code not in local:
             text = f"The code system {system} has no code {shown(code)}.{nearest(code, local)}"
             run.add("code-invalid", text, item, below="code")
+        elif isinstance(value.get("display"), str):
+            _display(run, item, value["display"], run.rules.system_displays(system).get(code, ""))
         return
     if system == "http://snomed.info/sct" and not is_snomed(code):
         text = f"{shown(code)} is no code of SNOMED CT: its digits do not add up, or are none."
@@ -233,9 +248,8 @@ def _known_code(run: Run, item: Item, system: str, code: str, value: Mapping[str
     )
     if isinstance(answer, Coded) and answer.result is False:
         hint = f" Did you mean {answer.nearest}?" if answer.nearest else ""
-        if answer.display and not answer.nearest:
-            text = f"The display {shown(display)} of {shown(code)} is not that of the system"
-            run.add("invalid", f"{text}; expected {shown(answer.display)}.", item, "warning")
+        if answer.display and not answer.nearest and isinstance(display, str):
+            _display(run, item, display, answer.display)
             return
         text = answer.message or f"The code system {system} has no code {shown(code)}."
         run.add("code-invalid", text + hint, item, below="code")

@@ -92,25 +92,22 @@ class TypeCompiler:
     ) -> Child:
         reference = node.element.get("contentReference")
         if node.name in _EXTENSIONS:
-            rule: Rule | None = Rule((extension_check(node.name == "modifierExtension"),))
+            own = Rule((extension_check(node.name == "modifierExtension"),))
+            own.checks = (*self._checks(node), *own.checks)
         elif reference:
-            rule = self._rule(referred(reference, root), reference.rpartition("#")[2], root, made)
+            # Perhaps still being made: of an element that is inside of itself.
+            own = self._rule(referred(reference, root), reference.rpartition("#")[2], root, made)
         elif node.children:
-            rule = self._rule(node, path, root, made)
+            own = self._rule(node, path, root, made)
+            own.checks = tuple(self._checks(node))
         else:
-            rule = Rule()
-        if (
-            rule is not None
-            and (node.children or not reference)
-            and rule.is_empty | bool(node.children)
-        ):
-            rule.checks = (*self._checks(node), *rule.checks)
+            own = Rule(tuple(self._checks(node)))
         codes = set(keys.values())
         return Child(
             name=node.name.removesuffix("[x]"),
             keys=keys,
             where="R4",
-            rule=None if rule is None or rule.is_empty else rule,
+            rule=own if reference or not own.is_empty else None,
             is_open=not reference and not node.children,
             is_resource="Resource" in codes,
         )

@@ -11,6 +11,7 @@ import re2
 
 from fhir_server.outcome import nearest, shown
 from fhir_server.r4.structures import TYPE_URL
+from fhir_server.validation.responses import response_check
 from fhir_server.validation.running import PENDING, Check, Item, Run
 from fhir_server.validation.snapshot import type_code
 
@@ -264,6 +265,7 @@ CONTENT: Mapping[str, tuple[Check, ...]] = {
     "CodeSystem": (canonical_check, code_system_check),
     "ValueSet": (canonical_check, value_set_check),
     "Questionnaire": (canonical_check, questionnaire_check),
+    "QuestionnaireResponse": (response_check,),
     "CapabilityStatement": (canonical_check, capability_check),
     "SearchParameter": (canonical_check, search_parameter_check),
     "StructureDefinition": (canonical_check, structure_check),

@@ -9,7 +9,7 @@ answers, until nothing is asked.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -113,6 +113,7 @@ class ProfileValidator:
         self._types: dict[str, Rule | None] = {}
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._systems: dict[str, frozenset[str] | None] = {}
+        self._displays: dict[str, Mapping[str, str]] = {}
         self._lock = threading.RLock()
 
     def judge(
@@ -263,6 +264,13 @@ class ProfileValidator:
                 self._systems[system] = None
         return self._systems[system]
 
+    def system_displays(self, system: str) -> Mapping[str, str]:
+        """Return the displays of the codes of such a system."""
+        if system not in self._displays:
+            found = self._definitions.artifact("CodeSystem", system) or {}
+            self._displays[system] = dict(_displays(found))
+        return self._displays[system]
+
     def _tell(self, run: Run, item: Item, canonical: str, found: _Compiled) -> None:
         text = f"The profile {_url(canonical)} cannot be used. {found.fault}"
         run.once(f"unusable {canonical}", "processing", text, item, "error")
@@ -307,6 +315,16 @@ class ProfileValidator:
         while len(self._compiled) > _COMPILED_MAX:
             self._compiled.popitem(last=False)
         return found
+
+
+def _displays(system: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield code and display of all concepts of a code system."""
+    rest = list(system.get("concept", ()))
+    while rest:
+        concept = rest.pop()
+        if "display" in concept:
+            yield concept["code"], concept["display"]
+        rest += concept.get("concept", ())
 
 
 def _named(resource: Mapping[str, Any]) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ class ProfileOptions:
     how a rule is told that is advice, such as dom-6; ``codes`` whether codes are looked up;
     ``targets`` whether the targets of references are asked for and held to their profiles;
     ``vital_signs`` whether an Observation is held to the profile that its code calls for;
-    ``markup`` what HTML in a string is, ``examples`` what the url of an example is.
+    ``markup`` what HTML in a string is, ``displays`` what a wrong display is, ``examples`` what
+    the url of an example is.
     """
 
     meta_profiles: bool = True
@@ -39,6 +40,7 @@ class ProfileOptions:
     targets: bool = False
     vital_signs: bool = True
     markup: Severity = "warning"
+    displays: Severity = "warning"
     examples: Severity = "ignore"
 
 
@@ -139,6 +141,9 @@ class Rulebook(Protocol):
 
     def structure_fault(self, run: "Run", structure: Structure) -> str:
         """Return why a StructureDefinition cannot be used, as a sentence, or ``""``."""
+
+    def system_displays(self, system: str) -> Mapping[str, str]:
+        """Return the displays of the codes of such a system."""
 
     def system_codes(self, system: str) -> frozenset[str] | None:
         """Return all codes of a code system that is here whole, ``None`` of any other."""

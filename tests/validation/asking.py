@@ -47,6 +47,7 @@ def _is_structure(name: str) -> bool:
 def answer(question: Question, structures: Mapping[str, Resource]) -> Any:
     """Return what a shell with these profiles and nothing else would answer."""
     if isinstance(question, Canonical):
+        # Whatever conformance resource it is.
         return structures.get(question.url.partition("|")[0])
     return None if not hasattr(question, "code") else Coded(None)
 
