@@ -9,7 +9,8 @@ from typing import Any
 
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.structures import TYPE_URL, Structure
-from fhir_server.validation.coded import Binding, binding_check, bindings_of, coding_check
+from fhir_server.validation.coded import Binding, binding_check, bindings_of
+from fhir_server.validation.datatypes import OF_PRIMITIVES, OF_TYPES
 from fhir_server.validation.discriminators import Discriminators
 from fhir_server.validation.extensions import extension_check
 from fhir_server.validation.invariants import invariant_checks
@@ -18,22 +19,11 @@ from fhir_server.validation.running import Check
 from fhir_server.validation.slicing import DEFAULT, Slice, Slicing
 from fhir_server.validation.snapshot import BY_TYPE, BY_URL, Trees, referred, suffixed, type_code
 from fhir_server.validation.targets import profiles_check, targets_check, types_check
-from fhir_server.validation.texts import address_check, markup_check, narrative_check
 from fhir_server.validation.trees import Node
 from fhir_server.validation.values import fixed_check, limit_checks
 
 _INLINE = ("BackboneElement", "Element", "")
 _EXTENSIONS = ("extension", "modifierExtension")
-# What is judged of each value of a type, and of each primitive.
-_OF_TYPES: Mapping[str, tuple[Check, ...]] = {
-    "Coding": (coding_check,),
-    "Narrative": (narrative_check,),
-}
-_OF_PRIMITIVES: Mapping[str, tuple[Check, ...]] = {
-    "string": (markup_check,),
-    "markdown": (markup_check,),
-    "url": (address_check,),
-}
 
 
 def keys_of(node: Node, path: str = "") -> dict[str, str]:
@@ -66,7 +56,7 @@ class TypeCompiler:
             return None
         made: dict[int, Rule] = {}
         rule = self._rule(tree, name, tree, made)
-        rule.checks = (*rule.checks, *_OF_TYPES.get(name, ()))
+        rule.checks = (*rule.checks, *OF_TYPES.get(name, ()))
         return rule
 
     def _rule(self, node: Node, path: str, root: Node, made: dict[int, Rule]) -> Rule:
@@ -115,8 +105,8 @@ class TypeCompiler:
     def _checks(self, node: Node) -> Iterator[Check]:
         element = node.element
         for code in {type_code(one) for one in element.get("type") or ()}:
-            if code in _OF_PRIMITIVES and node.name not in ("id", "div"):
-                yield from _OF_PRIMITIVES[code]
+            if code in OF_PRIMITIVES and node.name not in ("id", "div"):
+                yield from OF_PRIMITIVES[code]
         yield from invariant_checks(element.get("constraint"), "R4", is_core=True)
         for binding in bindings_of(element):
             url = binding.value_set.partition("|")[0]

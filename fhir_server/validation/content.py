@@ -15,7 +15,6 @@ from fhir_server.validation.responses import response_check
 from fhir_server.validation.running import PENDING, Check, Item, Run
 from fhir_server.validation.snapshot import type_code
 
-_UUID = re2.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VARIABLE = re2.compile(r"%([A-Za-z_][A-Za-z0-9_\-]*)")
 _PARAMETER = "http://hl7.org/fhir/tools/StructureDefinition/valueset-parameter"
 _CQF_EXPRESSION = TYPE_URL + "cqf-expression"
@@ -38,15 +37,12 @@ def _text(value: Mapping[str, Any], name: str) -> str:
 
 
 def canonical_check(run: Run, item: Item) -> None:
-    """The url of a conformance resource is absolute; a UUID in it is well formed."""
+    """The url of a conformance resource is absolute."""
     url = _text(item.value, "url")
     if not url:
         return
     if ":" not in url:
         text = f"The url is {shown(url)}; the canonical of a {item.type} is absolute."
-        run.add("value", text, item, below="url")
-    elif url.startswith("urn:uuid:") and not _UUID.fullmatch(url):
-        text = f"{shown(url)} is no UUID: 8-4-4-4-12 hexadecimal digits in lower case."
         run.add("value", text, item, below="url")
 
 

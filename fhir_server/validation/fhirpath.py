@@ -36,7 +36,8 @@ class FhirPathEngine:
             return None
         try:
             found = made.truth(self._node(item), self._environment(run, item.scope))
-        except FhirPathError as error:
+        except (FhirPathError, TypeError, AttributeError) as error:
+            # The latter two for what is not of its type, of which the structural validator speaks.
             text = f"The invariant {expression[:200]} could not be judged: {error}"
             run.once(f"fhirpath {expression}", "not-supported", text, item, "information")
             return None
