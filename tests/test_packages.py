@@ -1,7 +1,9 @@
 """Packages become stored resources, side by side, whole or not at all: docs/decisions/0006."""
 
 import asyncio
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ from fhir_server.interactions.defining import definition
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError
 from fhir_server.packages import in_order
-from fhir_server.r4.json import decode
+from fhir_server.r4.json import decode, encode
 from fhir_server.r4.packages import Package
+from fhir_server.settings import Settings
 from fhir_server.store.packages import SOURCE
 from fhir_server.store.resources import ResourceStore
+from tests.conftest import ROOT
 
 URL = "http://example.org/guide/StructureDefinition/"
 BASE = "http://hl7.org/fhir/StructureDefinition/Patient"
@@ -227,7 +231,7 @@ def _noted(search: Any, asked: list[str]) -> Any:
 
 
 async def test_r4_itself_is_found_by_canonical(server: Server) -> None:
-    """The definitions on disk answer where nothing is stored, and what is stored goes first."""
+    """What the server comes with is not changed by what is stored under the same canonical."""
     patient = await found(server, BASE)
 
     assert (patient["id"], patient["kind"]) == ("Patient", "resource")
@@ -238,7 +242,7 @@ async def test_r4_itself_is_found_by_canonical(server: Server) -> None:
     assert await definition("Nonsense", BASE, server.context) is None
     ours = profile("p", "4.0.1", url=BASE)
     await server.perform(Request("update", "StructureDefinition", "p", body=ours))
-    assert (await found(server, BASE))["id"] == "p"
+    assert await found(server, BASE) is patient
 
 
 async def test_the_capability_statement_lists_profiles_and_guides(server: Server) -> None:
@@ -268,3 +272,31 @@ async def test_the_capability_statement_lists_profiles_and_guides(server: Server
     assert set(guides) - set(before[1]) == {implementation["url"]}
     await server.installer.remove("a.guide#1.0.0")
     assert await listed() == before
+
+
+async def test_a_guide_unpacked_among_the_artifacts(
+    settings: Settings, mongodb_uri: str, tmp_path: Path
+) -> None:
+    """A published package lies in profiles/ as it was unpacked: it judges, and is not stored."""
+    for name in ("profiles", "terminology"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    folder = tmp_path / "profiles" / "a.guide" / "package"
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_bytes(encode({"name": "a.guide", "version": "1.0.0"}))
+    repeated = parameter("name") | {"expression": "Patient.name.family"}  # R4 has one of that code
+    for one in (profile("p"), parameter("marriage"), repeated):
+        (folder / f"{one['resourceType']}-{one['id']}.json").write_bytes(encode(one))
+    (folder / "Library-broken.json").write_bytes(b"no JSON")
+    artifacts = settings.model_copy(update={"artifacts": tmp_path})
+    body = {"resourceType": "Patient", "active": True, "meta": {"profile": [URL + "p"]}}
+    async with opened(artifacts, mongodb_uri) as server:
+        outcome = await server.perform(Request("$validate", "Patient", body=body))
+        statement = decode((await server.perform(Request("capabilities"))).body)
+        served = server.context.parameters.of("Patient")
+        await server.database.client.drop_database(server.database.name)
+
+    assert "name is missing" in str(outcome.body)
+    assert URL + "p" in str(statement)
+    assert served["marriage"].url == parameter("marriage")["url"]
+    assert served["name"].url.startswith("http://hl7.org/fhir/SearchParameter/")
+    assert server.context.published.packages()["a.guide"] == ["1.0.0"]

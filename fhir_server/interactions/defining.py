@@ -1,4 +1,4 @@
-"""Conformance resources by their canonical: what is stored, then what the packages on disk define.
+"""Conformance resources by their canonical: what the packages on disk define, then what is stored.
 
 https://hl7.org/fhir/R4/references.html#canonical
 
@@ -35,7 +35,7 @@ async def definitions(
         answer = memory.get(one, _UNKNOWN)
         if answer is _UNKNOWN:
             answer, size = await _definition(one, context)
-            memory.put(one, answer, size + _LEAST_BYTES)
+            memory.put(one, answer, size + _LEAST_BYTES + len(one.url))
         found[one] = answer
     return found
 
@@ -49,10 +49,10 @@ async def definition(type: str, canonical: str, context: Context) -> Definition 
 async def _definition(question: Canonical, context: Context) -> tuple[Definition | None, int]:
     if question.type not in context.definitions.resource_types:
         return None, 0
-    found, size = await stored_definition(question.type, question.url, context)
-    if found is None:
-        found = await asyncio.to_thread(context.published.find, question.type, question.url)
-    return found, size
+    found = await asyncio.to_thread(context.published.find, question.type, question.url)
+    if found is not None:
+        return found, 0
+    return await stored_definition(question.type, question.url, context)
 
 
 async def stored_definition(

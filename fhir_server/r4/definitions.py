@@ -7,7 +7,7 @@ resource (``SearchParameter-foo.json``) and one file a type (``SearchParameter.n
 a line).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,9 +175,23 @@ class Definitions:
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
+        if name in loaded:  # HL7 has given some code systems a url with a version in it
+            return loaded[name]
         url, _, version = name.partition("|")
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
+
+    @property
+    def whole_systems(self) -> Iterator[tuple[str, str]]:
+        """The url and version of each code system that is loaded whole."""
+        for url, one in self._code_systems.items():
+            if one.get("content") == "complete":
+                yield url, str(one.get("version", ""))
+
+    def implied(self, value_set: str) -> str | None:
+        """Return the url of the loaded code system that says that ``value_set`` is all of it."""
+        found = (one for one in self._code_systems.values() if one.get("valueSet") == value_set)
+        return next((str(one["url"]) for one in found), None)
 
     def hierarchy(self, system: str) -> Hierarchy:
         """Return the hierarchy of a loaded code system.
@@ -232,10 +246,21 @@ def _resources(folder: Path) -> Iterator[dict[str, Any]]:
         for file in sorted(package.iterdir()):
             if not file.name.startswith(_READ_TYPES):
                 continue
-            if file.suffix == ".ndjson":
-                yield from decoder.decode_lines(file.read_bytes())
-            elif file.suffix == ".json":
-                yield decoder.decode(file.read_bytes())
+            read = decoder.decode_lines if file.suffix == ".ndjson" else _one_of(decoder)
+            if file.suffix not in (".json", ".ndjson"):
+                continue
+            try:
+                found = read(file.read_bytes())
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{file} is not JSON: {error}") from error
+            for resource in found:
+                if not resource.keys() >= {"resourceType", "url"}:
+                    raise ValueError(f"{file} has a resource without a resourceType or a url")
+                yield resource
+
+
+def _one_of(decoder: msgspec.json.Decoder[dict[str, Any]]) -> Callable[[bytes], Iterable[Any]]:
+    return lambda text: (decoder.decode(text),)
 
 
 def package_folders(folder: Path) -> list[Path]:

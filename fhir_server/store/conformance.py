@@ -25,6 +25,7 @@ _LOOKED_S = 1.0
 # A process may have died between its write and the number: what it wrote is seen by then.
 _AGE_S = 60.0
 _TIMEOUT_S = 5.0
+_SYSTEMS_MAX = 5000  # as many as are listed
 WEIGHT_MAX = 32 * 1024 * 1024
 """Bytes of JSON that are remembered in all; decoded they take some six times as much."""
 
@@ -65,6 +66,11 @@ class Conformance:
     _began_at: float = float("-inf")
     _is_stale: bool = False
 
+    @property
+    def remembered(self) -> Memory:
+        """What is remembered, without a look at whether it still holds."""
+        return self._memory
+
     async def memory(self) -> Memory:
         """Return what is remembered, once it is known to be at most a second behind.
 
@@ -93,6 +99,21 @@ class Conformance:
                 {"_id": _CONFORMANCE}, {"$inc": {"number": 1}}, upsert=True
             )
             self._forget(-1)
+
+    async def whole_systems(self) -> list[tuple[str, str]]:
+        """Return url and version of the stored code systems with their concepts, newest first."""
+        wanted = {"resource.concept.0": {"$exists": True}, "deleted": {"$exists": False}}
+        fields = {"resource.url": 1, "resource.version": 1}
+        cursor = self.database["CodeSystem"].find(wanted, projection=fields)
+        rows = await cursor.sort("last_updated", -1).limit(_SYSTEMS_MAX).to_list()
+        found = (one.get("resource", {}) for one in rows)
+        return [(one["url"], one.get("version", "")) for one in found if "url" in one]
+
+    async def implied(self, value_set: str) -> str | None:
+        """Return the url of the stored code system that says that ``value_set`` is all of it."""
+        wanted = {"resource.valueSet": value_set, "deleted": {"$exists": False}}
+        found = await self.database["CodeSystem"].find_one(wanted, projection={"resource.url": 1})
+        return found.get("resource", {}).get("url") if found else None
 
     def mark(self, types: Iterable[str]) -> None:
         """Note that an open transaction has written ``types``; :meth:`settle` follows its end."""

@@ -54,13 +54,12 @@ async def guides_of(database: Database, conformance: Conformance) -> Guides:
     profile = {"resource.derivation": "constraint", "resource.kind": "resource"}
     profiles = await _rows(database, "StructureDefinition", profile, parts)
     guides = await _rows(database, "ImplementationGuide", {}, parts)
-    return memory.put(
-        _GUIDES,
-        Guides(
-            tuple(sorted({(one["type"], one["url"]) for one in profiles})),
-            tuple(sorted({one["url"] for one in guides})),
-        ),
+    found = Guides(
+        tuple(sorted({(one["type"], one["url"]) for one in profiles})),
+        tuple(sorted({one["url"] for one in guides})),
     )
+    memory.put(_GUIDES, found)
+    return found
 
 
 async def _rows(
