@@ -7,6 +7,7 @@ Computing with them waits for nothing: it is begun, notes what it lacks (:class:
 begun again when that was looked up.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ CODES_MAX = 200_000
 """The codes that are listed for one value set."""
 _NOT_YET = object()
 _CODE_BYTES = 60
+_ENTRY_BYTES = 400  # of a name that nothing is known of; clients can ask for any
+_CONCEPTS_APART = 1000  # a hierarchy of more is made in a thread
 _WHOLE = ("complete", None)  # a value set has no content
 
 
@@ -131,7 +134,7 @@ class Terms:
             found = await self._selected(name)
         except Unexpandable as error:
             if self.is_common:
-                self.memory.put(key, str(error))
+                self.memory.put(key, str(error), _ENTRY_BYTES + 4 * len(name))
             raise
         if self.is_common:
             count = sum(len(c) for c in found.selection.values() if isinstance(c, frozenset))
@@ -175,7 +178,7 @@ class Terms:
         if (kept := self.memory.get(key, _NOT_YET)) is not _NOT_YET:
             return kept
         found, weight = await _SOURCES[type](self, name)
-        return self.memory.put(key, found, weight)
+        return self.memory.put(key, found, weight + _ENTRY_BYTES + 2 * len(name))
 
     async def _code_system(self, name: str) -> tuple[Any, int]:
         url, _, version = name.partition("|")
@@ -191,6 +194,8 @@ class Terms:
 
     async def _whole(self, stored: Mapping[str, Any], url: str) -> Any:
         """Return the stored code system with its concepts, wherever they are."""
+        if len(stored.get("concept", ())) > _CONCEPTS_APART:
+            return await asyncio.to_thread(Listed, stored)
         if "concept" in stored:
             return Listed(stored)
         shelf = await self.context.store.concepts.shelf(url, stored.get("version", ""))

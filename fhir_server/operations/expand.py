@@ -21,7 +21,7 @@ from fhir_server.operations.validate_code import which_value_set
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.r4.expansion import Listed, Shelved, Unexpandable
 from fhir_server.r4.json import encode
-from fhir_server.r4.selections import Active, Codes, intersection, untold
+from fhir_server.r4.selections import Active, Codes, Having, difference, intersection, untold
 from fhir_server.registry import Operation
 from fhir_server.search.string import fold
 from fhir_server.store.concepts import Wanted
@@ -176,11 +176,15 @@ async def _source(
     name: str, system: str, codes: Codes, selected: Selected, wish: Wish, terms: Terms
 ) -> Source:
     here = await terms.system(selected.canonical(system))
-    if not isinstance(codes, frozenset):
+    most = terms.context.settings.expansion_codes_max
+    apart = isinstance(here, Shelved) and here.shelf is not None and _size(codes) > most
+    if not isinstance(codes, frozenset) or apart:
         if not isinstance(here, Shelved) or here.shelf is None:
             raise _refused(name, f"nobody can list the codes of {system}")
         if wish.active_only:
             codes = intersection(codes, Active())
+        if wish.for_ui:
+            codes = difference(codes, Having("notSelectable", ("true",)))
         wanted = Wanted(here.shelf, codes, wish.filter)
         total = await terms.context.store.concepts.total(wanted)
         return Source(
@@ -195,6 +199,10 @@ async def _source(
     }
     taken = {code: one for code, one in concepts.items() if wish.takes(one, fold)}
     return Source(system, here, list(taken), None, taken, len(taken))
+
+
+def _size(codes: Codes) -> int:
+    return len(codes) if isinstance(codes, frozenset) else 0
 
 
 async def _page(source: Source, low: int, high: int, context: Context) -> Sequence[Concept]:

@@ -26,7 +26,7 @@ _LOOKED_S = 1.0
 _AGE_S = 60.0
 _TIMEOUT_S = 5.0
 _SYSTEMS_MAX = 5000  # as many as are listed
-WEIGHT_MAX = 32 * 1024 * 1024
+WEIGHT_MAX = 16 * 1024 * 1024
 """Bytes of JSON that are remembered in all; decoded they take some six times as much."""
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import Server
+from fhir_server.app import Server, opened
 from fhir_server.interactions.coding import answered
 from fhir_server.messages import Request
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet
+from fhir_server.settings import Settings
 from tests.conftest import Fhir
 from tests.terminology.systems import PLANTS, kept, loaded
 
@@ -64,6 +65,19 @@ async def test_a_stored_system_is_answered_as_it_is_now(server: Server, fhir: Fh
         assert await result() is expected
     await fhir(Request("delete", "CodeSystem", "s"))
     assert await result() is None
+
+
+async def test_another_process_hears_of_it(
+    server: Server, fhir: Fhir, settings: Settings, mongodb_uri: str
+) -> None:
+    """What one process writes, another answers by when it has looked again, a second later."""
+    question = CodeInSystem("http://x/s", "a")
+    body = kept("CodeSystem", "s", content="complete", concept=[{"code": "a"}])
+    async with opened(settings, mongodb_uri) as other:
+        assert (await answered([question], other.context))[question].result is None
+        await fhir(Request("update", "CodeSystem", "s", body=body))
+        other.context.store.conformance._looked_at = float("-inf")  # a second has passed
+        assert (await answered([question], other.context))[question].result is True
 
 
 LARGE: list[tuple[dict[str, Any], str, bool | None]] = [

@@ -407,6 +407,26 @@ async def test_expand_a_large_system(server: Server, fhir: Fhir) -> None:
     assert body_of(shown)["expansion"]["contains"][0]["designation"][0]["language"] == "bn"
 
 
+async def test_expand_more_than_one_answer_may_have(server: Server, fhir: Fhir) -> None:
+    """Refused with the number and the way out; in pages, or counted, it is answered."""
+    many = [{"code": f"m{n:05}", "display": f"Number {n}"} for n in range(10_001)]
+    head = kept("CodeSystem", "many", content="complete")
+    await fhir(Request("update", "CodeSystem", "many", body=head))
+    loading = await server.context.store.concepts.begin("http://x/many", "")
+    await loading.add(many)
+    await loading.finish()
+    value_set = (("url", "http://x/many?fhir_vs"),)
+
+    refused(await fhir(ask("ValueSet/$expand", *value_set)), 422, "10,001 codes")
+    counted = await fhir(ask("ValueSet/$expand", *value_set, ("count", "0")))
+    assert (codes(counted), body_of(counted)["expansion"]["total"]) == ([], 10_001)
+    most = await fhir(ask("ValueSet/$expand", *value_set, ("count", "999999999")))
+    assert len(codes(most)) == 10_000
+    last = await fhir(ask("ValueSet/$expand", *value_set, ("offset", "9999"), ("count", "5")))
+    assert codes(last) == ["m09999", "m10000"]
+    assert codes(await fhir(ask("ValueSet/$expand", *value_set, ("filter", "10000")))) == ["m10000"]
+
+
 async def test_hostile_value_sets(fhir: Fhir) -> None:
     """Circles, chains and patterns end in a refusal, never in a long wait."""
     for id, other in ("a", "b"), ("b", "a"):
