@@ -34,6 +34,7 @@ from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
 from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
+from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
@@ -50,6 +51,8 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.indexes import Indexes
@@ -164,8 +167,13 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        async with _search_keys(settings, database, known.parameters, observing) as keys:
-            yield await _server(settings, database, keys, known)
+        async with (
+            _search_keys(settings, database, known.parameters, observing) as keys,
+            terminology_servers(
+                settings.terminology_servers, settings.terminology_timeout_s
+            ) as terminology,
+        ):
+            yield await _server(settings, database, keys, known, terminology)
     finally:
         await close(client)
 
@@ -204,7 +212,11 @@ async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def _server(
-    settings: Settings, database: Database, keys: SearchKeys, known: Specification
+    settings: Settings,
+    database: Database,
+    keys: SearchKeys,
+    known: Specification,
+    terminology: TerminologyServers,
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
@@ -214,6 +226,7 @@ async def _server(
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
+        await Concepts(database, settings.request_timeout_s, Conformance(database)).ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -223,11 +236,13 @@ async def _server(
         Context(
             settings=settings,
             definitions=known.definitions,
+            xml=known.xml,
             links=known.links,
             store=_store(settings, database, indexes, keys),
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
+            terminology=terminology,
             now=now,
             new_id=new_id,
             page_key=page_key,
@@ -261,15 +276,20 @@ def _store(
         settings.referential_integrity,
         settings.reference_targets_checked,
     )
+    conformance = Conformance(database)
+    bound = partial(deadline, settings.request_timeout_s, "Try again.")
     return ResourceStore(
         database,
         indexes,
         Timeouts(settings.request_timeout_s, settings.write_timeout_s, settings.search_timeout_s),
         settings.page_bytes_max,
         settings.includes_max,
-        Fetch(database, partial(deadline, settings.request_timeout_s, "Try again.")),
+        Fetch(database, bound),
+        Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
+        Concepts(database, settings.request_timeout_s, conformance),
+        conformance,
     )
 
 

@@ -8,6 +8,8 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import Issue
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.xml import Xml
+from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
@@ -23,16 +25,18 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL, as JSON, and
-    its entity tag.
+    signs page links. ``terminology`` are servers that know code systems which are not here.
+    ``capabilities`` returns the CapabilityStatement for a base URL, as JSON, and its entity tag.
     """
 
     settings: Settings
     definitions: Definitions
+    xml: Xml
     links: Links
     store: ResourceStore
     contents: Contents
     reindex: Reindex
+    terminology: TerminologyServers
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]
     new_id: Callable[[], str]

@@ -7,7 +7,7 @@ from functools import partial
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import refused
-from fhir_server.interactions.idempotency import KEYED, once
+from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Operation, Registry
@@ -27,6 +27,8 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
         if request.pieces is not None or (operation is not None and operation.affects_state):
             raise _not_keyed(request)
         if request.interaction in KEYED:
+            if is_one_change(request):
+                return await once_alone(request, context, partial(handler, request, context))
             return await once(request, context, [request.type], partial(handler, request))
     return await handler(request, context)
 

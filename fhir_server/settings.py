@@ -7,9 +7,12 @@ the working directory. The README lists the same table; a test compares the two.
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _listed(value: Any) -> Any:
@@ -20,6 +23,35 @@ def _listed(value: Any) -> Any:
         return json.loads(value)
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
+
+def _base_of(url: str) -> str:
+    """Return the base ``url`` without a slash at its end.
+
+    Raises ``ValueError`` for what is no https URL: codes that go out plain could be read and
+    changed by anybody on the way. Plain http is for this machine alone.
+    """
+    parts = urlsplit(url)
+    plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if not (parts.scheme == "https" or plain) or not parts.hostname:
+        raise ValueError(f"{url!r} is no https URL")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{url!r} has more than host and path")
+    return url.rstrip("/")
+
+
+def _bases(value: Any) -> Any:
+    """Return name -> base URL of ``name=url,name=url`` and of a JSON object; the URLs checked."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("{"):
+            value = json.loads(value)
+        else:
+            pairs = (one.strip().rpartition("=") for one in value.split(",") if one.strip())
+            value = {name: url for name, _, url in pairs}
+    return {name: _base_of(url) for name, url in value.items()}
+
+
+Bases = Annotated[dict[str, str], NoDecode, BeforeValidator(_bases)]
+"""Base URL of another server, by what it is for."""
 
 Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 """Resource types by name; ``*`` among them is all of them."""
@@ -153,7 +185,14 @@ class Settings(BaseSettings):
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,
+        le=65_536,  # with the headers, half of what a connection reads: http/protocol.py
         description="Bytes of a path with its query; longer searches go by POST.",
+    )
+    headers_bytes_max: int = Field(
+        default=32_768,
+        ge=1024,
+        le=65_536,
+        description="Bytes of the headers of a request, names and values; most have under 2,000.",
     )
     issues_max: int = Field(
         default=100, ge=1, description="Issues that one refusal lists; the rest is the same again."
@@ -196,6 +235,19 @@ class Settings(BaseSettings):
         default="auto",
         description="Whether `_explain=true` tells how the database goes about a search. It shows "
         "what is stored beside resources; `auto`: in development mode only.",
+    )
+    expansion_codes_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Codes of one answer to `$expand`; a larger value set is asked for in pages.",
+    )
+    terminology_servers: Bases = Field(
+        default_factory=dict,
+        description="FHIR servers that are asked about code systems which are not here, as "
+        "`http://snomed.info/sct=https://tx.example/fhir,…` or a JSON object. Only codes go out.",
+    )
+    terminology_timeout_s: float = Field(
+        default=5.0, gt=0, description="Seconds that such a server may take for one answer."
     )
     compress_bytes_min: int = Field(
         default=8192,

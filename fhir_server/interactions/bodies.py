@@ -3,7 +3,10 @@
 https://hl7.org/fhir/R4/http.html#ops
 """
 
+from functools import partial
+
 from fhir_server.context import Context
+from fhir_server.interactions.idempotency import written_once
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
@@ -53,7 +56,9 @@ def issues_of(resource: Resource, context: Context) -> tuple[Issue, ...]:
 
 
 async def written(change: Change, request: Request, context: Context) -> Response:
-    """Make ``change`` alone, and return the answer to its request."""
+    """Make ``change`` alone, once where its request has a key, and return the answer."""
+    if request.idempotency_key is not None:
+        return await written_once(change, request, context, partial(answer, request=request))
     [stored] = await context.store.write([change], context.now())
     return answer(stored, request)
 

@@ -34,7 +34,7 @@ def change_of(request: Request, id: str, context: Context) -> Change:
     if body is not None and is_parameters and (issues := context.validate(body)):
         raise FhirError(*issues)
     bounds = Bounds(settings.patch_operations_max, settings.resource_bytes_max, settings.depth_max)
-    patch = patch_of(body, context.definitions, bounds)
+    patch = patch_of(body, context.definitions, context.xml, bounds)
 
     def revise(before: Resource) -> Resource:
         return safe_narrative(before, _same_resource(before, patch(before)))

@@ -193,14 +193,12 @@ async def _performed(judged: _Judged, request: Request, context: Context) -> Ans
     plain = {index: change for index, change in changes.items() if index not in conditional}
     stored = await written_changes(plain, context)
     stored |= await resolved_and_written(changes, conditional, context)
-    prefer = _quiet(request).prefer
+    wish = _quiet(request)  # what is preferred is said of the bundle
     answers = {
-        one.index: answer(stored[one.index], replace(one.request, prefer=prefer))
-        for one in judged.entries
-        if one.index in stored
+        one.index: answer(stored[one.index], wish) for one in judged.entries if one.index in stored
     }
     for one, found in judged.settled:
-        answers[one.index] = found.answered(replace(one.request, prefer=prefer))
+        answers[one.index] = found.answered(wish)
     room = _Room(context.settings.page_bytes_max * _PAGES_PER_BUNDLE)
     for one in judged.reads:
         answers[one.index] = await _located(one.index, _fitting(one, room, context))
@@ -238,7 +236,9 @@ def _valid(request: Request, context: Context) -> Resource:
     limit = context.settings.bundle_entries_max
     if isinstance(entries, list) and len(entries) > limit:
         raise FhirError(
-            Issue("too-costly", f"The bundle has {len(entries)} entries; the limit is {limit}."),
+            Issue(
+                "too-costly", f"The bundle has {len(entries):,} entries; the limit is {limit:,}."
+            ),
             status=413,
         )
     if issues := context.validate(_frame(body)):

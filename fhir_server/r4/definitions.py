@@ -174,9 +174,23 @@ class Definitions:
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
+        if name in loaded:  # HL7 has given some code systems a url with a version in it
+            return loaded[name]
         url, _, version = name.partition("|")
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
+
+    @property
+    def whole_systems(self) -> Iterator[tuple[str, str]]:
+        """The url and version of each code system that is loaded whole."""
+        for url, one in self._code_systems.items():
+            if one.get("content") == "complete":
+                yield url, str(one.get("version", ""))
+
+    def implied(self, value_set: str) -> str | None:
+        """Return the url of the loaded code system that says that ``value_set`` is all of it."""
+        found = (one for one in self._code_systems.values() if one.get("valueSet") == value_set)
+        return next((str(one["url"]) for one in found), None)
 
     def hierarchy(self, system: str) -> Hierarchy:
         """Return the hierarchy of a loaded code system.

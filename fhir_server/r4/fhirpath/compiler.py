@@ -278,12 +278,16 @@ def _call(node: Call) -> Step:
     if function.make is not None:
         return function.make(arguments, node.arguments)
     run, test = function.run, function.test
-    if test is not None:
-        return lambda items, this, state: BOOLEANS[
-            test(items, [one(this, state) for one in arguments], state)
-        ]
-    assert run is not None
-    return lambda items, this, state: run(items, [one(this, state) for one in arguments], state)
+
+    def step(items: list[Value], this: list[Value], state: State) -> list[Value]:
+        state.left -= 1 + (len(items) >> 4)
+        given = [one(this, state) for one in arguments]
+        if test is not None:
+            return BOOLEANS[test(items, given, state)]
+        assert run is not None
+        return run(items, given, state)
+
+    return step
 
 
 def _unsigned(node: Node) -> Node:

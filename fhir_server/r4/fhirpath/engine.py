@@ -38,7 +38,7 @@ class Expression:
         """
         this: list[Value] = [focus] if isinstance(focus, Node) else list(focus)
         try:
-            return self._compiled.items(this, State(environment, this))
+            return list(self._compiled.items(this, State(environment, this)))
         except RecursionError as error:
             raise FhirPathError("the expression is nested too deeply") from error
 

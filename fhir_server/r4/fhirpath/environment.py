@@ -81,6 +81,19 @@ class State:
         if self.left < 0:
             raise TooCostly(f"The expression takes more than {self.environment.steps_max:,} steps.")
 
+    def weigh(self, *lists: Sequence[Value]) -> None:
+        """Count what is compared: each item, and all that is inside it."""
+        for items in lists:
+            self.spend(len(items))
+            for item in items:
+                if type(item) is Node and type(item.value) is dict:
+                    self.spend(_size(item.value))
+
+
+def _size(json: Any) -> int:
+    inside = json.values() if type(json) is dict else json if type(json) is list else ()
+    return 1 + sum(map(_size, inside))
+
 
 Items = Callable[[list[Value], State], list[Value]]
 """``(what a path here begins at, state)`` -> values."""

@@ -31,12 +31,18 @@ Comparison = Callable[[list[Value], list[Value], State], bool | None]
 
 
 def _equal(left: list[Value], right: list[Value], state: State) -> bool | None:
+    state.weigh(left, right)
     return equal(left, right, state.units)
 
 
 def _differs(left: list[Value], right: list[Value], state: State) -> bool | None:
-    same = equal(left, right, state.units)
+    same = _equal(left, right, state)
     return None if same is None else not same
+
+
+def _equivalent(left: list[Value], right: list[Value], state: State) -> bool:
+    state.weigh(left, right)
+    return equivalent(left, right, state.units)
 
 
 def _ordered(symbol: str, passes: Callable[[int], bool]) -> Comparison:
@@ -56,7 +62,7 @@ def _in(left: list[Value], right: list[Value], state: State) -> bool | None:
         return None
     if len(left) > 1:
         raise FhirPathError("in and contains look for a single item")
-    state.spend(1)
+    state.weigh(left)
     return key(left[0], state.units) in _members(right, state)
 
 
@@ -66,11 +72,12 @@ _FEW = 4  # of so many, a set is not worth keeping
 def _members(items: list[Value], state: State) -> Any:
     """Return the keys of ``items``; those of a list that comes again are kept."""
     if len(items) <= _FEW:
+        state.weigh(items)
         return keys(items, state.units)
     memo = state.environment.memo
     found = memo.get(id(items))
     if found is None or found[0] is not items:
-        state.spend(len(items))
+        state.weigh(items)
         # The list is kept with its keys: another one cannot have its identity meanwhile.
         found = memo[id(items)] = (items, keys(items, state.units))
     return found[1]
@@ -79,8 +86,8 @@ def _members(items: list[Value], state: State) -> Any:
 COMPARISONS: Mapping[str, Comparison] = {
     "=": _equal,
     "!=": _differs,
-    "~": lambda left, right, state: equivalent(left, right, state.units),
-    "!~": lambda left, right, state: not equivalent(left, right, state.units),
+    "~": _equivalent,
+    "!~": lambda left, right, state: not _equivalent(left, right, state),
     "<": _ordered("<", lambda order: order < 0),
     "<=": _ordered("<=", lambda order: order <= 0),
     ">": _ordered(">", lambda order: order > 0),
@@ -166,7 +173,7 @@ def _concatenated(left: list[Value], right: list[Value], state: State) -> list[V
 
 
 def _united(left: list[Value], right: list[Value], state: State) -> list[Value]:
-    state.spend(len(left) + len(right))
+    state.weigh(left, right)
     return distinct(left + right, state.units)
 
 

@@ -86,12 +86,12 @@ def _all(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
 
 
 def _is_distinct(items: list[Value], arguments: list[list[Value]], state: State) -> bool:
-    state.spend(len(items))
+    state.weigh(items)
     return len(keys(items, state.units)) == len(items)
 
 
 def _subset(items: list[Value], arguments: list[list[Value]], state: State) -> bool:
-    state.spend(len(items) + len(arguments[0]))
+    state.weigh(items, arguments[0])
     return keys(items, state.units) <= keys(arguments[0], state.units)
 
 
@@ -127,8 +127,9 @@ def _select(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
         found: list[Value] = []
         for index, item in enumerate(items):
             state.index = index
-            found += projection([item], state)
-            state.spend(1 + len(found) // 16)
+            projected = projection([item], state)
+            state.spend(1 + len(projected))
+            found += projected
         state.index = before
         return found
 
@@ -148,9 +149,8 @@ def _repeat(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
                 state.index = index
                 state.spend(1)
                 for one in projection([item], state):
-                    state.spend(1)
-                    # Two elements that say the same are two: only a value can come again.
-                    mark = _mark(one, state)
+                    state.weigh([one])
+                    mark = key(one, state.units)
                     if mark not in seen:
                         seen[mark] = one
                         below.append(one)
@@ -159,10 +159,6 @@ def _repeat(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
         return list(seen.values())
 
     return step
-
-
-def _mark(item: Value, state: State) -> object:
-    return key(item, state.units)
 
 
 def _aggregate(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
@@ -197,10 +193,9 @@ def _sort(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
         ) -> int:
             state.spend(1)
             for at, (left, right) in enumerate(zip(one[1], other[1], strict=True)):
-                # What has nothing to sort by comes first.
-                found = _order(left, right, state)
+                found = _order(left, right, state, bool(descending) and descending[at])
                 if found:
-                    return -found if descending and descending[at] else found
+                    return found
             return 0
 
         return [row[0] for row in sorted(rows, key=cmp_to_key(order))]
@@ -208,21 +203,22 @@ def _sort(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
     return step
 
 
-def _order(left: list[Value], right: list[Value], state: State) -> int:
-    one, other = left[:2], right[:2]
-    if single(one, "sort()") is None or single(other, "sort()") is None:
-        return (single(one, "sort()") is not None) - (single(other, "sort()") is not None)
-    return compared(one[0], other[0], state.units) or 0
+def _order(left: list[Value], right: list[Value], state: State, descending: bool) -> int:
+    """Return how two items are ordered; what has nothing to sort by is first either way."""
+    one, other = single(left, "sort()"), single(right, "sort()")
+    if one is None or other is None:
+        return (one is not None) - (other is not None)
+    found = compared(one, other, state.units) or 0
+    return -found if descending else found
 
 
 def _iif(arguments: tuple[Items, ...], written: tuple[Node, ...]) -> Step:
     def step(items: list[Value], this: list[Value], state: State) -> list[Value]:
         if len(items) > 1:
             raise FhirPathError("iif() is called on one item at most")
-        here = items or this
-        if truth(arguments[0](here, state), "The criterion of iif()"):
-            return arguments[1](here, state)
-        return arguments[2](here, state) if len(arguments) > 2 else []
+        if truth(arguments[0](items, state), "The criterion of iif()"):
+            return arguments[1](items, state)
+        return arguments[2](items, state) if len(arguments) > 2 else []
 
     return step
 
@@ -272,19 +268,19 @@ def _take(items: list[Value], arguments: list[list[Value]], state: State) -> lis
 
 
 def _intersect(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(len(items) + len(arguments[0]))
+    state.weigh(items, arguments[0])
     others = keys(arguments[0], state.units)
     return [one for one in distinct(items, state.units) if key(one, state.units) in others]
 
 
 def _exclude(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(len(items) + len(arguments[0]))
+    state.weigh(items, arguments[0])
     others = keys(arguments[0], state.units)
     return [one for one in items if key(one, state.units) not in others]
 
 
 def _combine(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(len(items) + len(arguments[0]))
+    state.weigh(items, arguments[0])
     return items + arguments[0]
 
 
@@ -293,7 +289,7 @@ def _union(items: list[Value], arguments: list[list[Value]], state: State) -> li
 
 
 def _distinct(items: list[Value], arguments: list[list[Value]], state: State) -> list[Value]:
-    state.spend(len(items))
+    state.weigh(items)
     return distinct(items, state.units)
 
 

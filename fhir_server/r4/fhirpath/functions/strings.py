@@ -27,6 +27,8 @@ from fhir_server.r4.fhirpath.functions.function import Function, Run
 from fhir_server.r4.fhirpath.model import Value, system
 
 _PATTERN_CHARACTERS_MAX = 2000
+_MATCH_STEPS = 20  # what one match that is replaced costs
+_PATTERN_BYTES_MAX = 2**21  # what RE2 may take for one; 256 of them are kept
 
 
 def _of_texts(name: str, call: Callable[..., Any], arguments: int) -> Run:
@@ -37,19 +39,20 @@ def _of_texts(name: str, call: Callable[..., Any], arguments: int) -> Run:
         if None in texts:
             return []
         found = call(*texts)
-        state.spend(1 + len(texts[0] or "") // 64)
+        state.spend(1 + len(texts[0] or "") // 8)
         return checked_length(found, state) if type(found) is str else [found]
 
     assert arguments >= 0
     return run
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _pattern(text: str) -> Any:
     if len(text) > _PATTERN_CHARACTERS_MAX:
         raise FhirPathError(f"A pattern has {_PATTERN_CHARACTERS_MAX} characters at most")
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = _PATTERN_BYTES_MAX
     try:
         return re2.compile("(?s)" + text, options)
     except re2.error as error:
@@ -71,21 +74,22 @@ def _replace(text: str, pattern: str, substitution: str) -> str:
     return text.replace(pattern, substitution)
 
 
-def _replace_matches(text: str, pattern: str, substitution: str) -> str:
+def _replace_matches(items: list[Value], given: list[list[Value]], state: State) -> list[Value]:
     """An empty pattern replaces nothing; ``$1`` is the first group."""
-    if not pattern:
-        return text
-    compiled = _pattern(pattern)
+    text, pattern, substitution = (string(one, "replaceMatches()") for one in (items, *given))
+    if text is None or pattern is None or substitution is None:
+        return []
     parts: list[str] = []
     length, at = 0, 0
-    for found in compiled.finditer(text):
+    for found in _pattern(pattern).finditer(text) if pattern else ():
+        state.spend(_MATCH_STEPS)
         written = _substituted(substitution, found)
         length += found.start() - at + len(written)
         if length > CHARACTERS_MAX:
             raise _too_long()
         parts += [text[at : found.start()], written]
         at = found.end()
-    return "".join((*parts, text[at:]))
+    return checked_length("".join((*parts, text[at:])), state)
 
 
 def _substituted(substitution: str, found: Any) -> str:
@@ -216,7 +220,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "matches": _function("matches", 1, _matches),
     "matchesFull": _function("matchesFull", 1, _matches_full),
     "replace": _function("replace", 2, _replace),
-    "replaceMatches": _function("replaceMatches", 2, _replace_matches),
+    "replaceMatches": Function(2, 2, run=_replace_matches),
     "toChars": Function(0, 0, run=_to_chars),
     "split": Function(1, 1, run=_split),
     "join": Function(0, 1, run=_join),
