@@ -111,7 +111,9 @@ def _context(run: Run, item: Item, structure: Mapping[str, Any], url: str) -> No
     contexts = structure.get("context")
     if not isinstance(contexts, list) or not contexts or item.parent is None:
         return
-    if not any(_fits(run, item, one) for one in contexts if isinstance(one, dict)):
+    used = set(_USED_AT.get(url, ()))
+    fits = any(_fits(run, item, one) for one in contexts if isinstance(one, dict))
+    if not fits and used.isdisjoint(places_of(run, item.parent)):
         wanted = ", ".join(str(one.get("expression")) for one in contexts[:12])
         where = next(places_of(run, item.parent), "this element")
         text = f"The extension {shown(url, most=300)} is at {where}; it may stand at {wanted} only."
@@ -121,6 +123,13 @@ def _context(run: Run, item: Item, structure: Mapping[str, Any], url: str) -> No
         if run.rules.invariant(run, expression, item.parent) is False:
             text = f"The extension {shown(url, most=300)} may stand where {expression} only."
             run.add("extension", text, item)
+
+
+# Where R4 itself has these, in every snapshot, whatever their own definitions say.
+_USED_AT: Mapping[str, tuple[str, ...]] = {
+    TYPE_URL + "structuredefinition-fhir-type": ("ElementDefinition.type",),
+    TYPE_URL + "regex": ("ElementDefinition.type",),
+}
 
 
 def _fits(run: Run, item: Item, context: Mapping[str, Any]) -> bool:

@@ -74,7 +74,8 @@ def targets_check(
 ) -> Iterator[Check]:
     """Yield the check of what a Reference leads to, where the profile allows less than R4."""
     targets = _targets(element)
-    if not targets or set(targets) == set(_targets(base)) or any(url in _ANY for url in targets):
+    plain = {url.partition("|")[0] for url in targets}
+    if not plain or plain == set(_targets(base)) or not plain.isdisjoint(_ANY):
         return
     types: dict[str, str] = {}
     for url in targets:

@@ -214,6 +214,28 @@ FAULTS: Mapping[str, tuple[Json, Json, str]] = {
             {"system": V2, "code": "MR", "display": "Passport"}]}}]},
         "Patient.communication[0].language.coding[0].display",
     ),
+    "identifier with a local system": (
+        {**PATIENT, "identifier": [{"system": "u:v", "value": "1"}]},
+        {**PATIENT, "identifier": [{"system": "v", "value": "1"}]}, "Patient.identifier[0].system",
+    ),
+    "identifier that is no URI": (
+        {**PATIENT, "identifier": [{"system": "urn:ietf:rfc:3986", "value": "urn:oid:1.2.3"}]},
+        {**PATIENT, "identifier": [{"system": "urn:ietf:rfc:3986", "value": "1.2.3"}]},
+        "Patient.identifier[0].value",
+    ),
+    "UUID": (
+        {**PATIENT, "implicitRules": "urn:uuid:0189a6b6-3c0f-7c58-8e2f-0a8e2f0a8e2f"},
+        {**PATIENT, "implicitRules": "urn:uuid:0189A6B6"}, "Patient.implicitRules",
+    ),
+    "OID": (
+        {**PATIENT, "implicitRules": "urn:oid:1.2.3"},
+        {**PATIENT, "implicitRules": "urn:oid:1..3"}, "Patient.implicitRules",
+    ),
+    "size of an attachment": (
+        {**PATIENT, "photo": [{"data": "AAAA", "contentType": "image/png", "size": 3}]},
+        {**PATIENT, "photo": [{"data": "AAA=", "contentType": "image/png", "size": 3}]},
+        "Patient.photo[0].size",
+    ),
     "vital sign": (
         {"resourceType": "Observation", "status": "final", "code": {"text": "temperature"}},
         {"resourceType": "Observation", "status": "final", "code": {"coding": [

@@ -468,4 +468,10 @@ def test_hostile_profiles(name: str, profiles: ProfileValidator) -> None:
     """They are bounded, and nothing but issues comes of them."""
     known = {URL + key: one for key, one in hostile()[name].items()}
     resource = {**PATIENT, "contained": [{**PATIENT, "id": "a"}], "active": True}
-    judged(profiles, resource, known, [URL + "circle"])
+    found = judged(profiles, resource, known, [URL + "circle"])
+    said = {
+        "built upon itself": "built upon itself",
+        "thousands of slices": "more than 20,000 elements",
+        "no list of elements": "an element without a path",
+    }
+    assert said.get(name, "") in " ".join(one.diagnostics for one in found.issues)
