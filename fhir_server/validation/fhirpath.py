@@ -34,13 +34,19 @@ class FhirPathEngine:
             text = f"The invariant {expression[:200]} is no FHIRPath, so it was not judged."
             run.once(f"fhirpath {expression}", "not-supported", text, item, "information")
             return None
+        if run.is_exhausted:
+            return None
+        environment = self._environment(run, item.scope)
+        before = environment.spent
         try:
-            found = made.truth(self._node(item), self._environment(run, item.scope))
+            found = made.truth(self._node(item), environment)
         except (FhirPathError, TypeError, AttributeError) as error:
             # The latter two for what is not of its type, of which the structural validator speaks.
             text = f"The invariant {expression[:200]} could not be judged: {error}"
             run.once(f"fhirpath {expression}", "not-supported", text, item, "information")
             return None
+        finally:
+            run.spent(item, environment.spent - before)
         if found is None:
             return None if any(name in expression for name in _LOOKED_UP) else False
         return found
