@@ -15,6 +15,8 @@ from fhir_server.r4.fhirpath.published import invariant
 from fhir_server.r4.questions import Question, Target
 from fhir_server.validation.running import Item, Run, Scope
 
+_KEPT_MAX = 5_000
+_ABSENT: Any = object()
 # What gives nothing where something is not known here: then nothing is said of the invariant.
 _LOOKED_UP = ("resolve(", "memberOf(", "conformsTo(", "subsumes", "now()", "today()")
 
@@ -28,22 +30,34 @@ class FhirPathEngine:
 
     def holds(self, run: Run, expression: str, item: Item) -> bool | None:
         """Return whether ``expression`` holds at ``item``; ``None`` where it cannot be told."""
-        if expression not in self._compiled:
-            self._compiled[expression] = _made(expression)
-        made = self._compiled[expression]
+        made = self._compile(expression)
         if made is None:
             text = f"The invariant {expression[:200]} is no FHIRPath, so it was not judged."
             run.once(f"fhirpath {expression}", "not-supported", text, item, "information")
             return None
+        if run.is_exhausted:
+            return None
+        environment = self._environment(run, item.scope)
+        before = environment.spent
         try:
-            found = made.truth(self._node(item), self._environment(run, item.scope))
+            found = made.truth(self._node(item), environment)
         except (FhirPathError, TypeError, AttributeError) as error:
             # The latter two for what is not of its type, of which the structural validator speaks.
             text = f"The invariant {expression[:200]} could not be judged: {error}"
             run.once(f"fhirpath {expression}", "not-supported", text, item, "information")
             return None
+        finally:
+            run.spent(item, environment.spent - before)
         if found is None:
             return None if any(name in expression for name in _LOOKED_UP) else False
+        return found
+
+    def _compile(self, expression: str) -> Expression | None:
+        found: Expression | None = self._compiled.get(expression, _ABSENT)
+        if found is _ABSENT:
+            if len(self._compiled) >= _KEPT_MAX:
+                self._compiled.clear()  # clients bring profiles too
+            found = self._compiled[expression] = _made(expression)
         return found
 
     def _node(self, item: Item) -> Node:

@@ -132,6 +132,7 @@ class ProfileValidator:
         if not isinstance(type, str) or type not in self._definitions.types:
             return Judgement(structural)
         run = Run(self._definitions, self, known or {}, options, self._structures.get)
+        run.root = resource
         run.issues.extend(structural)
         item = Item(resource, type, Scope(resource), None, type)
         self.resource(run, item)
@@ -216,7 +217,7 @@ class ProfileValidator:
         elif found.rule is None:
             self._tell(run, item, canonical, found)
         elif found.type not in (item.type, "Resource", "DomainResource"):
-            text = f"The profile {_url(canonical)} is for a {found.type}; this is a {item.type}."
+            text = f"The profile {_url(canonical)} is for {found.type}, not for {item.type}."
             run.add("structure", text, item)
         else:
             key = (id(item.value), canonical)

@@ -13,7 +13,9 @@ from fhir_server.validation.entries import Entries
 ISSUES_MAX = 500
 """Errors, and as many of anything less: who gets so many begins with the first ones."""
 STEPS_MAX = 2_000_000
-"""Values times rules; a bundle of 500 entries against US Core takes some 200,000."""
+"""Values looked at and steps of invariants; a bundle of 500 entries takes some 400,000."""
+_STEPS_A_VALUE = 100
+"""A large resource may take so many for each JSON value that it has."""
 _NESTED_MAX = 24
 
 
@@ -172,7 +174,9 @@ class Run:
     packaged: Callable[[str], Structure | None]
     issues: list[Issue] = field(default_factory=list)
     asked: set[Question] = field(default_factory=set)
+    root: Any = None
     steps: int = 0
+    steps_max: int = STEPS_MAX
     judging: set[tuple[int, str]] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
     counts: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
@@ -211,12 +215,21 @@ class Run:
             self.told.add(key)
             self.add(code, text, item, severity)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there were too many steps."""
+        return self.steps > self.steps_max
+
     def spent(self, item: Item, count: int = 1) -> bool:
         """Count ``count`` steps; return ``True``, and say so once, when there were too many."""
         self.steps += count
-        if self.steps <= STEPS_MAX:
+        if self.steps <= self.steps_max:
             return False
-        text = f"Judging this takes more than {STEPS_MAX:,} steps, so the rest was not looked at."
+        if self.steps_max == STEPS_MAX:
+            self.steps_max = STEPS_MAX + _STEPS_A_VALUE * _size(self.root)
+            return self.spent(item, 0)
+        most = f"{self.steps_max:,}"
+        text = f"Judging this takes more than {most} steps, so the rest was not looked at."
         self.once("steps", "too-costly", text, item, "error")
         return True
 
@@ -252,6 +265,18 @@ class Run:
             self.issues, self.told, self.counts = outer, told, counts
             self.judging.discard(key)
             self.depth -= 1
+
+
+def _size(value: Any) -> int:
+    """Return how many JSON values there are in ``value``; one at least."""
+    count, rest = 1, [value]
+    while rest:
+        one = rest.pop()
+        inner = list(one.values()) if isinstance(one, dict) else one
+        if isinstance(inner, list):
+            count += len(inner)
+            rest.extend(inner)
+    return count
 
 
 def resolved(run: Run, reference: Any, item: Item) -> Any:

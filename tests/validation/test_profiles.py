@@ -463,6 +463,20 @@ def hostile() -> dict[str, dict[str, Json]]:
     }  # fmt: skip
 
 
+def test_an_invariant_without_end(profiles: ProfileValidator) -> None:
+    """What one profile's invariants may take altogether is bounded, and the bound is said."""
+    heavy = {
+        "key": "heavy-1",
+        "severity": "error",
+        "human": "x",
+        "expression": "%resource.name.given.where($this = %context).count() > 0",
+    }
+    demanded = profile("heavy", "Patient", {"path": "name.given", "constraint": [heavy]})
+    resource = {**PATIENT, "name": [{"given": ["a"] * 3000}]}
+    found = judged(profiles, resource, {demanded["url"]: demanded}, [demanded["url"]])
+    assert any("steps, so the rest" in one.diagnostics for one in found.issues)
+
+
 @pytest.mark.parametrize("name", hostile())
 def test_hostile_profiles(name: str, profiles: ProfileValidator) -> None:
     """They are bounded, and nothing but issues comes of them."""

@@ -48,10 +48,13 @@ class Expression:
         One item that is no boolean is true. Raises like :meth:`evaluate`.
         """
         this: list[Value] = [focus] if isinstance(focus, Node) else list(focus)
+        state = State(environment, this)
         try:
-            return self._compiled.truth(this, State(environment, this))
+            return self._compiled.truth(this, state)
         except RecursionError as error:
             raise FhirPathError("the expression is nested too deeply") from error
+        finally:
+            environment.spent += environment.steps_max - state.left
 
     def test(self, focus: Node | Sequence[Value], environment: Environment) -> bool:
         """Return whether an invariant holds at ``focus``: it must be true, nothing less.

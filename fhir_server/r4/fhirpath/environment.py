@@ -48,6 +48,8 @@ class Environment:
     conforms: Conforms | None = None
     trace: Trace | None = None
     steps_max: int = STEPS_MAX
+    spent: int = 0
+    """The steps of all conditions that were judged here."""
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What is the same for all expressions here, such as ``%resource.descendants()``."""
 
