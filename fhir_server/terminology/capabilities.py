@@ -32,9 +32,7 @@ _EXPANSION_PARAMETERS: Mapping[str, str] = {
 }
 
 
-def terminology_capabilities(
-    systems: Iterable[System], base_url: str, date: str
-) -> dict[str, Any]:
+def terminology_capabilities(systems: Iterable[System], base_url: str, date: str) -> dict[str, Any]:
     """Return the resource. ``systems`` are those whose codes are here, ``date`` when it was made.
 
     Of several versions of a system the first is the one that is meant without a version.
@@ -61,7 +59,7 @@ def terminology_capabilities(
                 {"name": name, **({"documentation": text} if text else {})}
                 for name, text in _EXPANSION_PARAMETERS.items()
             ],
-            "textFilter": "Case, accents and white space say nothing; words match by their beginning.",
+            "textFilter": "Case and accents say nothing; words match by their beginning.",
         },
         "codeSearch": "all",
         "validateCode": {"translations": True},

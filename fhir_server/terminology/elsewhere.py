@@ -23,7 +23,7 @@ def path_of(question: CodeInSystem | CodeInValueSet) -> str:
 def asked_of(
     question: CodeInSystem | CodeInValueSet, value_set: Mapping[str, Any] | None
 ) -> Resource:
-    """Return the Parameters that ask ``question``; ``value_set`` is its definition, if it is ours."""
+    """Return the Parameters that ask ``question``, with ``value_set`` if its definition is ours."""
     coding = {"system": question.system, "version": question.version, "code": question.code}
     coding |= {"display": question.display}
     parameters: list[Resource] = []

@@ -44,7 +44,12 @@ def grammar_system(url: str, units: Units) -> Shelved | None:
         return None
     name, has = made
     found = Shelved(
-        resourceType="CodeSystem", url=url, name=name, title=name, status="active", content="complete"
+        resourceType="CodeSystem",
+        url=url,
+        name=name,
+        title=name,
+        status="active",
+        content="complete",
     )
 
     def grammar(code: str) -> Mapping[str, Any] | None:

@@ -19,8 +19,8 @@ _DISPLAYS_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked of a code in the value set or system ``where``. ``abstract`` says that a code for grouping only will do;
-    ``language`` is the one that a display is wanted in."""
+    """What was asked of a code in the value set or system ``where``. ``abstract`` says that a code
+    for grouping only will do; ``language`` is the one that a display is wanted in."""
 
     where: str
     system: str
@@ -47,7 +47,9 @@ def judged(asked: Asked, concept: Concept, displays: Iterable[str] = ()) -> Code
             text = f"{shown(asked.display)} is no display of {shown(asked.code)}, which is {few}."
             return Coded(False, text, right)
     if is_inactive(concept):
-        return Coded(True, f"{shown(asked.code)} is inactive: it is not to be used any more.", right)
+        return Coded(
+            True, f"{shown(asked.code)} is inactive: it is not to be used any more.", right
+        )
     return Coded(True, "", right)
 
 

@@ -85,9 +85,7 @@ def _concerns(group: Mapping[str, Any], asked: Asked) -> bool:
     return not asked.targets or group.get(there, "") in asked.targets
 
 
-def _targets(
-    group: Mapping[str, Any], element: Mapping[str, Any], asked: Asked
-) -> Iterator[Match]:
+def _targets(group: Mapping[str, Any], element: Mapping[str, Any], asked: Asked) -> Iterator[Match]:
     for target in element.get("target", ()):
         if _applies(target, asked):
             yield Match(

@@ -17,12 +17,12 @@ file                               what is taken from it
 All but the first may be missing.
 """
 
-import re2 as re
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import TypeVar
+
+import re2 as re
 
 from fhir_server.terminology.sources.source import (
     Concept,
@@ -41,7 +41,7 @@ TERMS = "Loinc.csv"
 _HIERARCHIES = ("ComponentHierarchyBySystem.csv", "MultiAxialHierarchy.csv")
 _VARIANT = re.compile(r"([a-z]{2,3})([A-Z]{2})[0-9]*LinguisticVariant\.csv")
 _PART_FIELDS = ("COMPONENT", "PROPERTY", "TIME_ASPCT", "SYSTEM", "SCALE_TYP", "METHOD_TYP")
-# Fields of a term that are properties under their own name, as https://hl7.org/fhir/R4/loinc.html has them.
+# Fields that are properties under their own name: https://hl7.org/fhir/R4/loinc.html
 _TEXT_FIELDS = (
     *("CLASS", "CLASSTYPE", "STATUS", "ORDER_OBS", "EXAMPLE_UCUM_UNITS", "EXAMPLE_UNITS"),
     *("VersionLastChanged", "VersionFirstReleased", "CHNG_TYPE", "CONSUMER_NAME", "FORMULA"),

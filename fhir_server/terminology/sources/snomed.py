@@ -16,10 +16,10 @@ A release has millions of lines in the order of their ids. They are put in order
 outside (:class:`Lines`, which a temporary database does), so that one concept is in memory at once.
 """
 
-import re2 as re
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+import re2 as re
 
 from fhir_server.terminology.sources.source import (
     Concept,

@@ -52,7 +52,7 @@ def head(url: str, version: str, name: str, title: str, **more: Any) -> Resource
 def rows(lines: Iterable[Sequence[str]], file: str, needed: Sequence[str]) -> Iterator[Row]:
     """Yield each line below the header as column -> value, without empty ones; its number as ``#``.
 
-    Raises :class:`Unreadable` where a column of ``needed`` is missing or a line is too long or short.
+    Raises :class:`Unreadable` where a column of ``needed`` is missing or a line has not as many.
     """
     numbered = enumerate(lines, 1)
     _, header = next(numbered, (0, ()))
@@ -68,7 +68,9 @@ def rows(lines: Iterable[Sequence[str]], file: str, needed: Sequence[str]) -> It
             raise Unreadable(
                 f"{file}, line {number}: {len(line)} columns; the header has {len(names)}."
             )
-        values = {name: text for name, one in zip(names, line, strict=True) if (text := one.strip())}
+        values = {
+            name: text for name, one in zip(names, line, strict=True) if (text := one.strip())
+        }
         yield {"#": str(number), **values}
 
 

@@ -13,9 +13,9 @@ any other             a property of this name, as text; several values are parte
 ====================  ==========================================================================
 """
 
-import re2 as re
+from collections.abc import Iterable, Iterator, Sequence
 
-from collections.abc import Iterator, Sequence, Iterable
+import re2 as re
 
 from fhir_server.outcome import shown
 from fhir_server.terminology.sources.source import (
