@@ -12,7 +12,7 @@ from fhir_server.messages import Parameters, Request
 from fhir_server.outcome import FhirError, Issue, invalid_value, method_not_allowed, shown
 
 _ID = re.compile(r"[A-Za-z0-9\-\.]{1,64}")
-_TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")
+_TYPE_CHARACTERS_MAX = 64
 _OPERATION = re.compile(r"\$[a-z][a-z0-9\-]{0,63}")
 
 # Shape of the path -> method -> interaction. T is a type, I an id, V a version.
@@ -80,11 +80,12 @@ def route(method: str, path: str) -> Request:
     if len(segments) == _COMPARTMENT_DEPTH and _in_compartment(segments):
         _require(method, path, ("GET",))
         return Request("search-compartment", segments[0], _id(segments[1]), segments[2])
-    methods = _TABLE.get(_shape(segments))
+    shape = _shape(segments)
+    methods = _TABLE.get(shape)
     if methods is None:
         raise _nowhere(path)
     _require(method, path, tuple(methods))
-    interaction, shape = methods[method], _shape(segments)
+    interaction = methods[method]
     if not shape.startswith("T"):
         return Request(interaction)
     id = _id(segments[1]) if shape.startswith("T/I") else ""
@@ -105,7 +106,7 @@ def allowed(path: str, served: Container[str]) -> tuple[str, ...]:
 
 def _shape(segments: list[str]) -> str:
     """Return the key of :data:`_TABLE` that ``segments`` have the form of."""
-    if not segments or not _TYPE.fullmatch(segments[0]):
+    if not segments or not _is_type(segments[0]):
         return "/".join(segments)
     match segments[1:]:
         case []:
@@ -121,9 +122,19 @@ def _shape(segments: list[str]) -> str:
     return "?"
 
 
+def _is_type(text: str) -> bool:
+    """Whether ``text`` has the form of a type name. Every request asks; a pattern took 5 µs."""
+    return (
+        text.isascii()
+        and text.isalpha()
+        and text[0].isupper()
+        and len(text) <= _TYPE_CHARACTERS_MAX
+    )
+
+
 def _in_compartment(segments: list[str]) -> bool:
     type, _, member = segments
-    return bool(_TYPE.fullmatch(type) and (member == "*" or _TYPE.fullmatch(member)))
+    return _is_type(type) and (member == "*" or _is_type(member))
 
 
 def _operation(method: str, path: str, segments: list[str]) -> Request:

@@ -13,16 +13,22 @@ conditional-delete     204                 delete it                     412, or
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import answer
+from fhir_server.interactions.bodies import answer, remarks_on, written
+from fhir_server.interactions.idempotency import once
 from fhir_server.interactions.matching import Criteria, criteria_of, matches, several
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.route import query_parameters
 from fhir_server.store.documents import Stored
 from fhir_server.store.resources import ResourceStore
+from fhir_server.store.transactions import StaleRead
+
+_TRIES = 3  # by then it is certain that others are at the same criteria
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +60,34 @@ def is_conditional(request: Request) -> bool:
 async def conditional(request: Request, context: Context) -> Response:
     """Perform the conditional ``request`` alone. See the table above."""
     criteria = _criteria(request, context)
-    if request.interaction == "create":
-        context.prepare(_by_id(request, context.new_id()), context)  # what is wrong is said first
-        found, more = await matches(criteria, context)
-        if found and not more:
-            return Resolved(existing=found[0]).answered(request)
+    if request.interaction == "create" and context.store.session is None:
+        return await _create_alone(request, criteria, context)
+    return await _in_transaction(request, criteria, context)
 
+
+async def _create_alone(request: Request, criteria: Criteria, context: Context) -> Response:
+    """Create as part of the group commit, where nothing matches and nobody claims the same."""
+    named = _by_id(request, context.new_id())
+    change = context.prepare(named, context)  # what is wrong is said first
+    found: tuple[Stored, ...] = ()
+    more = False
+    for _ in range(_TRIES):
+        seen = await context.store.seen_claims(criteria.claims)
+        found, more = await matches(criteria, context)
+        if found or more:
+            break
+        with suppress(StaleRead):  # somebody was faster, and may have created it
+            await context.store.check_searched()
+            return await written(replace(change, claims=seen), request, context)
+    if found and not more and request.idempotency_key is None:
+        return Resolved(existing=found[0]).answered(request)
+    work = partial(_in_transaction, request, criteria)
+    if request.idempotency_key is None:
+        return await work(context)
+    return await once(request, context, [request.type], work)
+
+
+async def _in_transaction(request: Request, criteria: Criteria, context: Context) -> Response:
     async def work(store: ResourceStore) -> Response:
         inside = replace(context, store=store)
         resolved = await _resolve(request, criteria, inside)
@@ -67,9 +95,14 @@ async def conditional(request: Request, context: Context) -> Response:
             return resolved.answered(request)
         changes = [context.prepare(one, inside) for one in resolved.requests]
         stored = await store.write(changes, context.now())
+        made.append(stored[0])
         return answer(stored[0], request)
 
-    return await context.store.in_transaction(work, [request.type])
+    made: list[Stored] = []
+    response = await context.store.in_transaction(work, [request.type])
+    if made and (said := await remarks_on(made[-1], context)):
+        return answer(made[-1], request, said)
+    return response
 
 
 async def resolved(request: Request, context: Context) -> Resolved:

@@ -20,14 +20,14 @@ import msgspec
 
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
+from fhir_server.outcome import FhirError
 from fhir_server.r4.json import canonical
-from fhir_server.store.answers import Asked
+from fhir_server.store.changes import Asked, Change, Once
+from fhir_server.store.documents import Stored
 from fhir_server.store.resources import ResourceStore
 
-KEYED = (
-    *("create", "update", "patch", "delete"),
-    *("conditional-update", "conditional-patch", "conditional-delete"),
-)
+_BY_ID = ("create", "update", "patch", "delete")
+KEYED = (*_BY_ID, "conditional-update", "conditional-patch", "conditional-delete")
 """The interactions that write one thing; a bundle takes its key itself. Reading needs none."""
 
 _REPEATED = ("Idempotency-Replayed", "true")
@@ -53,12 +53,48 @@ async def once(
     async def attempt(store: ResourceStore) -> Response:
         first = await store.first_answer(asked)
         if first is not None:
-            return replace(first, headers=(*first.headers, _REPEATED))
+            return _again(first)
         answer = await work(replace(context, store=store))
         await store.keep_answer(asked, answer)
         return answer
 
     return await context.store.in_transaction(attempt, types)
+
+
+def is_one_change(request: Request) -> bool:
+    """Whether ``request`` comes to one change, whose id is known before anything is looked up."""
+    return request.interaction in _BY_ID
+
+
+async def once_alone(
+    request: Request, context: Context, work: Callable[[], Awaitable[Response]]
+) -> Response:
+    """Like :func:`once` for what :func:`is_one_change`: ``work`` ends in :func:`written_once`.
+
+    What is refused before it comes to be written, as invalid by rules that have changed, is told
+    only where there is no first answer.
+    """
+    try:
+        return await work()
+    except FhirError:
+        first = await context.store.answered(_asked(request, context))
+        if first is None:
+            raise
+        return _again(first)
+
+
+async def written_once(
+    change: Change, request: Request, context: Context, answer: Callable[[Stored], Response]
+) -> Response:
+    """Make ``change`` as part of the group commit, its key and its answer in one transaction with
+    it; or return the first answer. ``answer`` returns that of what the change came to."""
+    kept = replace(change, once=Once(_asked(request, context), answer))
+    outcome = await context.store.write_once(kept, context.now())
+    return _again(outcome) if isinstance(outcome, Response) else answer(outcome)
+
+
+def _again(first: Response) -> Response:
+    return replace(first, headers=(*first.headers, _REPEATED))
 
 
 async def taken(request: Request, context: Context) -> None:
@@ -82,7 +118,9 @@ def _asked(request: Request, context: Context, principal: str = "") -> Asked:
     now = context.now()
     id = sha256(msgspec.json.encode([principal, request.idempotency_key])).hexdigest()
     until = now + timedelta(hours=context.settings.idempotency_hours)
-    return Asked(id, _fingerprint(request), now, until)
+    # Of a bundle the body is no version, nor is an OperationOutcome about one.
+    by_version = request.interaction in KEYED and request.prefer.get("return") != "OperationOutcome"
+    return Asked(id, _fingerprint(request), now, until, by_version)
 
 
 def _fingerprint(request: Request) -> bytes:

@@ -1,22 +1,29 @@
 """First answers to requests with an Idempotency-Key, kept for those who ask again.
 
 An answer is written in the transaction of what it tells of: there is never one without the other.
-A request takes its key before anything else, so that of two at once the second meets the first;
-when it begins again, it finds the answer.
+Where several steps follow each other in that transaction, its first is to take the key
+(:func:`first_answer`), so that of two at once the second meets the first. A single change
+(``Change.once``) writes key and answer in one (:func:`keep_answers`). Either way the second begins
+again, and finds the answer.
+
+An answer that has the version in its body, as it was written, does not repeat it but names it.
 """
 
 import asyncio
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
-from pymongo import IndexModel, ReturnDocument
+from pymongo import IndexModel, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import PyMongoError
 
 from fhir_server.messages import Response
 from fhir_server.outcome import FhirError, Issue
+from fhir_server.store.changes import Asked
 from fhir_server.store.client import Database, Document
+from fhir_server.store.documents import HISTORY_SUFFIX
+from fhir_server.store.transactions import StaleRead, met_another
 
 ANSWERS = "idempotency"
 _COMPRESSED_FROM = 1024
@@ -25,15 +32,8 @@ _PART_BYTES = 8_388_608  # a document has a limit of 16 MiB
 _LEVEL = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request with a key. ``id`` stands for the key and ``fingerprint`` for what is asked; the
-    answer to it is kept from ``now`` until ``until``, both UTC."""
-
-    id: str
-    fingerprint: bytes
-    now: datetime
-    until: datetime
+class KeyTaken(StaleRead):
+    """A key is taken, by a request that is answered already or that is being performed."""
 
 
 async def ensure_answers(database: Database) -> None:
@@ -57,16 +57,31 @@ async def first_answer(
         return_document=ReturnDocument.BEFORE,
         session=session,
     )
+    return None if found is None else await told(database, found, asked, session)
+
+
+async def found_answers(database: Database, asked: Sequence[Asked]) -> dict[str, Document]:
+    """Return what is kept under the keys of ``asked``, by their ids, also what is over."""
+    cursor = database[ANSWERS].find({"_id": {"$in": [one.id for one in asked]}})
+    return {one["_id"]: one for one in await cursor.to_list()}
+
+
+async def told(
+    database: Database, found: Document, asked: Asked, session: AsyncClientSession | None = None
+) -> Response | None:
+    """Return the answer that is ``found``, or ``None`` for one whose time is over.
+
+    Raises ``business-rule`` where it answered another request than ``asked``.
+    """
     # MongoDB removes what is over once a minute.
-    if found is None or found["until"] <= asked.now:
+    if found["until"] <= asked.now:
         return None
     if found["fingerprint"] != asked.fingerprint:
         text = "This Idempotency-Key was used for another request; a new request needs a new key."
         raise FhirError(Issue("business-rule", text))
-    body = await _body(database, found, session)
     return Response(
         found["status"],
-        body,
+        await _body(database, found, session),
         found["version"],
         found["last_updated"],
         found["location"],
@@ -78,12 +93,52 @@ async def keep_answer(
     database: Database, asked: Asked, answer: Response, session: AsyncClientSession
 ) -> None:
     """Write ``answer`` under the key that :func:`first_answer` took in the same transaction."""
-    packed = len(answer.body) >= _COMPRESSED_FROM
-    body = await _aside(zlib.compress, answer.body, _LEVEL) if packed else answer.body
+    first, *parts = await kept(asked, answer)
+    await database[ANSWERS].replace_one({"_id": asked.id}, first, session=session)
+    await _write_parts(database, parts, session)
+
+
+async def keep_answers(
+    database: Database,
+    answers: Sequence[Sequence[Document]],
+    over: Mapping[str, Document],
+    session: AsyncClientSession,
+) -> None:
+    """Write ``answers``, as :func:`kept` made them, in the place of those that are ``over``.
+
+    Raises :class:`KeyTaken` where one of the keys is taken, whoever has it.
+    """
+    firsts = [first for first, *_ in answers]
+    new = [one for one in firsts if one["_id"] not in over]
+    old = [one for one in firsts if one["_id"] in over]
+    try:
+        if new:
+            await database[ANSWERS].insert_many(new, session=session)
+        if old:
+            places = [{"_id": one["_id"], "until": over[one["_id"]]["until"]} for one in old]
+            replaced = await database[ANSWERS].bulk_write(
+                [ReplaceOne(*pair) for pair in zip(places, old, strict=True)], session=session
+            )
+            if replaced.matched_count != len(old):
+                raise KeyTaken
+    except PyMongoError as error:
+        if met_another(error):
+            raise KeyTaken from error
+        raise
+    await _write_parts(database, [part for _, *parts in answers for part in parts], session)
+
+
+async def kept(asked: Asked, answer: Response) -> list[Document]:
+    """Return the documents of ``answer``: its first, and further parts where one is too small."""
+    named = asked.by_version and bool(answer.body and answer.location)
+    whole = b"" if named else answer.body
+    packed = len(whole) >= _COMPRESSED_FROM
+    body = await _aside(zlib.compress, whole, _LEVEL) if packed else whole
     first, *parts = [
         body[begin : begin + _PART_BYTES] for begin in range(0, len(body) or 1, _PART_BYTES)
     ]
     document: Document = {
+        "_id": asked.id,
         "fingerprint": asked.fingerprint,
         "until": asked.until,
         "status": answer.status,
@@ -91,22 +146,34 @@ async def keep_answer(
         "last_updated": answer.last_updated,
         "location": answer.location,
         "headers": [list(one) for one in answer.headers],
+        "named": named,
         "packed": packed,
         "parts": len(parts),
         "body": first,
     }
-    await database[ANSWERS].replace_one({"_id": asked.id}, document, session=session)
-    for number, part in enumerate(parts, 1):
+    # Parts outlive their answer: one that is still there is never without them.
+    until = asked.until + timedelta(hours=1)
+    return [
+        document,
+        *(
+            {"_id": _part(asked.id, number), "until": until, "body": part}
+            for number, part in enumerate(parts, 1)
+        ),
+    ]
+
+
+async def _write_parts(
+    database: Database, parts: Sequence[Document], session: AsyncClientSession
+) -> None:
+    for part in parts:
         await database[ANSWERS].replace_one(
-            {"_id": _part(asked.id, number)},
-            # They outlive their answer: one that is still there is never without them.
-            {"until": asked.until + timedelta(hours=1), "body": part},
-            upsert=True,
-            session=session,
+            {"_id": part["_id"]}, part, upsert=True, session=session
         )
 
 
-async def _body(database: Database, found: Document, session: AsyncClientSession) -> bytes:
+async def _body(database: Database, found: Document, session: AsyncClientSession | None) -> bytes:
+    if found.get("named"):
+        return await _version(database, found, session)
     parts = [bytes(found["body"])]
     for number in range(1, found["parts"] + 1):
         part = await database[ANSWERS].find_one(
@@ -116,6 +183,27 @@ async def _body(database: Database, found: Document, session: AsyncClientSession
         parts.append(bytes(part["body"]))
     body = b"".join(parts)
     return await _aside(zlib.decompress, body) if found["packed"] else body
+
+
+async def _version(
+    database: Database, found: Document, session: AsyncClientSession | None
+) -> bytes:
+    """Return the version that the answer ``found`` names; nothing where it was expunged.
+
+    It is looked for in history last: there it goes when it is replaced.
+    """
+    type, id, *_ = found["location"].split("/")
+    number = found["version"]
+    # An id whose versions were expunged may have another version of this number.
+    same = {"last_updated": found["last_updated"]}
+    for collection, place in (
+        (type, {"_id": id, "version": number}),
+        (type + HISTORY_SUFFIX, {"_id": {"id": id, "version": number}}),
+    ):
+        row = await database[collection].find_one({**place, **same}, {"json": 1}, session=session)
+        if row is not None:
+            return bytes(row.get("json", b""))
+    return b""
 
 
 def _part(id: str, number: int) -> str:

@@ -5,11 +5,11 @@ change in between is noticed and the judgement is made again. https://hl7.org/fh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from fhir_server.messages import ANY_VERSION, Content, Resource
+from fhir_server.messages import ANY_VERSION, Content, Resource, Response
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_conflict
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.r4.subsets import SUBSETTED, is_subset, tagged, whole
@@ -28,6 +28,28 @@ from fhir_server.store.documents import (
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with a key. ``id`` stands for the key and ``fingerprint`` for what is asked; the
+    answer to it is kept from ``now`` until ``until``, both UTC. ``by_version`` says that the body
+    of the answer is the version that was written, and need not be kept a second time."""
+
+    id: str
+    fingerprint: bytes
+    now: datetime
+    until: datetime
+    by_version: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What makes a change that is asked for again the same change. ``answer`` returns the answer
+    that is kept, once it is known what the change came to; it is pure."""
+
+    asked: Asked
+    answer: Callable[[Stored], Response]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One change to one resource.
 
@@ -38,7 +60,9 @@ class Change:
     Instead of a ``resource`` there may be ``revise``, which makes it of the current version, and
     ``check``, which refuses what came of that. Both are pure: they are called again when another
     write has come between. What is not there cannot be revised. ``content`` is what of a Binary is
-    kept beside it; a revision keeps that of the current version.
+    kept beside it; a revision keeps that of the current version. ``once`` keeps the answer in the
+    transaction of the change. ``claims`` are written with it, if they are still as they were seen
+    (``claims.py``).
     """
 
     interaction: str
@@ -50,6 +74,8 @@ class Change:
     revise: Callable[[Resource], Resource] | None = None
     check: Callable[[Resource], None] | None = None
     content: Content | None = None
+    once: Once | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def relies_on_version(self) -> bool:

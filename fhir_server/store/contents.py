@@ -56,15 +56,17 @@ class Contents:
     async def take(self, pieces: Pieces) -> Content:
         """Store ``pieces`` as a content of its own, and return it.
 
-        Nothing is left of it where ``pieces`` raises, as it does for a client that goes away.
+        Nothing is left of it where ``pieces`` raises, as it does for a client that goes away. What
+        of it is written late, after a failure, is found by the sweep: it stays known until then.
         """
         id = self.new_id()
         try:
             await self._due(id, _UNUSED_FOR_MS)
             return await self._written(id, pieces)
-        except Exception:
+        except Exception as error:
+            refused = isinstance(error, FhirError) and error.status < 500
             with suppress(PyMongoError, FhirError):
-                await self.discard(id)
+                await (self.discard(id) if refused else self._emptied(id))
             raise
 
     async def _written(self, id: str, pieces: Pieces) -> Content:
@@ -124,10 +126,14 @@ class Contents:
 
     async def discard(self, id: str) -> None:
         """Remove the content ``id``, to which nothing refers."""
+        await self._emptied(id)
+        async with deadline(self.seconds, NOTHING_WRITTEN):
+            await self.database[UPLOADS].delete_one({"_id": id})
+
+    async def _emptied(self, id: str) -> None:
         async with deadline(self.seconds, NOTHING_WRITTEN):
             await self.database[FILES].delete_one({"_id": id})
             await self.database[CHUNKS].delete_many({"files_id": id})
-            await self.database[UPLOADS].delete_one({"_id": id})
 
     async def discard_unused(self, id: str) -> None:
         """Remove the content ``id`` if nothing refers to it."""

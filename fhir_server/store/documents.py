@@ -19,6 +19,7 @@ Document = dict[str, Any]
 
 HISTORY_SUFFIX = "_history"
 _MILLISECOND = timedelta(milliseconds=1)
+_UP_TO_OFFSET = len("2024-02-29T12:00:00.000")
 
 # What a reader of one version needs; never the native resource and the keys.
 SERVED = dict.fromkeys(
@@ -67,7 +68,7 @@ class Stored:
 
 def instant(moment: datetime) -> str:
     """Return ``moment`` (UTC) as a FHIR instant with milliseconds."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds")[:_UP_TO_OFFSET] + "Z"
 
 
 def next_moment(now: datetime, previous: datetime | None) -> datetime:

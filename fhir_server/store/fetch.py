@@ -31,10 +31,12 @@ class _Lane:
 
 @dataclass(slots=True)
 class Fetch:
-    """Reads current documents by id. ``deadline`` bounds each command."""
+    """Reads current documents by id. ``deadline`` bounds each command; ``projection`` is what is
+    read of a document, ``None`` all of it. What is read is never older than the question."""
 
     database: Database
     deadline: Deadline
+    projection: Document | None = field(default_factory=lambda: SERVED)
     _lanes: dict[str, _Lane] = field(default_factory=dict)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -48,7 +50,7 @@ class Fetch:
         lane.under_way += 1
         try:
             async with self.deadline():
-                return await self.database[type].find_one({"_id": id}, projection=SERVED)
+                return await self.database[type].find_one({"_id": id}, projection=self.projection)
         finally:
             lane.under_way -= 1
             self._next(type, lane)
@@ -72,7 +74,7 @@ class Fetch:
         try:
             async with self.deadline():
                 cursor = self.database[type].find(
-                    {"_id": {"$in": list(waiting)}}, projection=SERVED
+                    {"_id": {"$in": list(waiting)}}, projection=self.projection
                 )
                 found = {document["_id"]: document for document in await cursor.to_list()}
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told

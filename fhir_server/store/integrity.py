@@ -15,13 +15,14 @@ reference that was there before the setting is left alone.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
@@ -46,11 +47,12 @@ Place = tuple[str, str]
 class Owed:
     """What is to be looked at before a transaction ends: place -> number of the change.
 
-    ``referred`` also has where the first of the references stands, such as ``Observation.subject``.
+    ``referred`` has all changes that refer to a place, each with where the first of its references
+    stands, such as ``Observation.subject``.
     """
 
     deleted: dict[Place, int | None] = field(default_factory=dict)
-    referred: dict[Place, tuple[int | None, str]] = field(default_factory=dict)
+    referred: dict[Place, dict[int | None, str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.deleted or self.referred)
@@ -58,7 +60,8 @@ class Owed:
     def take(self, other: "Owed") -> None:
         """Take over what ``other`` has. The numbers of its changes mean nothing later."""
         self.deleted |= dict.fromkeys(other.deleted)
-        self.referred |= {place: (None, path) for place, (_, path) in other.referred.items()}
+        for place, paths in other.referred.items():
+            self.referred.setdefault(place, {None: next(iter(paths.values()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,18 @@ class Integrity:
                 known = dict(self._links(decode_stored(before))) if before else {}
                 for place, path in self._links(one.after["resource"]):
                     if place not in known:
-                        owed.referred.setdefault(place, (number, path))
+                        owed.referred.setdefault(place, {}).setdefault(number, path)
         return owed
+
+    async def check_one(self, type: str, id: str, resource: Resource | None) -> None:
+        """Look whether ``type/id`` could be deleted, or ``resource`` written: what the settings
+        demand of references, at this moment. Raises what :meth:`check` does."""
+        owed = Owed()
+        if resource is None and covers(self.kept, type):
+            owed.deleted[type, id] = 0
+        elif resource is not None and self.checked:
+            owed.referred |= {place: {0: path} for place, path in self._links(resource)}
+        await self.check(owed, None)
 
     async def claim(self, owed: Owed, session: AsyncClientSession) -> None:
         """Let nobody delete what ``owed`` refers to, nor refer to what it deletes, beside it."""
@@ -112,48 +125,62 @@ class Integrity:
             ]
             await self.database[CLAIMS].bulk_write(updates, session=session)
 
-    async def check(self, owed: Owed, session: AsyncClientSession) -> None:
+    async def check(self, owed: Owed, session: AsyncClientSession | None) -> None:
         """Look whether what was deleted is referred to, and what is referred to is there.
 
         Raises ``conflict`` (409) with those who refer, ``business-rule`` (422) for a reference that
         leads to nothing; ``place`` of the error is the number of the change.
         """
+        async for fault in self._faults(owed, session):
+            raise fault
+
+    async def faults(self, owed: Owed, session: AsyncClientSession) -> list[FhirError]:
+        """Return what :meth:`check` would raise, of every change that is at fault."""
+        return [fault async for fault in self._faults(owed, session)]
+
+    async def _faults(
+        self, owed: Owed, session: AsyncClientSession | None
+    ) -> AsyncIterator[FhirError]:
         for type, ids in _by_type(owed.referred):
             for some in _portions(ids):
-                await self._check_there(type, some, owed, session)
+                for fault in await self._leading_to_nothing(type, some, owed, session):
+                    yield fault
         if owed.deleted:
             existing = await self.indexes.existing()
             for type, ids in _by_type(owed.deleted):
                 for some in _portions(ids):
-                    await self._check_free(type, some, owed, existing, session)
+                    for fault in await self._deleted_in_vain(type, some, owed, existing, session):
+                        yield fault
 
-    async def _check_there(
-        self, type: str, ids: Sequence[str], owed: Owed, session: AsyncClientSession
-    ) -> None:
+    async def _leading_to_nothing(
+        self, type: str, ids: Sequence[str], owed: Owed, session: AsyncClientSession | None
+    ) -> list[FhirError]:
         cursor = self.database[type].find(
             {"_id": {"$in": ids}, "deleted": {"$exists": False}}, {"_id": 1}, session=session
         )
         there = {one["_id"] for one in await cursor.to_list()}
+        faults = []
         for id in ids:
             if id not in there:
-                number, path = owed.referred[type, id]
                 text = f"The reference to {type}/{id} leads to nothing: there is no such resource."
-                error = FhirError(Issue("business-rule", text, path))
-                error.place = number
-                raise error
+                for number, path in owed.referred[type, id].items():
+                    faults.append(_at(number, FhirError(Issue("business-rule", text, path))))
+        return faults
 
-    async def _check_free(
+    async def _deleted_in_vain(
         self,
         type: str,
         ids: Sequence[str],
         owed: Owed,
         existing: Iterable[str],
-        session: AsyncClientSession,
-    ) -> None:
+        session: AsyncClientSession | None,
+    ) -> list[FhirError]:
         wanted = {f"{type}/{id}" for id in ids}
         found: dict[str, list[str]] = {}
         for other in existing:
             fields = self._fields(other, type)
+            if fields is None:
+                return [_at(owed.deleted[type, id], _pending(type)) for id in ids]
             if not fields:
                 continue
             value: Any = {"$in": sorted(wanted)} if len(wanted) > 1 else next(iter(wanted))
@@ -168,15 +195,14 @@ class Integrity:
                     found.setdefault(name, []).append(f"{other}/{row['_id']}")
             if sum(map(len, found.values())) > _REFERRERS_SHOWN:
                 break
-        if found:
-            name = min(found)
-            referrers = found[name]
-            error = _referred_to(name, referrers)
-            error.place = owed.deleted[type, name.partition("/")[2]]
-            raise error
+        return [
+            _at(owed.deleted[type, name.partition("/")[2]], _referred_to(name, referrers))
+            for name, referrers in sorted(found.items())
+        ]
 
-    def _fields(self, type: str, target_type: str) -> list[str]:
-        """Return where documents of ``type`` have the keys of references to ``target_type``."""
+    def _fields(self, type: str, target_type: str) -> list[str] | None:
+        """Return where documents of ``type`` have the keys of references to ``target_type``;
+        ``None`` while not all of them have."""
         parameters = self.keys.table.written(type).values()
         found = dict.fromkeys(
             one.field
@@ -188,8 +214,7 @@ class Integrity:
         )
         pending = self.keys.table.pending(type)
         if any(name.removeprefix("keys.") in pending for name in found):
-            text = f"What refers to a {target_type} is still being indexed. See $reindex-status."
-            raise FhirError(Issue("transient", text), headers=(("Retry-After", "30"),))
+            return None
         return list(found)
 
     def _links(self, resource: Any) -> Iterator[tuple[Place, str]]:
@@ -220,6 +245,16 @@ def _referred_to(name: str, referrers: Sequence[str]) -> FhirError:
     more = " and others" if len(referrers) > _REFERRERS_SHOWN else ""
     text = f"{name} is not deleted: {shown}{more} refer to it. Delete or change those first."
     return FhirError(Issue("conflict", text))
+
+
+def _pending(type: str) -> FhirError:
+    text = f"What refers to a {type} is still being indexed. See $reindex-status."
+    return FhirError(Issue("transient", text), headers=(("Retry-After", "30"),))
+
+
+def _at(number: int | None, error: FhirError) -> FhirError:
+    error.place = number
+    return error
 
 
 def _claim(place: Place, number: int) -> str:

@@ -183,6 +183,10 @@ class SearchKeys:
         found = await self.database[SERVER].find_one(
             {"_id": KEYS}, projection={"version": 1}, session=session
         )
+        await self.check_against(found)
+
+    async def check_against(self, found: Mapping[str, Any] | None) -> None:
+        """The same, where ``found`` is the version of the shared document :data:`KEYS`."""
         if found is None or found["version"] != self.version:
             await self.refresh()
             raise StaleRead

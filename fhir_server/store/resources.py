@@ -3,6 +3,7 @@
 The interactions of https://hl7.org/fhir/R4/http.html, as far as they concern the database.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +12,21 @@ from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.messages import Response
+from fhir_server.messages import Resource, Response
+from fhir_server.outcome import too_large
+from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.token import token_key
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
-from fhir_server.store.changes import Change
-from fhir_server.store.claims import claim
+from fhir_server.store.changes import Asked, Change
+from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contained import contained_ids, own_ids
 from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
@@ -33,10 +38,11 @@ from fhir_server.store.documents import (
 from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.guides import Guides, Parts, guides_of, parts_of
 from fhir_server.store.inbox import Inbox
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
-from fhir_server.store.keys import SEARCH_PARAMETER, SearchKeys
+from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
@@ -59,7 +65,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ResourceStore:
-    """Resources in MongoDB. Bound to a session inside a transaction, else to none."""
+    """Resources in MongoDB. Bound to a session inside a transaction, else to none.
+
+    ``fetch`` reads resources, ``beside`` what else a write has to know, by id.
+    """
 
     database: Database
     indexes: Indexes
@@ -67,8 +76,11 @@ class ResourceStore:
     page_bytes_max: int
     includes_max: int
     fetch: Fetch
+    beside: Fetch
     commit: Commit
     keys: SearchKeys
+    concepts: Concepts
+    conformance: Conformance
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
@@ -202,6 +214,7 @@ class ResourceStore:
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
+            await self.conformance.changed(wanted.types)
         return work.count, complete
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -215,13 +228,20 @@ class ResourceStore:
         stored = await self._written(changes, now)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
+        written = {one.type for one in stored if one.changed}
+        if self.session is None:
+            await self.conformance.changed(written)
+        else:
+            self.conformance.mark(written)
         return stored
 
     async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
-            return [await self.commit.one(changes[0], now, self.timeouts.write_s)]
+            stored = await self.commit.one(changes[0], now, self.timeouts.write_s)
+            assert isinstance(stored, Stored), "only what has a key has been answered before"
+            return [stored]
         writer = replace(self.commit.writer, session=self.session, owed=self.owed)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
@@ -230,6 +250,48 @@ class ResourceStore:
                 return await writer.all(changes, now, end=0)
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
+
+    async def check_deletable(self, type: str, id: str) -> None:
+        """Raise what a deletion of ``type/id`` would raise at this moment."""
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            await self.commit.writer.integrity.check_one(type, id, None)
+
+    async def check_storable(self, resource: Resource, id: str = "") -> None:
+        """Raise what writing ``resource`` would raise at this moment."""
+        type = resource["resourceType"]
+        most = self.commit.writer.judge.resource_bytes_max
+        if len(encode(resource)) > most:
+            raise too_large("The resource", most)
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            await self.commit.writer.integrity.check_one(type, id, resource)
+
+    async def parts(self) -> Parts:
+        """Return the packages that are not whole."""
+        return await parts_of(self.database, self.conformance)
+
+    async def guides(self) -> Guides:
+        """Return the profiles and guides that are stored."""
+        return await guides_of(self.database, self.conformance)
+
+    async def write_once(self, change: Change, now: datetime) -> Stored | Response:
+        """Make ``change``, which says how it is made ``once``, like :meth:`write`; or return what
+        was answered to it the first time.
+
+        Raises ``business-rule`` where another request has the key.
+        """
+        assert self.session is None, "what others do in the transaction would be done once more"
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.indexes.ensure({change.type})
+        outcome = await self.commit.one(change, now, self.timeouts.request_s)
+        if change.type == SEARCH_PARAMETER:
+            await self.keys.changed()
+        return outcome
+
+    async def answered(self, asked: Asked) -> Response | None:
+        """Return what was answered to ``asked``, if anything. Takes no key."""
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            found = await answers.found_answers(self.database, [asked])
+            return await answers.told(self.database, found[asked.id], asked) if found else None
 
     async def claim(self, names: Sequence[str]) -> None:
         """Let no other transaction that claims one of ``names`` be committed beside this one.
@@ -240,7 +302,21 @@ class ResourceStore:
         await self.keys.check(self.session)
         await claim(self.database, names, self.session)
 
-    async def first_answer(self, asked: answers.Asked) -> Response | None:
+    async def seen_claims(self, names: Sequence[str]) -> Seen:
+        """Return what the claims ``names`` are now: for ``Change.claims``, before a search that
+        finds nothing. Not in a transaction, which has :meth:`claim`."""
+        assert self.session is None, "a transaction would see the claims of its beginning"
+        found = await asyncio.gather(*(self.beside.one(CLAIMS, name) for name in names))
+        return dict(zip(names, found, strict=True))
+
+    async def check_searched(self) -> None:
+        """Raise :class:`StaleRead` where this process has searched by keys that are not complete
+        any more."""
+        found = await self.beside.one(SERVER, KEYS)
+        async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
+            await self.keys.check_against(found)
+
+    async def first_answer(self, asked: Asked) -> Response | None:
         """Return what was answered to ``asked``, or take its key and return ``None``.
 
         Only inside a transaction. Raises ``business-rule`` where another request has the key.
@@ -248,7 +324,7 @@ class ResourceStore:
         assert self.session is not None, "a key is taken together with what is written under it"
         return await answers.first_answer(self.database, asked, self.session)
 
-    async def keep_answer(self, asked: answers.Asked, answer: Response) -> None:
+    async def keep_answer(self, asked: Asked, answer: Response) -> None:
         """Keep ``answer`` for those who ask the same again. Only inside a transaction."""
         assert self.session is not None, "an answer is kept together with what it tells of"
         await answers.keep_answer(self.database, asked, answer, self.session)
@@ -287,4 +363,5 @@ class ResourceStore:
         async with deadline(seconds, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         await self.keys.take_up()
+        await self.conformance.settle()
         return result

@@ -1,4 +1,4 @@
-"""Values that all server processes on one database share, made by the first that asks.
+"""What all server processes on one database share: keys, made by the first that asks, and marks.
 
 They live in the collection ``server``, so that links stay valid after a restart and everywhere.
 """
@@ -18,3 +18,18 @@ async def shared_key(database: Database, name: str, fresh: bytes) -> bytes:
     )
     assert found is not None  # an upsert returns what it made
     return bytes(found["key"])
+
+
+async def under_way(database: Database, name: str) -> bool:
+    """Return whether the work ``name`` was begun and has not ended, as after a crash."""
+    return await database["server"].find_one({"_id": name}) is not None
+
+
+async def begin(database: Database, name: str) -> None:
+    """Write down that the work ``name`` has begun; that of an earlier time may be."""
+    await database["server"].update_one({"_id": name}, {"$set": {"begun": True}}, upsert=True)
+
+
+async def end(database: Database, name: str) -> None:
+    """Write down that the work ``name`` is done."""
+    await database["server"].delete_one({"_id": name})

@@ -61,10 +61,8 @@ async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
     while True:
         try:
             return await attempt()
-        except StaleRead:
-            pass
-        except PyMongoError as error:
-            if not _to_be_repeated(error):
+        except (StaleRead, PyMongoError) as error:
+            if not met_another(error):
                 raise
         if time.monotonic() + wait > end:
             raise FhirError(
@@ -75,8 +73,12 @@ async def repeated(attempt: Callable[[], Awaitable[T]], end: float) -> T:
         wait = min(wait * _BACKOFF_FACTOR, _BACKOFF_MAX_S)
 
 
-def _to_be_repeated(error: PyMongoError) -> bool:
-    """Whether MongoDB says that nothing was written and that a further try may succeed."""
+def met_another(error: Exception) -> bool:
+    """Whether nothing was written since another write was in the way: a further try may succeed."""
+    if isinstance(error, StaleRead):
+        return True
+    if not isinstance(error, PyMongoError):
+        return False
     if error.timeout or _TOO_LARGE_FOR_CACHE in codes_of(error):
         return False
     if error.has_error_label("TransientTransactionError"):

@@ -14,8 +14,11 @@ from pymongo import ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
+from fhir_server.messages import Response
 from fhir_server.outcome import FhirError
+from fhir_server.store.answers import KeyTaken, found_answers, keep_answers, kept, told
 from fhir_server.store.changes import Change, Judge, Judged
+from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
@@ -29,12 +32,36 @@ from fhir_server.store.keys import SearchKeys
 from fhir_server.store.transactions import StaleRead, transacted
 
 _PAUSE_EVERY = 50  # changes judged before other requests get their turn
+_NONE: Mapping[str, Document] = {}
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
 
 
 class NotTogether(Exception):
-    """One of several changes is refused now that all are written; each is to be made alone."""
+    """Some of several changes are refused now that all are written: those at ``places``. They are
+    to be made alone, each for itself, and the others without them."""
 
+    def __init__(self, places: Iterable[int]) -> None:
+        """Name the places, each once."""
+        super().__init__()
+        self.places = frozenset(places)
+
+
+class _AtFault(Exception):
+    """Refusals of those changes that lead to nothing, or leave others so."""
+
+    def __init__(self, faults: Sequence[FhirError]) -> None:
+        super().__init__()
+        self.faults = faults
+
+
+class Overtaken(StaleRead):
+    """Somebody has written a claim of the change since it was seen; whoever asks for the change is
+    to look again whether it is still to be made."""
+
+
+Outcome = Stored | Response | FhirError | Overtaken
+"""What came of a change: its version, the answer that a request like it got before, a refusal, or
+nothing yet."""
 
 Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
@@ -64,28 +91,90 @@ class Writer:
                 if place % _PAUSE_EVERY == _PAUSE_EVERY - 1:
                     await asyncio.sleep(0)
                 judged.append(self._judged(place, change, befores, now))
-            await self._written(judged, end)
+            try:
+                await self._written(judged, end)
+            except _AtFault as error:
+                raise error.faults[0] from None
             return [one.stored for one in judged]
 
-    async def each(
-        self, changes: Sequence[Change], now: datetime, end: float
-    ) -> list[Stored | FhirError]:
-        """Make those of ``changes`` that are not refused; return what came of each."""
+    async def each(self, changes: Sequence[Change], now: datetime, end: float) -> list[Outcome]:
+        """Make those of ``changes`` that are not refused; return what came of each.
+
+        Of a change that was asked for before (``once``), that is its first answer. Raises
+        :class:`NotTogether`; for a change alone the refusal is returned like any other.
+        """
+        try:
+            outcomes = await self._each(changes, now, end, {})
+        except ClaimTaken:
+            overtaken = await self._overtaken(changes)
+            if not overtaken:
+                raise  # whoever writes the claim has not come to an end yet
+            if len(changes) == 1:
+                return [Overtaken()]
+            raise NotTogether(overtaken) from None
+        except KeyTaken:
+            first = await self._first_of(changes)
+            if not first:
+                raise  # whoever has the key has not come to an end yet
+            return await self._each(changes, now, end, first)
+        # What is refused may be so because of what the first attempt has written.
+        refused = {
+            place: changes[place]
+            for place, one in enumerate(outcomes)
+            if isinstance(one, FhirError) and changes[place].once
+        }
+        if refused and (first := await self._first_of(refused.values())):
+            for place, change in refused.items():
+                try:
+                    outcomes[place] = await self._again(change, first) or outcomes[place]
+                except FhirError as error:
+                    outcomes[place] = error
+        return outcomes
+
+    async def _overtaken(self, changes: Sequence[Change]) -> list[int]:
+        """Return the places of those that have a claim which is not as they have seen it."""
+        names = {name for change in changes for name in change.claims}
+        is_now = await seen_claims(self.database, names)
+        return [
+            place
+            for place, change in enumerate(changes)
+            if any(is_now[name] != was for name, was in change.claims.items())
+        ]
+
+    async def _first_of(self, changes: Iterable[Change]) -> Mapping[str, Document]:
+        asked = [change.once.asked for change in changes if change.once]
+        return await found_answers(self.database, asked)
+
+    async def _each(
+        self, changes: Sequence[Change], now: datetime, end: float, first: Mapping[str, Document]
+    ) -> list[Outcome]:
         async with self.keys.writing():
             befores = await self._befores(changes)
-            outcomes: list[Judged | FhirError] = []
+            outcomes: list[Judged | Response | FhirError] = []
             for place, change in enumerate(changes):
                 try:
-                    outcomes.append(self._judged(place, change, befores, now))
+                    again = await self._again(change, first)
+                    outcomes.append(again or self._judged(place, change, befores, now))
                 except FhirError as error:
                     outcomes.append(error)
+            places = [n for n, one in enumerate(outcomes) if isinstance(one, Judged)]
             try:
-                await self._written([one for one in outcomes if isinstance(one, Judged)], end)
-            except OutcomeUnknownError:
-                raise
-            except FhirError as error:
-                raise NotTogether from error
+                judged = [one for one in outcomes if isinstance(one, Judged)]
+                await self._written(judged, end, first)
+            except _AtFault as error:
+                if len(changes) == 1:
+                    return [error.faults[0]]
+                raise NotTogether(
+                    places[one.place] for one in error.faults if one.place is not None
+                ) from error
         return [one.stored if isinstance(one, Judged) else one for one in outcomes]
+
+    async def _again(self, change: Change, first: Mapping[str, Document]) -> Response | None:
+        """Return what ``change`` was answered the first time, if it was asked for before."""
+        found = change.once and first.get(change.once.asked.id)
+        return (
+            await told(self.database, found, change.once.asked) if found and change.once else None
+        )
 
     def _judged(self, place: int, change: Change, befores: Befores, now: datetime) -> Judged:
         try:
@@ -94,7 +183,11 @@ class Writer:
             error.place = place
             raise
 
-    async def _written(self, judged: Sequence[Judged], end: float) -> None:
+    async def _written(
+        self, judged: Sequence[Judged], end: float, over: Mapping[str, Document] = _NONE
+    ) -> None:
+        """Write what ``judged`` came to, and the answers of those that are to be made once, in the
+        place of answers whose time is ``over``."""
         effective = [one for one in judged if one.after is not None]
         # What stays as it is, but was to be at a certain version, must be so when the rest is
         # written: two bundles could otherwise each change what the other relies on.
@@ -104,20 +197,27 @@ class Writer:
             if one.after is None and one.before and one.change.relies_on_version
         ]
         owed = self.integrity.owed(judged)
+        claims = {name: was for one in judged for name, was in one.change.claims.items()}
+        once = [(one.change.once, one.stored) for one in judged if one.change.once]
+        answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
 
         async def work(session: AsyncClientSession) -> None:
+            if answers:  # first: where a key is taken, nothing has been written in vain
+                await keep_answers(self.database, answers, over, session)
+            if claims:
+                await claim_as_seen(self.database, claims, session)
             await self.integrity.claim(owed, session)
             await self._apply(effective, relied_on, session)
             if self.owed is not None:  # what follows in this transaction may put it right
                 self.owed.take(owed)
-            else:
-                await self.integrity.check(owed, session)
+            elif faults := await self.integrity.faults(owed, session):
+                raise _AtFault(faults)
 
         if self.session is not None:
             await work(self.session)
-        elif len(effective) == 1 and effective[0].before is None and not relied_on and not owed:
+        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims):
             await self._insert(effective[0])
-        elif effective:
+        elif effective or answers:
             await transacted(self.database.client, work, end)
 
     async def _insert(self, judged: Judged) -> None:
@@ -180,6 +280,10 @@ class Writer:
                 [historical(before, after["last_updated"]) for before, after in replaced],
                 session=session,
             )
+
+
+def _is_one_insert(judged: Sequence[Judged]) -> bool:
+    return len(judged) == 1 and judged[0].before is None
 
 
 def _by_type(

@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from fhir_server import load
+from fhir_server.__main__ import _prepare as prepare
 from fhir_server.app import Server
 from fhir_server.messages import Request
+from fhir_server.settings import Settings
 from tests.conftest import ROOT, Fhir
 
 CLINIC = ROOT / "examples" / "dhaka-clinic"
@@ -53,14 +55,18 @@ GIVEN = ("-d", "--data-urlencode")
 @pytest.fixture
 async def clinic(server: Server) -> Server:
     """A server with the clinic loaded."""
-    report = await load.load(load.files_of([CLINIC]), server.perform, bytes_max=2**24)
+    report = await load.load(
+        load.files_of([CLINIC]), server.perform, xml=server.xml, bytes_max=2**24
+    )
     assert (report.resources, report.written, report.errors) == (SIZE, SIZE, [])
     return server
 
 
 async def test_it_is_loaded_once(clinic: Server) -> None:
     """Loading it again writes nothing."""
-    report = await load.load(load.files_of([CLINIC]), clinic.perform, bytes_max=2**24)
+    report = await load.load(
+        load.files_of([CLINIC]), clinic.perform, xml=clinic.xml, bytes_max=2**24
+    )
 
     assert (report.resources, report.written, report.errors) == (SIZE, 0, [])
 
@@ -103,3 +109,29 @@ async def test_every_search_of_the_readme_finds_something(
         response = await fhir(Request("search-type", type, parameters=parameters))
         assert response.status == 200, (type, parameters, response.body)
         assert json.loads(response.body).get("entry"), (type, parameters)
+
+
+async def test_a_load_that_was_cut_off_is_done_again(
+    mongodb_uri: str, settings: Settings, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``serve --sample`` after a kill has the whole clinic; after that nothing is loaded again."""
+    settings = settings.model_copy(update={"mongodb_uri": mongodb_uri})
+    whole = load.load
+
+    async def killed(*_: Any, **__: Any) -> None:
+        await server.context.store.indexes.ensure(["Patient"])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(load, "load", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await prepare(settings, sample=True)
+    assert load.load is whole
+    await prepare(settings, sample=True)
+    patients = server.database["Patient"]
+    count = await patients.count_documents({})
+    await patients.delete_many({})
+    await prepare(settings, sample=True)
+
+    assert count > 0
+    assert await patients.count_documents({}) == 0

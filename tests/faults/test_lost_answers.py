@@ -129,7 +129,7 @@ import os
 import signal
 from pathlib import Path
 
-from fhir_server.store import resources, transactions
+from fhir_server.store import resources, transactions, writer
 
 
 def ended(when):
@@ -150,7 +150,7 @@ def register(registry):
         ended("after")
         return result
 
-    transactions._commit, resources.transacted = committed, done
+    transactions._commit, resources.transacted, writer.transacted = committed, done, done
 """
 
 
@@ -230,11 +230,14 @@ def test_a_kill_between_commit_and_answer(serving: Serving, tmp_path: Path) -> N
 def test_a_kill_before_the_commit(serving: Serving, tmp_path: Path) -> None:
     """Nothing is there. Until MongoDB ends the transaction the key is taken; then it is made."""
     serving.start()
-    assert killed(serving, "transaction", "before", tmp_path) == 0
-    waiting = asked(serving, "transaction", "transaction-before")
-    assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "1")
-    end_transactions(serving)
-    answer = asked(serving, "transaction", "transaction-before")
-    assert (answer.status_code, "idempotency-replayed" in answer.headers) == (200, False)
-    assert patients(serving) == 2
+    for name, (_, _, count) in REQUESTS.items():
+        there = patients(serving)
+        assert killed(serving, name, "before", tmp_path) == there
+        waiting = asked(serving, name, f"{name}-before")
+        assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "1")
+        end_transactions(serving)
+        answer = asked(serving, name, f"{name}-before")
+        assert answer.status_code == (201 if name == "create" else 200)
+        assert "idempotency-replayed" not in answer.headers
+        assert patients(serving) == there + count
     assert serving.stop() == 0

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,25 @@ async def test_conditional_creates(doors: Doors, how: str) -> None:
         )
         assert sorted(said) == [*(["200"] * (at_once - 1)), "201"]
         assert await count(doors, value) == 1
+
+
+async def test_conditional_creates_alone_and_in_bundles(doors: Doors) -> None:
+    """Those of a group and those of transactions see each other's claims; others with the same
+    identifier, and what it does not name, are in nobody's way."""
+    for round in range(ROUNDS):
+        value = f"mixed{round}"
+        text = f"identifier={SYSTEM}|{value}"
+        single = Request("create", "Patient", body=known(value), if_none_exist=text, base_url=BASE)
+        other = f"identifier=urn:other|{value}"
+        apart = replace(single, body={"resourceType": "Patient"}, if_none_exist=other)
+        several = bundle(entry("POST", "Patient", known(value), ifNoneExist=text))
+        free = Request("create", "Patient", body=known(f"{value}-free"), base_url=BASE)
+        asked = [single, single, several, several, free, free, apart, single]
+        responses = await doors.at_once(asked * 4)
+        assert {one.status for one in responses} <= {200, 201}
+        assert [one.status for n, one in enumerate(responses) if n % 8 in (4, 5, 6)] == [201] * 12
+        assert await count(doors, value) == 1
+        assert await count(doors, f"{value}-free") == 8
 
 
 async def test_conditional_updates(doors: Doors) -> None:

@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/http.html
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -91,7 +92,9 @@ async def exchange(
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+        if not messages:  # the client is there until it has its answer
+            await asyncio.Event().wait()
+        return messages.pop()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

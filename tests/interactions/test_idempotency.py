@@ -14,7 +14,7 @@ from fhir_server.dispatch import answer
 from fhir_server.interactions.idempotency import once
 from fhir_server.messages import Request, Response
 from fhir_server.settings import Settings
-from fhir_server.store import answers
+from fhir_server.store import answers, writer
 from tests.conftest import Fhir
 from tests.interactions.asking import (
     BASE,
@@ -221,6 +221,45 @@ async def test_of_many_at_once_one_is_made(fhir: Fhir, other: Fhir, kind: str) -
     assert await count(fhir) == (1 if kind == "create" else 2)
 
 
+async def test_many_keys_through_two_processes(fhir: Fhir, other: Fhir) -> None:
+    """Forty creates, each asked for three times at once: each is made once, none is refused.
+
+    They meet in groups of both processes: a key that the other has fails nobody beside it.
+    """
+    asked = [create(f"{KEY}-{n % 40}", language=f"x-{n % 40}") for n in range(120)]
+    responses = await asyncio.gather(*((fhir, other)[n % 2](one) for n, one in enumerate(asked)))
+    assert {one.status for one in responses} == {201}
+    assert len({one.location for one in responses}) == 40
+    assert [told(one) for one in responses[:40]] == [told(one) for one in responses[40:80]]
+    assert sum(map(again, responses)) == 80
+    assert await count(fhir) == 40
+
+
+async def test_conditional_creates_with_keys_of_their_own(fhir: Fhir, other: Fhir) -> None:
+    """Of 40 clients with one criterion one creates, the others find; each is told that again."""
+    asked = [
+        replace(create(f"{KEY}-{n}", **KNOWN), if_none_exist="identifier=1") for n in range(40)
+    ]
+    first = await asyncio.gather(*((fhir, other)[n % 2](one) for n, one in enumerate(asked)))
+    second = [await (fhir, other)[n % 3 == 0](one) for n, one in enumerate(asked)]
+    assert sorted(one.status for one in first) == [*[200] * 39, 201]
+    assert [told(one) for one in second] == [told(one) for one in first]
+    assert all(map(again, second))
+    assert await count(fhir) == 1
+
+
+async def test_a_refusal_over_what_the_first_wrote_is_not_told(fhir: Fhir) -> None:
+    """The first attempt has replaced the version that the second names: it is answered as it was,
+    and another request with the key is not."""
+    await fhir(put(patient()))
+    request = put(patient(active=True), if_match=frozenset("1"), idempotency_key=KEY)
+    first = await fhir(request)
+    assert (first.status, told(await fhir(request))) == (200, told(first))
+    other = replace(request, body=patient(active=False))
+    assert (await fhir(other)).status == 422
+    assert (await fhir(replace(request, idempotency_key="another"))).status == 412
+
+
 async def test_what_waits_too_long_is_told_to_come_again(
     server: Server, settings: Settings, mongodb_uri: str
 ) -> None:
@@ -307,23 +346,29 @@ async def test_a_batch_tells_what_it_did_and_does_the_rest(fhir: Fhir) -> None:
     assert (await fhir(shorter)).status == 422
 
 
+@pytest.mark.parametrize("kind", ["alone", "conditional"])
 async def test_an_answer_is_not_kept_for_what_is_not_written(
-    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+    server: Server, fhir: Fhir, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Where the answer cannot be kept, nothing was written: both or neither."""
-    keep = answers.keep_answer
+    module, name = (writer, "keep_answers") if kind == "alone" else (answers, "keep_answer")
+    request = create()
+    if kind == "conditional":
+        asked = (("identifier", "1"),)
+        request = replace(request, interaction="conditional-update", parameters=asked)
+    keep = getattr(module, name)
 
     async def fails(*arguments: Any) -> None:
         await keep(*arguments)
         raise RuntimeError
 
-    monkeypatch.setattr(answers, "keep_answer", fails)
+    monkeypatch.setattr(module, name, fails)
     with pytest.raises(RuntimeError):
-        await fhir(create())
+        await fhir(request)
     assert await count(fhir) == 0
     assert await server.database[answers.ANSWERS].count_documents({}) == 0
-    monkeypatch.setattr(answers, "keep_answer", keep)
-    assert (await fhir(create())).status == 201
+    monkeypatch.setattr(module, name, keep)
+    assert (await fhir(request)).status == 201
 
 
 async def test_what_reads_needs_no_key(server: Server, fhir: Fhir) -> None:

@@ -11,6 +11,7 @@ from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
+from fhir_server.store import transactions, writer
 from tests.conftest import Fhir
 from tests.interactions.asking import (
     BASE,
@@ -133,6 +134,34 @@ async def test_many_at_once_are_judged_each_for_itself(fhir: Fhir) -> None:
     answers = await asyncio.gather(*(fhir(gone(f"Patient/p{number}")) for number in range(20)))
 
     assert [one.status for one in answers] == [409, 204] * 10
+
+
+@of({CHECKED: "*"})
+async def test_refused_references_do_not_all_try_again_at_once(
+    fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch those at fault are told apart: they are made alone, a few at a time, and the
+    others together."""
+    tries: list[int] = [0]
+    transacted = transactions.transacted
+
+    async def counted(*arguments: Any) -> Any:
+        tries.append(tries[0])
+        tries[0] += 1
+        try:
+            return await transacted(*arguments)
+        finally:
+            tries[0] -= 1
+
+    await fhir(put(patient()))
+    await fhir(put(weight()))
+    monkeypatch.setattr(writer, "transacted", counted)
+    wanted = [weight(f"o{n}", "Patient/p" if n % 3 else "Patient/none") for n in range(90)]
+    answers = await asyncio.gather(*map(fhir, map(put, wanted)))
+
+    assert [one.status for one in answers] == [422, 201, 201] * 30
+    assert max(tries[1:]) < 2 + 4
+    assert len(tries) < 30 + 15
 
 
 @of({KEPT: "Patient"})

@@ -2,15 +2,20 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.messages import Response
 from fhir_server.outcome import FhirError
-from fhir_server.store.changes import Change
+from fhir_server.store.answers import ANSWERS
+from fhir_server.store.changes import Asked, Change, Once
 from fhir_server.store.documents import Stored
+from fhir_server.store.resources import ResourceStore
+from fhir_server.store.writer import Overtaken
 from tests.store.conftest import Commands, Stoppable
 from tests.store.mongods import until
 
@@ -25,13 +30,31 @@ def update(id: str, **members: Any) -> Change:
     return Change("update", "Patient", id, resource, if_match=matching)
 
 
-async def together(server: Server, changes: list[Change]) -> list[Stored | BaseException]:
-    """Make all of ``changes`` at once, each for itself."""
+def keyed(change: Change, key: str, said: str = "") -> Change:
+    """Return ``change`` under ``key``; ``said`` is what else tells requests apart."""
+    asked = Asked(key, said.encode(), NOW, NOW + timedelta(days=36500))
+    return replace(change, once=Once(asked, lambda stored: Response(200, b"", stored.version)))
+
+
+def create(id: str, **members: Any) -> Change:
+    """Return the create of a Patient."""
+    return Change("create", "Patient", id, {"resourceType": "Patient", **members})
+
+
+async def made(store: ResourceStore, change: Change) -> Stored | Response:
+    """Make ``change`` for itself."""
+    if change.once:
+        return await store.write_once(change, NOW)
+    [stored] = await store.write([change], NOW)
+    return stored
+
+
+async def together(server: Server, changes: list[Change]) -> list[Any]:
+    """Make all of ``changes`` at once, each for itself; refusals are among what is returned."""
     store = server.context.store
-    answers = await asyncio.gather(
-        *(store.write([change], NOW) for change in changes), return_exceptions=True
+    return await asyncio.gather(
+        *(made(store, change) for change in changes), return_exceptions=True
     )
-    return [one[0] if isinstance(one, list) else one for one in answers]
 
 
 async def test_writes_that_arrive_together_share_transactions(
@@ -68,6 +91,95 @@ async def test_a_refused_write_delays_and_fails_nobody_else(server: Server) -> N
         found = await server.context.store.read("Patient", f"p{number}")
         assert found is not None
         assert found.version == (2 if number % 3 == 0 else 1)
+
+
+async def test_writes_with_a_key_share_transactions(listened: Server, commands: Commands) -> None:
+    """64 keyed creates take far fewer commits than 64; each has its answer beside it."""
+    await listened.context.store.write([create("first")], NOW)
+    commands.sent.clear()
+    answers = await together(listened, [keyed(create(f"p{n}"), f"k{n}") for n in range(64)])
+
+    assert all(isinstance(one, Stored) for one in answers)
+    assert len(commands.named("commitTransaction")) <= 16
+    assert await listened.database[ANSWERS].count_documents({}) == 64
+    assert await listened.database["Patient"].count_documents({}) == 65
+
+
+async def test_conditional_creates_share_transactions(listened: Server, commands: Commands) -> None:
+    """64 with criteria of their own take far fewer commits than 64; of those that have the same
+    claim one is made, and the others are told to look again."""
+    store = listened.context.store
+    await store.write([create("first")], NOW)
+    seen = [await store.seen_claims([f"c{n}"]) for n in range(64)]
+    commands.sent.clear()
+    changes = [replace(create(f"p{n}"), claims=seen[n]) for n in range(64)]
+    answers = await together(listened, changes)
+
+    assert all(isinstance(one, Stored) for one in answers)
+    assert len(commands.named("commitTransaction")) <= 16
+    late = [replace(create(f"q{n}"), claims=seen[n] if n % 2 else {}) for n in range(64)]
+    answers = await together(listened, late)
+    assert [type(one) for one in answers] == [Stored, Overtaken] * 32
+    again = await store.seen_claims(["c1"])
+    answers = await together(listened, [replace(create(f"r{n}"), claims=again) for n in range(8)])
+    assert sorted(type(one).__name__ for one in answers) == ["Overtaken"] * 7 + ["Stored"]
+    assert await listened.database["Patient"].count_documents({}) == 1 + 64 + 32 + 1
+
+
+async def test_a_used_key_fails_nobody_in_its_batch(server: Server) -> None:
+    """Of 40 at once ten were asked for before, two of those by another request."""
+    for n in range(10):
+        await server.context.store.write_once(keyed(create(f"a{n}"), f"k{n}"), NOW)
+    asked = [keyed(create(f"b{n}"), f"k{n}", "other" if n < 2 else "") for n in range(40)]
+    answers = await together(server, asked)
+
+    assert [one.status for one in answers[:2]] == [422, 422]
+    assert all(isinstance(one, Response) for one in answers[2:10])
+    assert all(isinstance(one, Stored) for one in answers[10:])
+    assert await server.database["Patient"].count_documents({}) == 40
+
+
+async def test_a_key_that_another_process_holds_holds_up_nobody_else(server: Server) -> None:
+    """The others of its batches are made while it waits; then it is told the first answer."""
+    store = server.context.store
+    held, go_on = asyncio.Event(), asyncio.Event()
+    asked = Asked("held", b"", NOW, NOW + timedelta(days=36500))
+
+    async def slow(bound: ResourceStore) -> None:
+        assert await bound.first_answer(asked) is None
+        held.set()
+        await go_on.wait()
+        await bound.keep_answer(asked, Response(299))
+
+    first = asyncio.create_task(store.in_transaction(slow, ["Patient"]))
+    await held.wait()
+    waiting = [asyncio.create_task(made(store, keyed(create(f"w{n}"), "held"))) for n in range(3)]
+    answers = [
+        one
+        for _ in range(3)
+        for one in await together(server, [keyed(create(f"p{n}"), f"k{n}") for n in range(30)])
+    ]
+
+    assert not any(map(asyncio.Task.done, waiting))
+    assert sum(isinstance(one, Stored) for one in answers) == 30
+    assert not any(isinstance(one, BaseException) for one in answers)
+    go_on.set()
+    await first
+    assert [await one for one in waiting] == [Response(299)] * 3
+    assert await server.database["Patient"].count_documents({}) == 30
+
+
+async def test_an_answer_whose_time_is_over_is_replaced_in_a_batch(server: Server) -> None:
+    """Also before MongoDB has removed it; the others of the batch are not failed by it."""
+    old = [keyed(create(f"a{n}"), f"k{n}") for n in range(5)]
+    for one in old:
+        assert one.once
+        over = replace(one.once.asked, now=NOW - timedelta(days=2), until=NOW)
+        await server.context.store.write_once(replace(one, once=replace(one.once, asked=over)), NOW)
+    answers = await together(server, [keyed(create(f"b{n}"), f"k{n}", "new") for n in range(20)])
+
+    assert all(isinstance(one, Stored) for one in answers)
+    assert await server.database[ANSWERS].count_documents({}) == 20
 
 
 async def test_writers_of_one_resource_never_share_a_batch(server: Server) -> None:
@@ -122,6 +234,12 @@ KINDS: dict[str, tuple[bool, Any]] = {
 }
 
 
+KINDS |= {
+    f"{name} and a key": (there, lambda id, change=change: keyed(change(id), f"key-{id}"))
+    for name, (there, change) in KINDS.items()
+}
+
+
 @pytest.mark.parametrize(("there", "change"), KINDS.values(), ids=KINDS)
 async def test_a_commit_whose_answer_is_lost_is_never_answered_as_a_refusal(
     stoppable: Stoppable, there: bool, change: Any
@@ -161,3 +279,7 @@ async def test_a_commit_whose_answer_is_lost_is_never_answered_as_a_refusal(
         else:
             assert isinstance(answer, FhirError)
             assert answer.status == 503, (id, str(answer), own)
+        if change(id).once:  # whatever was told: asked again, it is made once
+            again = await patient.write_once(change(id), NOW)
+            assert isinstance(again, Response) is own
+            assert again.version == (2 if there else 1)

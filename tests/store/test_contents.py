@@ -89,10 +89,22 @@ async def test_a_broken_upload_leaves_nothing(server: Server, error: BaseExcepti
     taken = server.context.contents
     with pytest.raises(type(error)):
         await taken.take(pieces(b"x" * CHUNK * 9, error))
-    if isinstance(error, asyncio.CancelledError):
-        assert (await kept(server))[contents.CHUNKS]
-        await all_due(server)
-        await taken.sweep()
+    assert bool((await kept(server))[contents.CHUNKS]) is isinstance(error, asyncio.CancelledError)
+    await all_due(server)
+    await taken.sweep()
+
+    assert not any((await kept(server)).values())
+
+
+async def test_what_a_broken_upload_wrote_late_is_removed(server: Server) -> None:
+    """A command over its time may still be carried out after the upload was given up."""
+    taken = server.context.contents
+    with pytest.raises(ConnectionError):
+        await taken.take(pieces(b"x" * CHUNK * 9, ConnectionError()))
+    [id] = (await kept(server))[contents.UPLOADS]
+    await server.database[contents.CHUNKS].insert_one({"files_id": id, "n": 0, "data": b"x"})
+    await all_due(server)
+    await taken.sweep()
 
     assert not any((await kept(server)).values())
 
