@@ -4,22 +4,36 @@ https://www.rfc-editor.org/rfc/rfc6585#section-5
 
 The parser collects headers without a limit, one that never ends until there is no memory. What
 passes here is judged by the settings, in ``facade.py``.
+
+And it takes what comes behind a head with Upgrade for another protocol. Java's own client offers
+HTTP/2 so with every request: the body of its writes would be lost.
 """
 
+from typing import Any, cast
+
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.json import encode
 
+_CONNECT = b"CONNECT"  # asks for a tunnel; uvicorn refuses it
 HEAD_BYTES_MAX = 262_144  # twice what the settings allow of URL and headers, in one read or several
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses, with status 431, a request whose head or trailer does not end."""
+    """Refuses, with status 431, a request whose head or trailer does not end; an Upgrade is not
+    heard."""
 
     _in_head = False
+    head_is_offer = False
     _is_moving = False
     _waiting_bytes = 0  # that came since the parser last told of something
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take what uvicorn gives."""
+        super().__init__(*arguments, **named)
+        self.parser = cast(httptools.HttpRequestParser, _Parser(self))
 
     def data_received(self, data: bytes) -> None:
         """Read ``data``; end the connection where too much of it tells nothing."""
@@ -31,7 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
-        self._in_head = True
+        self._in_head, self.head_is_offer = True, False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -40,9 +54,11 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Note that a head has ended."""
+        """Note that a head has ended; one with an Upgrade comes again without it."""
         self._in_head, self._is_moving = False, True
-        super().on_headers_complete()
+        self.head_is_offer = self.parser.should_upgrade() and self.parser.get_method() != _CONNECT
+        if not self.head_is_offer:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Note that there is more of a body."""
@@ -52,7 +68,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that a request has ended."""
         self._is_moving = True
-        super().on_message_complete()
+        if not self.head_is_offer:
+            super().on_message_complete()
+
+    def head_without_upgrade(self) -> bytes:
+        """Return the head that was read last, without the header that offers another protocol."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += [b"%b: %b" % one for one in self.headers if one[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _refuse(self) -> None:
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
@@ -64,3 +88,38 @@ class BoundedProtocol(HttpToolsProtocol):
                 b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             )
         self.transport.close()
+
+
+class _Parser:
+    """The parser of httptools, which goes on with HTTP/1.1 where another protocol is offered.
+
+    RFC 9110, 7.8: "A server MAY ignore a received Upgrade header field".
+    """
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self._parser = _parser(protocol)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self._parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offered:
+                if not self._protocol.head_is_offer:
+                    raise
+                rest = rest[offered.args[0] :]
+                head = self._protocol.head_without_upgrade()
+                self._parser = _parser(self._protocol)
+                self._parser.feed_data(head)
+
+
+def _parser(protocol: BoundedProtocol) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(protocol)
+    # As uvicorn does: a request behind one that ends the connection must not fail the first.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
