@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from fhir_server.app import Server
-from fhir_server.http import facade
+from fhir_server.http import facade, protocol
 from fhir_server.http.protocol import HEAD_BYTES_MAX, BoundedProtocol
 from fhir_server.store.contents import Contents
 from tests.http.conftest import application
@@ -341,4 +341,24 @@ async def test_an_offered_protocol_is_not_taken(port: int, offer: bytes, step: i
 async def test_a_tunnel_is_refused(port: int) -> None:
     """CONNECT asks for what no server of resources is."""
     assert statuses(await talk(port, b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n")) == [400]
+    assert await works(port)
+
+
+UNFINISHED = {
+    "nothing": b"",
+    "line breaks": b"\r\n\r\n",
+    "a header": b"GET /fhir/metadata HTTP/1.1\r\n" + HOST,
+    "a second head": b"GET /fhir/Patient/nobody HTTP/1.1\r\n" + HOST + b"\r\nGET /fhir/met",
+}
+
+
+@pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends, whether anything came or not; an answer that is due comes before."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    answer = await talk(port, sent)
+
+    assert statuses(answer) == ([404] if sent.endswith(b"met") else [])
     assert await works(port)
