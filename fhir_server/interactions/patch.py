@@ -69,10 +69,8 @@ def _same_resource(before: Resource, after: Any) -> Resource:
         raise FhirError(Issue("processing", text))
     for name in ("resourceType", "id"):
         if after.get(name) != before[name]:
-            text = (
-                f"The patch makes {name} {shown(after.get(name))}; it stays {shown(before[name])}. "
-                "Nothing was changed."
-            )
+            does = f"makes {name} {shown(after[name])}" if name in after else f"removes {name}"
+            text = f"The patch {does}; it stays {shown(before[name])}. Nothing was changed."
             place = name if name == "resourceType" else f"{before['resourceType']}.{name}"
             raise FhirError(Issue("business-rule", text, place))
     return after

@@ -32,9 +32,11 @@ _TOKEN = re.compile(
     r"|([0-9]{1,9})"
     rf"|({_NAME}(?::(?:{_NAME}|\*))?))"
 )
+_KINDS = ("sign", "text", "number", "name")
 _ANY = "*"
 _NODE_TESTS = ("text", "comment", "node", "processing-instruction")
 _CHARACTERS_A_LOOK = 100  # what is compared or joined costs as much as a look at a node
+_LOOKS_A_COMPARISON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,24 @@ def selector(text: str, namespaces: Mapping[str, str]) -> Selector:
     return (replace(steps[0], deep=deep), *steps[1:])
 
 
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and text of each token."""
+    text = text.rstrip(" \t\r\n")
+    place = 0
+    for found in _TOKEN.finditer(text):
+        if found.start() != place:
+            break
+        yield _KINDS[found.lastindex - 1], found.group(found.lastindex)
+        place = found.end()
+    if place < len(text):
+        raise ValueError(f"{shown(text[place:].strip(), most=30)} is not understood")
+
+
 class _Tokens:
     """The tokens of a selector, one after the other; ``kind`` is what the next one is."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._place = 0
+        self._rest = _tokens(text)
         self.next = ""
         self.kind = ""
         self.move()
@@ -114,16 +128,7 @@ class _Tokens:
     def move(self) -> str:
         """Return the next token, and go on to the one behind it."""
         token = self.next
-        rest = self._text[self._place :]
-        if not rest.strip(" \t\r\n"):
-            self.next, self.kind = "", "end"
-            return token
-        found = _TOKEN.match(rest)
-        if found is None:
-            raise ValueError(f"{shown(rest.strip(), most=30)} is not understood")
-        self.kind = ("sign", "text", "number", "name")[found.lastindex - 1]
-        self.next = found.group(found.lastindex)
-        self._place += found.end()
+        self.kind, self.next = next(self._rest, ("end", ""))
         return token
 
     def take(self, sign: str) -> bool:
@@ -281,10 +286,13 @@ class Search:
         self.look(1 + len(parent.children))
         found = list(_CANDIDATES[step.kind](step, parent))
         for predicate in step.predicates:
+            if not found:
+                break
             if isinstance(predicate, int):
                 place = predicate - 1 if predicate > 0 else len(found) - 1
                 found = found[place : place + 1] if place >= 0 else []
             else:
+                self.look(_LOOKS_A_COMPARISON * len(predicate) * len(found))
                 found = [one for one in found if all(self._holds(c, one) for c in predicate)]
         return found
 

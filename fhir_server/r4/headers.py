@@ -12,8 +12,9 @@ import re2 as re
 from fhir_server.outcome import FhirError, invalid_value
 from fhir_server.r4.dates import date_range
 
-# RFC 9110, 8.8.3. A tag without quotes is no tag, but clients send their version number so.
-_TAG = re.compile(r'\s*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
+# RFC 9110, 8.8.3. A tag without quotes is no tag, but clients send their version number so. Members
+# of a list may be empty (5.6.1).
+_TAG = re.compile(r'[\s,]*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
 _TAGS_CHARACTERS_MAX = 1000  # a dozen of the longest ids
 _PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*=\s*"?([A-Za-z0-9\-]+)"?\s*')
 # A quoted string (RFC 9651, 3.3.3) or, as most clients send it, the key alone. A comma without
@@ -34,7 +35,7 @@ def entity_tags(text: str | None, header: str) -> frozenset[str] | None:
         raise invalid_value(header, text, f"at most {_TAGS_CHARACTERS_MAX} characters of versions")
     tags: set[str] = set()
     place = 0
-    while place < len(text) or not tags:
+    while not tags or text[place:].strip(" \t,"):
         found = _TAG.match(text, place)
         if found is None:
             raise invalid_value(header, text, 'a version such as W/"3"')

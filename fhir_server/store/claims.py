@@ -43,13 +43,9 @@ async def claim(database: Database, names: Iterable[str], session: AsyncClientSe
 
     Of two transactions that claim one name, one fails as transient and is to be repeated.
     """
-    for name in sorted(names):
-        await database[CLAIMS].update_one(
-            {"_id": name},
-            _TAKEN,
-            upsert=True,
-            session=session,
-        )
+    updates = [UpdateOne({"_id": name}, _TAKEN, upsert=True) for name in sorted(set(names))]
+    if updates:
+        await database[CLAIMS].bulk_write(updates, session=session)
 
 
 async def seen_claims(database: Database, names: Iterable[str]) -> Seen:

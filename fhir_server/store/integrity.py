@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.messages import Resource
@@ -28,7 +27,7 @@ from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
 from fhir_server.settings import Types, covers
 from fhir_server.store.changes import Judged
-from fhir_server.store.claims import CLAIMS
+from fhir_server.store.claims import claim
 from fhir_server.store.client import Database
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.keys import SearchKeys
@@ -117,13 +116,7 @@ class Integrity:
             for place in owed.referred
             if covers(self.kept, place[0])
         ]
-        if names:
-            taken = {"at": "$$NOW", "times": {"$add": [{"$ifNull": ["$times", 0]}, 1]}}
-            updates = [
-                UpdateOne({"_id": name}, [{"$set": taken}], upsert=True)
-                for name in sorted(set(names))
-            ]
-            await self.database[CLAIMS].bulk_write(updates, session=session)
+        await claim(self.database, names, session)
 
     async def check(self, owed: Owed, session: AsyncClientSession | None) -> None:
         """Look whether what was deleted is referred to, and what is referred to is there.

@@ -104,7 +104,7 @@ class Writer:
         :class:`NotTogether`; for a change alone the refusal is returned like any other.
         """
         try:
-            outcomes = await self._each(changes, now, end, {})
+            outcomes = await self._each_once(changes, now, end)
         except ClaimTaken:
             overtaken = await self._overtaken(changes)
             if not overtaken:
@@ -112,11 +112,6 @@ class Writer:
             if len(changes) == 1:
                 return [Overtaken()]
             raise NotTogether(overtaken) from None
-        except KeyTaken:
-            first = await self._first_of(changes)
-            if not first:
-                raise  # whoever has the key has not come to an end yet
-            return await self._each(changes, now, end, first)
         # What is refused may be so because of what the first attempt has written.
         refused = {
             place: changes[place]
@@ -130,6 +125,17 @@ class Writer:
                 except FhirError as error:
                     outcomes[place] = error
         return outcomes
+
+    async def _each_once(
+        self, changes: Sequence[Change], now: datetime, end: float
+    ) -> list[Outcome]:
+        try:
+            return await self._each(changes, now, end, _NONE)
+        except KeyTaken:
+            first = await self._first_of(changes)
+            if not first:
+                raise  # whoever has the key has not come to an end yet
+            return await self._each(changes, now, end, first)
 
     async def _overtaken(self, changes: Sequence[Change]) -> list[int]:
         """Return the places of those that have a claim which is not as they have seen it."""

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from fhir_server.app import Server
-from fhir_server.http import facade
+from fhir_server.http import facade, protocol
 from fhir_server.http.protocol import HEAD_BYTES_MAX, BoundedProtocol
 from fhir_server.store.contents import Contents
 from tests.http.conftest import application
@@ -310,3 +310,55 @@ async def test_a_long_body_is_no_head(port: int) -> None:
     pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
     head = request(b"PUT /fhir/Patient/p", body=b"", length=len(body))
     assert statuses(await talk(port, head, *pieces)) == [201]
+
+
+OFFERS = {
+    "HTTP/2": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n",
+    "WebSocket": b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n",
+}
+
+
+@pytest.mark.parametrize("step", [1, 50, 10_000])
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_an_offered_protocol_is_not_taken(port: int, offer: bytes, step: int) -> None:
+    """RFC 9110, 7.8: the request is answered as it would be without, body and all, and those
+    behind it on the connection too. Java's own client offers HTTP/2 with each."""
+    kept = b" HTTP/1.1\r\n" + HOST + offer
+    length = b"Content-Length: %d\r\n\r\n" % len(PATIENT)
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PATIENT), PATIENT)
+    whole = (
+        b"PUT /fhir/Patient/p" + kept + TYPE + length + PATIENT,
+        b"GET /fhir/Patient/nobody" + kept + b"\r\n",
+        b"PUT /fhir/Patient/p" + kept + TYPE + b"Transfer-Encoding: chunked\r\n\r\n" + chunks,
+        request(b"GET /fhir/Patient/p"),
+    )
+    sent = b"".join(whole)
+    pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+
+    assert statuses(await talk(port, *pieces)) == [201, 404, 200, 200]
+
+
+async def test_a_tunnel_is_refused(port: int) -> None:
+    """CONNECT asks for what no server of resources is."""
+    assert statuses(await talk(port, b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n")) == [400]
+    assert await works(port)
+
+
+UNFINISHED = {
+    "nothing": b"",
+    "line breaks": b"\r\n\r\n",
+    "a header": b"GET /fhir/metadata HTTP/1.1\r\n" + HOST,
+    "a second head": b"GET /fhir/Patient/nobody HTTP/1.1\r\n" + HOST + b"\r\nGET /fhir/met",
+}
+
+
+@pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends, whether anything came or not; an answer that is due comes before."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    answer = await talk(port, sent)
+
+    assert statuses(answer) == ([404] if sent.endswith(b"met") else [])
+    assert await works(port)

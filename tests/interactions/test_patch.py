@@ -259,6 +259,15 @@ async def test_a_refused_patch_changes_nothing(
     assert tags(await versions(fhir, "Patient/p")) == [1]
 
 
+async def test_an_id_that_is_removed_is_no_value(fhir: Fhir) -> None:
+    """The sentence says what the patch does, in no programming language."""
+    await fhir(put(patient()))
+
+    response = await fhir(patch(merge_patch(id=None)))
+
+    assert b"The patch removes id; it stays 'p'." in response.body
+
+
 async def test_a_failing_test_is_named(fhir: Fhir) -> None:
     """422 with the operation, and never the value that is there."""
     await fhir(put(patient(birthDate="1974-12-25")))

@@ -1,6 +1,7 @@
 """https://www.rfc-editor.org/rfc/rfc5261"""
 
 import time
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from xml.etree import ElementTree
@@ -450,17 +451,18 @@ COSTLY = {
     "operations": "<diff>" + '<remove sel="a"/>' * 1001 + "</diff>",
     "bytes": "<diff>" + " " * 7_000_000 + "</diff>",
     "nodes": "<diff>" + "<a/>" * 100_001 + "</diff>",
+    "selectors": "<diff>" + f"""<remove sel="a{"[b='']" * 150}"/>""" * 1000 + "</diff>",
 }
 
 
 @pytest.mark.parametrize("patch", COSTLY.values(), ids=COSTLY)
 def test_what_is_too_much(patch: str) -> None:
-    """413 with the limit, in less than a second."""
-    began = time.perf_counter()
+    """413 with the limit, in less than a second of the processor."""
+    began = time.process_time()
     with pytest.raises(FhirError, match=r"limit") as refused:
         xml_patch(patch.encode(), BOUNDS)
     assert refused.value.status == 413
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_resource_of_too_much(xml: Xml) -> None:
@@ -485,6 +487,21 @@ def test_selectors_that_look_everywhere_end(xml: Xml) -> None:
             changed(xml, resource, one)
         assert refused.value.status == 422
     assert time.perf_counter() - began < 10
+
+
+DIVS = {"wide": "<b>x</b>y" * 12_000, "deep": "<b>" * 90 + "x" + "</b>" * 90}
+
+
+@pytest.mark.parametrize("div", DIVS.values(), ids=DIVS)
+def test_predicates_are_looks_as_well(xml: Xml, div: str) -> None:
+    """A hundred of them on each node cost a hundred times as much; on none they cost nothing."""
+    text = {"status": "generated", "div": f"<div {XHTML}>{div}</div>"}
+    resource = {"resourceType": "Patient", "text": text}
+    one = f"""<replace sel="//text(){"[.!='']" * 125}">z</replace>"""
+    began = time.process_time()
+    with suppress(FhirError):
+        changed(xml, resource, f"<diff>{one * 110}</diff>")
+    assert time.process_time() - began < 3
 
 
 def test_nesting_ends(xml: Xml) -> None:

@@ -283,3 +283,23 @@ async def test_a_commit_whose_answer_is_lost_is_never_answered_as_a_refusal(
             again = await patient.write_once(change(id), NOW)
             assert isinstance(again, Response) is own
             assert again.version == (2 if there else 1)
+
+
+async def test_an_answer_whose_time_is_over_does_not_hide_who_was_faster(server: Server) -> None:
+    """Whose criteria somebody else has claimed is told so at once, alone and in a batch, also where
+    its key still has an answer that is over."""
+    store = server.context.store
+    seen = [await store.seen_claims([f"c{n}"]) for n in range(20)]
+    for n in range(20):
+        await store.write([replace(create(f"f{n}"), claims=seen[n])], NOW)
+        old = keyed(create(f"a{n}"), f"k{n}")
+        assert old.once
+        over = replace(old.once.asked, now=NOW - timedelta(days=2), until=NOW)
+        await store.write_once(replace(old, once=replace(old.once, asked=over)), NOW)
+    late = [replace(keyed(create(f"b{n}"), f"k{n}"), claims=seen[n]) for n in range(20)]
+    began = time.monotonic()
+
+    assert [type(one) for one in await together(server, late[:1])] == [Overtaken]
+    assert [type(one) for one in await together(server, late[1:])] == [Overtaken] * 19
+    assert time.monotonic() - began < 5
+    assert await server.database["Patient"].count_documents({}) == 40
