@@ -9,7 +9,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from fhir_server.capabilities import Chosen, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
-from fhir_server.http.site import FHIR_PATH, Site, site
+from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations import OPERATIONS, TASKS
@@ -372,10 +372,13 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
+    def routes() -> tuple[Mapping[str, Asgi], Context] | None:
+        return (servers[0].registry.routes, servers[0].context) if servers else None
+
     facade = Facade(
         FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS, lambda: servers[0].xml
     )
-    return site(facade, ready, lifespan, settings)
+    return site(facade, ready, lifespan, settings, routes)
 
 
 def configure_logging(level: str) -> None:

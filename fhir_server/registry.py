@@ -1,6 +1,6 @@
 """What this server can do, as a table that routing, CapabilityStatement and documentation read."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,23 @@ class Task:
     run: Callable[[Context], Coroutine[Any, Any, None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A CDS service: what discovery says of it, and what answers its hook.
+
+    ``prefetch`` is key -> template. ``handler`` is given the parsed hook request, the resources by
+    key of the prefetch, and the context; it returns cards as JSON.
+    https://cds-hooks.hl7.org/2.0/#discovery
+    """
+
+    id: str
+    hook: str
+    title: str
+    description: str
+    prefetch: Mapping[str, str]
+    handler: Callable[..., Awaitable[Any]]
+
+
 @dataclass(slots=True)
 class Registry:
     """Handlers by name. A name can be taken once: a second registration is an error at start."""
@@ -59,6 +76,7 @@ class Registry:
     operations: dict[tuple[str, str], Operation] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     routes: dict[str, Any] = field(default_factory=dict)
+    hooks: dict[str, Service] = field(default_factory=dict)
 
     def interaction(self, name: str, handler: Handler, change: Preparer | None = None) -> None:
         """Add the interaction that the specification calls ``name``.
@@ -78,8 +96,15 @@ class Registry:
         """Add work that runs beside requests."""
         _take(self.tasks, task.name, task)
 
+    def hook(self, service: Service) -> None:
+        """Add a CDS service, by its id."""
+        _take(self.hooks, service.id, service)
+
     def route(self, path: str, app: Any) -> None:
-        """Add an ASGI application outside the FHIR base, at ``path``."""
+        """Add an ASGI application outside the FHIR base, at ``path``.
+
+        A path of one part that ends with a slash, such as ``/cds-services/``, is everything below.
+        """
         _take(self.routes, path, app)
 
     def handler(self, request: Request) -> Handler | None:

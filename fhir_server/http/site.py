@@ -3,7 +3,7 @@
 ``/live`` says that the process answers, ``/ready`` that it can serve; neither says more.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from fhir_server import __version__
+from fhir_server.context import Context
+from fhir_server.http.cors import allowed, is_preflight, preflight, with_origin
 from fhir_server.http.facade import Facade
 from fhir_server.http.pages import docs_page, start_page
 from fhir_server.settings import Settings
@@ -20,30 +22,55 @@ FHIR_PATH = "/fhir"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+Routes = Callable[[], tuple[Mapping[str, Asgi], Context] | None]
+"""The applications at their paths, and the context that they are given; ``None`` while starting."""
+
+CONTEXT = "fhir_server.context"
+"""Where in the scope an application that a feature has registered finds the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """The whole application: what is below the FHIR base goes to the facade at once, the rest to
-    FastAPI, whose routing and middleware would cost a read a third of its time."""
+    FastAPI, whose routing and middleware would cost a read a third of its time; but what a feature
+    has registered at a path goes there."""
 
     facade: Facade
     pages: Asgi
+    routes: Routes
+    origins: tuple[str, ...] = ()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
         if scope["type"] == "http":
             path = scope["path"]
             if path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH:
+                if self.origins:
+                    origin = allowed(scope["headers"], self.origins)
+                    if is_preflight(scope):
+                        await preflight(origin, send)
+                        return
+                    send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
+                return
+            routed = self.routes()
+            below = path[: path.find("/", 1) + 1]
+            app = routed and (routed[0].get(path) or routed[0].get(below))
+            if routed and app:
+                await app(scope | {CONTEXT: routed[1]}, receive, send)
                 return
         await self.pages(scope, receive, send)
 
 
 def site(
-    facade: Facade, ready: Callable[[], Awaitable[bool]], lifespan: Lifespan, settings: Settings
+    facade: Facade,
+    ready: Callable[[], Awaitable[bool]],
+    lifespan: Lifespan,
+    settings: Settings,
+    routes: Routes = lambda: None,
 ) -> Site:
-    """Return the application. ``ready`` says whether requests can be served."""
+    """Return the application. ``ready`` says whether requests can be served; ``routes`` are what
+    features have registered."""
     pages = FastAPI(
         title="FHIR Server",
         version=__version__,
@@ -76,4 +103,4 @@ def site(
         response.status_code = 503
         return {"status": "not ready"}
 
-    return Site(facade, pages)
+    return Site(facade, pages, routes, settings.cors_origins)

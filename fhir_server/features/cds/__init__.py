@@ -1,1 +1,29 @@
-"""Clinical decision support: drug safety over CDS Hooks 2.0 and as a FHIR operation."""
+"""Clinical decision support: drug safety over CDS Hooks 2.0, on the FHIR side, and as an operation.
+
+https://cds-hooks.hl7.org/2.0/; design/cds.md. No pharmacist has reviewed the knowledge.
+"""
+
+from functools import partial
+
+from fhir_server.context import Context
+from fhir_server.features.cds.http import PATH, Endpoint
+from fhir_server.features.cds.services import DrugSafety, services
+from fhir_server.registry import Registry, Task
+
+
+def register(registry: Registry) -> None:
+    """Add the services, their endpoint, and what loads the knowledge before the first call."""
+    safety = DrugSafety()
+    endpoint = Endpoint(registry.hooks, safety)
+    for service in services(safety):
+        registry.hook(service)
+    registry.route(PATH, endpoint)
+    registry.route(f"{PATH}/", endpoint)
+    registry.task(Task("cds", partial(_begin, safety, endpoint)))
+
+
+async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> None:
+    """Load everything once, so that the first call does not wait for it."""
+    endpoint.clients(context.settings)
+    await safety.knowledge(context)
+    await endpoint.recorder.ready(context)

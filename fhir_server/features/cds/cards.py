@@ -61,12 +61,14 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What all cards of an answer share. ``links`` are a site's monographs by rule."""
+    """What all cards of an answer share. ``names`` are ingredients and ``labels``
+    what is written, by ``Type/id``; ``links`` a site's monographs by rule."""
 
     knowledge: Knowledge
     new_uuid: Callable[[], str]
     drafts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     patient: Patient = field(default_factory=Patient)
     links: Mapping[str, str] = field(default_factory=dict)
     with_evidence: bool = False
@@ -124,18 +126,12 @@ def _card(finding: Finding, making: Making) -> Card:
         json["links"] = [{"label": "Monograph", "url": url, "type": "absolute"}]
     return Card(
         json,
-        key_of(finding),
+        finding.key,
         finding.severity,
         finding.kind,
         tuple(one["uuid"] for one in suggestions),
         (finding.rule,),
     )
-
-
-def key_of(finding: Finding) -> str:
-    """Return what makes a finding the same one another time: its kind, rule and resources."""
-    ids = ",".join(sorted((*finding.orders, *finding.others)))
-    return f"{finding.kind}|{finding.rule}|{ids}"
 
 
 def _notes(findings: Sequence[Finding], making: Making) -> Card:
@@ -158,8 +154,38 @@ def _notes(findings: Sequence[Finding], making: Making) -> Card:
     )
     json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[kind]]
     rules = tuple(one.rule for one in findings)
-    key = ";".join(sorted(map(key_of, findings)))
+    key = ";".join(sorted(one.key for one in findings))
     return Card(json, key, "moderate", kind if len(kinds) == 1 else "notes", (), rules)
+
+
+def overview(
+    findings: Sequence[Finding], missing: Sequence[NotChecked], making: Making
+) -> list[Card]:
+    """Return one card for all findings among the active drugs, and one for what was not checked."""
+    made = []
+    if findings:
+        lines = [
+            f"- **{escaped(one.title)}** ({one.severity}): {escaped(_lower_first(one.effect))}. "
+            f"{escaped(one.management)}"
+            for one in findings[:_LISTED_MAX]
+        ]
+        if len(findings) > _LISTED_MAX:
+            lines.append(f"- and {len(findings) - _LISTED_MAX} more")
+        first = findings[0]
+        others = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
+        json = _frame(
+            summary=_cut(f"{first.title}: {_lower_first(first.effect)}", 120) + others,
+            indicator=INDICATORS[first.severity],
+            detail="\n".join([*lines, "", _draft_line(first)]),
+            label=first.source or making.knowledge.label,
+            kind=first.kind,
+            making=making,
+        )
+        json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[first.kind]]
+        key = ";".join(sorted(one.key for one in findings))
+        rules = tuple(one.rule for one in findings)
+        made.append(Card(json, key, first.severity, first.kind, (), rules))
+    return made + ([_not_checked(missing, making)] if missing else [])
 
 
 def _not_checked(missing: Sequence[NotChecked], making: Making) -> Card:
@@ -214,6 +240,9 @@ def _detail(finding: Finding, making: Making) -> str:
         f"**Why** {escaped(finding.mechanism)}",
         f"**What to do** {escaped(finding.management)}",
     ]
+    said = [making.labels[id] for id in (*finding.orders, *finding.others) if id in making.labels]
+    if said:
+        lines.append(f"**As written** {escaped('; '.join(said))}")
     if judged := ". ".join(one for one in (finding.judged, _person(making.patient)) if one):
         lines.append(f"**For whom** {escaped(judged)}")
     if making.with_evidence and finding.evidence:

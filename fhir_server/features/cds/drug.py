@@ -137,6 +137,12 @@ class Finding:
     reviewed: bool = False
     judged: str = ""
 
+    @property
+    def key(self) -> str:
+        """What makes it the same finding another time: kind, rule and resources."""
+        ids = ",".join(sorted((*self.orders, *self.others)))
+        return f"{self.kind}|{self.rule}|{ids}"
+
 
 @dataclass(frozen=True, slots=True)
 class NotChecked:

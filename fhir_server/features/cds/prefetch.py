@@ -96,8 +96,12 @@ def filled(template: str, context: Mapping[str, Any]) -> str | None:
         return found
 
     path = _TOKEN.sub(value, template)
-    is_plain = all(re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", one) for one in values)
-    return path if is_plain else None
+    return path if all(map(is_plain_id, values)) else None
+
+
+def is_plain_id(value: str) -> bool:
+    """Whether ``value`` is what a logical id may be, and so nothing else in a path or query."""
+    return re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", value) is not None
 
 
 def unread(known: Mapping[str, Fetched]) -> Iterator[tuple[str, str]]:
