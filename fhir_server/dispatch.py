@@ -13,6 +13,9 @@ from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Operation, Registry
 from fhir_server.store.changes import Change
 
+GUARDED = (*KEYED, "transaction")
+"""The interactions that guards stand before: those that write."""
+
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
     """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
@@ -23,11 +26,14 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
+    plain = handler
+    if request.interaction in GUARDED:
+        handler = registry.guarded(handler, request, context)
     if request.idempotency_key is not None:
         if request.pieces is not None or (operation is not None and operation.affects_state):
             raise _not_keyed(request)
         if request.interaction in KEYED:
-            if is_one_change(request):
+            if is_one_change(request) and handler is plain:
                 return await once_alone(request, context, partial(handler, request, context))
             return await once(request, context, [request.type], partial(handler, request))
     return await handler(request, context)

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
@@ -10,6 +11,17 @@ from fhir_server.store.changes import Change
 
 Handler = Callable[[Request, Context], Awaitable[Response]]
 Preparer = Callable[[Request, Context], Change]
+
+
+class Guard(Protocol):
+    """Stands before the handlers of writes: it is given the handler, and calls it."""
+
+    def concerns(self, request: Request, context: Context) -> bool:
+        """Whether it has a say in ``request``; else it costs nothing."""
+
+    async def __call__(self, request: Request, context: Context, handler: Handler) -> Response:
+        """Have ``handler`` answer, or refuse."""
+
 
 EVERY_TYPE = "*"
 """Where an operation is called that every resource type has."""
@@ -77,6 +89,7 @@ class Registry:
     tasks: dict[str, Task] = field(default_factory=dict)
     routes: dict[str, Any] = field(default_factory=dict)
     hooks: dict[str, Service] = field(default_factory=dict)
+    guards: dict[str, Guard] = field(default_factory=dict)
 
     def interaction(self, name: str, handler: Handler, change: Preparer | None = None) -> None:
         """Add the interaction that the specification calls ``name``.
@@ -99,6 +112,17 @@ class Registry:
     def hook(self, service: Service) -> None:
         """Add a CDS service, by its id."""
         _take(self.hooks, service.id, service)
+
+    def guard(self, name: str, guard: Guard) -> None:
+        """Add what stands before the handlers of writes, by its name."""
+        _take(self.guards, name, guard)
+
+    def guarded(self, handler: Handler, request: Request, context: Context) -> Handler:
+        """Return ``handler`` behind the guards that ``request`` concerns."""
+        for guard in self.guards.values():
+            if guard.concerns(request, context):
+                handler = partial(_through, guard, handler)
+        return handler
 
     def route(self, path: str, app: Any) -> None:
         """Add an ASGI application outside the FHIR base, at ``path``.
@@ -130,6 +154,10 @@ class Registry:
     def operation_names(self) -> Iterator[str]:
         """Yield each operation's name once, in the order of registration."""
         yield from dict.fromkeys(operation.name for operation in self.operations.values())
+
+
+async def _through(guard: Guard, handler: Handler, request: Request, context: Context) -> Response:
+    return await guard(request, context, handler)
 
 
 def _take(table: dict[Any, Any], name: Any, value: Any) -> None:

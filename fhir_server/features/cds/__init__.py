@@ -6,7 +6,9 @@ https://cds-hooks.hl7.org/2.0/; design/cds.md. No pharmacist has reviewed the kn
 from functools import partial
 
 from fhir_server.context import Context
+from fhir_server.features.cds.enforce import Enforcement
 from fhir_server.features.cds.http import PATH, Endpoint
+from fhir_server.features.cds.operations import operations
 from fhir_server.features.cds.services import DrugSafety, services
 from fhir_server.registry import Registry, Task
 
@@ -19,6 +21,9 @@ def register(registry: Registry) -> None:
         registry.hook(service)
     registry.route(PATH, endpoint)
     registry.route(f"{PATH}/", endpoint)
+    for operation in operations(safety):
+        registry.operation(operation)
+    registry.guard("cds", Enforcement(safety))
     registry.task(Task("cds", partial(_begin, safety, endpoint)))
 
 

@@ -164,3 +164,25 @@ async def with_medications(
     except (TimeoutError, Unread):
         return resources
     return {**resources, **{f"Medication/{text(one, 'id')}": one for one in bundle.resources}}
+
+
+_CHART = (
+    "MedicationRequest?patient={id}&status=active",
+    "MedicationStatement?patient={id}&status=active",
+    "AllergyIntolerance?patient={id}",
+    "Observation?patient={id}&code=29463-7,8302-2,2160-0,14682-9,2823-3&_sort=-date&_count=100",
+)
+
+
+async def read_chart(source: Source, patient: str, pages_max: int) -> dict[str, Fetched]:
+    """Return what the store knows of ``patient``, read one after the other: in a transaction there
+    is one at a time."""
+    if not is_plain_id(patient):
+        return {"medications": UNKNOWN, "allergies": UNKNOWN}
+    keys = ("medications", "statements", "allergies", "observations")
+    found = {"patient": await _read(source, f"Patient/{patient}", 1)}
+    for key, path in zip(keys, _CHART, strict=True):
+        one = await _read(source, path.format(id=patient), pages_max)
+        # There may be more results than are needed; the newest are there.
+        found[key] = Fetched("data", one.resources) if key == "observations" else one
+    return found

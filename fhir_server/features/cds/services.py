@@ -132,6 +132,10 @@ class DrugSafety:
                     )
         return self._knowledge
 
+    def others(self) -> list[tuple[str, str]]:
+        """Return name and version of the other knowledge bases."""
+        return [(one.label, "not known") for one in self.providers]
+
     async def screened(
         self,
         asked: Question,
@@ -212,7 +216,7 @@ async def answered(
         seconds=(end - time.monotonic()) * 0.8,
     )
     _check_enough(kind, known, drafts)
-    chart, cut = _chart(known, settings.cds_drugs_max)
+    chart, cut = chart_of(known, settings.cds_drugs_max)
     missing = [NotChecked(key, reason) for key, reason in (*unread(known), *cut)]
     if len(drafts) > settings.cds_drafts_max:
         missing.append(NotChecked("drafts", "list-incomplete"))
@@ -298,7 +302,7 @@ def _check_enough(
         raise FhirError(Issue("required", said, "prefetch"), status=412)
 
 
-def _chart(
+def chart_of(
     known: Mapping[str, Fetched], drugs_max: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Return all resources of the chart within the limits, and the lists that were cut."""

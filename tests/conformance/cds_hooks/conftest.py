@@ -71,7 +71,7 @@ async def filled(server: Server) -> None:
         "reaction": [{"manifestation": [{"text": "Anaphylaxis"}]}],
     }
     for one in (PATIENT, order("w1", "warfarin"), allergy):
-        request = Request("update", one["resourceType"], str(one["id"]), body=one)
+        request = Request("update", str(one["resourceType"]), str(one["id"]), body=one)
         await server.perform(request)
 
 
