@@ -1,4 +1,4 @@
-"""The command line: serve, load, check, version."""
+"""The command line: serve, load, package, validate, check, version."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,22 +18,32 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fhir_server import __version__, load
-from fhir_server.app import Server, configure_logging, opened
+from fhir_server import __version__, load, offline, vocabulary
+from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
 from fhir_server.messages import Request
+from fhir_server.offline import as_json, lines_of, summary
+from fhir_server.outcome import FhirError
+from fhir_server.packages import in_order
+from fhir_server.r4.packages import Package, read_package
 from fhir_server.settings import Settings
 from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
+from fhir_server.terminology.sources.source import Unreadable
 
 SAMPLE = Path("examples/dhaka-clinic")
 _SAMPLE_LOAD = "sample_load"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
+_LEFT_OUT_SHOWN = 20
 
 cli = typer.Typer(
     help="A FHIR R4 server on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+package_cli = typer.Typer(help="FHIR packages: implementation guides.", no_args_is_help=True)
+cli.add_typer(package_cli, name="package")
+terminology_cli = typer.Typer(help="Code systems with many concepts.", no_args_is_help=True)
+cli.add_typer(terminology_cli, name="terminology")
 console = Console(stderr=True, highlight=False)
 
 DataOption = Annotated[
@@ -78,6 +89,7 @@ def serve(
         uvicorn.run(
             "fhir_server.app:application",
             factory=True,
+            http="fhir_server.http.protocol:BoundedProtocol",
             host=settings.host,
             port=settings.port,
             workers=settings.workers if settings.workers > 1 else None,
@@ -100,7 +112,7 @@ def load_command(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders to load.")],
     data: DataOption = None,
 ) -> None:
-    """Load Bundles, NDJSON and single resources; loading again changes nothing."""
+    """Load Bundles, NDJSON and single resources, in JSON or XML; loading again changes nothing."""
     settings = _settings(data=data)
     try:
         files = load.files_of(paths)
@@ -111,6 +123,182 @@ def load_command(
         console.print(f"[red]{source}[/red]: {sentence}", markup=True, soft_wrap=True)
     if report.errors:
         raise typer.Exit(1)
+
+
+@package_cli.command(name="add")
+def package_add(
+    paths: Annotated[list[Path], typer.Argument(help="Packages: .tgz files or unpacked folders.")],
+    without_dependencies: Annotated[
+        bool, typer.Option("--without-dependencies", help="Go on where a dependency is not here.")
+    ] = False,
+    data: DataOption = None,
+) -> None:
+    """Add FHIR packages (implementation guides); nothing is fetched from anywhere."""
+    settings = _settings(data=data)
+    try:
+        packages = in_order([read_package(path) for path in paths])
+        asyncio.run(_add(settings, packages, without_dependencies=without_dependencies))
+    except FhirError as error:
+        _stop(str(error), 1)
+
+
+async def _add(settings: Settings, given: list[Package], *, without_dependencies: bool) -> None:
+    async with _standing_alone(settings) as server:
+        for package in given:
+            began = time.perf_counter()
+            added = await server.installer.add(package, without_dependencies=without_dependencies)
+            seconds = time.perf_counter() - began
+            text = f"{added.resources} resources, {added.written} new, in {seconds:.1f} s."
+            console.print(f"{added.key}: {text}", markup=False, soft_wrap=True)
+            for sentence in added.left_out[:_LEFT_OUT_SHOWN]:
+                console.print(f"  left out {sentence}", markup=False, soft_wrap=True)
+            if len(added.left_out) > _LEFT_OUT_SHOWN:
+                console.print(f"  left out: {len(added.left_out) - _LEFT_OUT_SHOWN} more")
+
+
+@package_cli.command(name="list")
+def package_list(data: DataOption = None) -> None:
+    """List the packages that were added, and those on disk."""
+    asyncio.run(_list(_settings(data=data)))
+
+
+async def _list(settings: Settings) -> None:
+    async with _standing_alone(settings, observing=True) as server:
+        for one in await server.packages.all():
+            left_out = f", {len(one.left_out)} left out" if one.left_out else ""
+            print(f"{one.key}  {one.state}, {len(one.resources)} resources{left_out}")
+        for name, versions in sorted(server.context.published.packages().items()):
+            for version in versions:
+                print(f"{name}#{version}  on disk")
+
+
+@package_cli.command(name="remove")
+def package_remove(
+    key: Annotated[str, typer.Argument(help="The package as name#version.")],
+    data: DataOption = None,
+) -> None:
+    """Delete what a package has stored; what was changed here since then stays."""
+
+    async def remove(settings: Settings) -> int:
+        async with _standing_alone(settings) as server:
+            return await server.installer.remove(key)
+
+    try:
+        count = asyncio.run(remove(_settings(data=data)))
+    except FhirError as error:
+        _stop(str(error), 1)
+    console.print(f"{key}: {count} resources deleted.", markup=False)
+
+
+@cli.command()
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: JSON, NDJSON, XML.")],
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Canonical of a profile to hold resources to.")
+    ] = None,
+    package: Annotated[
+        list[Path] | None, typer.Option(help="A FHIR package with definitions: .tgz or folder.")
+    ] = None,
+    output: Annotated[str, typer.Option(help="text or json.")] = "text",
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = os.cpu_count() or 1,
+) -> None:
+    """Judge files by R4, their profiles and those named; needs no database and no network."""
+    settings = _settings()
+    if output not in ("text", "json"):
+        _stop(f"--output is {output!r}; expected text or json.")
+    try:
+        files = offline.files_of(paths)
+        offline.packages_of(package or ())
+    except (FileNotFoundError, FhirError) as error:
+        _stop(str(error))
+    make = partial(offline_judge, artifacts=settings.artifacts)
+    began = time.perf_counter()
+    found = offline.findings(files, make, package or (), profile or (), jobs)
+    kept = []
+    for one in found:
+        kept.append(one)
+        if output == "text":
+            for line in lines_of(one):
+                print(line)
+    if output == "json":
+        print(as_json(kept))
+    for line in summary(kept, time.perf_counter() - began):
+        console.print(line, markup=False, soft_wrap=True)
+    if not all(one.is_valid for one in kept):
+        raise typer.Exit(1)
+
+
+@terminology_cli.command(name="load")
+def terminology_load(
+    path: Annotated[Path, typer.Argument(help="A folder, a .zip, or a file .csv, .tsv, .json.")],
+    url: Annotated[str, typer.Option(help="The url of the code system, for a table.")] = "",
+    version: Annotated[str, typer.Option(help="Its version, where the files do not say it.")] = "",
+    title: Annotated[str, typer.Option(help="Its title, for a table.")] = "",
+    data: DataOption = None,
+) -> None:
+    """Load a code system: SNOMED CT (RF2), LOINC, a CodeSystem, or a table with a column code."""
+    settings = _settings(data=data)
+    described = vocabulary.Described(url, version, title)
+    try:
+        asyncio.run(_load_terminology(settings, path, described))
+    except FileNotFoundError as error:
+        _stop(str(error))
+    except (Unreadable, FhirError) as error:
+        _stop(str(error), 1)
+
+
+async def _load_terminology(
+    settings: Settings, path: Path, described: vocabulary.Described
+) -> None:
+    began = time.perf_counter()
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} concepts"))
+    with vocabulary.files_at(path) as files, Progress(*columns, console=console) as progress:
+        task = progress.add_task("Reading", total=None)
+        async with _standing_alone(settings) as server:
+            with vocabulary.source(files, described) as found:
+                progress.update(task, description="Writing")
+                count = await vocabulary.load_system(
+                    found,
+                    vocabulary.fingerprint(files),
+                    server.context,
+                    lambda done: progress.update(task, completed=done),
+                )
+    seconds = time.perf_counter() - began
+    beside = f"{count:,} concepts" if count else "its concepts in its resource"
+    text = f"{found.system}|{found.version}: {beside}, in {seconds:.1f} s."
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@terminology_cli.command(name="list")
+def terminology_list(data: DataOption = None) -> None:
+    """List the code systems whose concepts were loaded."""
+
+    async def shown(settings: Settings) -> None:
+        async with _standing_alone(settings, observing=True) as server:
+            for one in await server.context.store.concepts.shelves():
+                print(f"{one.system}|{one.version}  {one.count:,} concepts")
+
+    asyncio.run(shown(_settings(data=data)))
+
+
+@terminology_cli.command(name="remove")
+def terminology_remove(
+    canonical: Annotated[str, typer.Argument(help="The code system as url|version.")],
+    data: DataOption = None,
+) -> None:
+    """Remove a version of a code system that was loaded."""
+    url, _, version = canonical.partition("|")
+
+    async def remove(settings: Settings) -> bool:
+        async with _standing_alone(settings) as server:
+            return await vocabulary.remove_system(url, version, server.context)
+
+    try:
+        if not asyncio.run(remove(_settings(data=data))):
+            _stop(f"{canonical} is not loaded.", 1)
+    except FhirError as error:
+        _stop(str(error), 1)
+    console.print(f"{canonical}: removed.", markup=False)
 
 
 @cli.command()
@@ -139,9 +327,9 @@ def _settings(**given: object) -> Settings:
     return settings
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, code: int = 2) -> NoReturn:
     console.print(message, markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 async def _mongod(settings: Settings, *, guest: bool) -> embedded.Embedded | None:
@@ -185,7 +373,9 @@ async def _lacks_sample(server: Server) -> bool:
 
 async def _load_sample(server: Server, folder: Path, bytes_max: int) -> None:
     await shared.begin(server.database, _SAMPLE_LOAD)
-    report = await load.load(load.files_of([folder]), server.perform, bytes_max=bytes_max)
+    report = await load.load(
+        load.files_of([folder]), server.perform, xml=server.xml, bytes_max=bytes_max
+    )
     await shared.end(server.database, _SAMPLE_LOAD)
     console.print(f"Loaded the sample clinic: {report.written} resources.")
     for source, sentence in report.errors:
@@ -223,6 +413,7 @@ async def _load(settings: Settings, files: list[Path]) -> load.Report:
             report = await load.load(
                 files,
                 server.perform,
+                xml=server.xml,
                 bytes_max=settings.body_bytes_max,
                 done=lambda count: progress.update(shown, advance=count),
             )

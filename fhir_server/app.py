@@ -21,24 +21,30 @@ from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import Chosen, capability_statement
+from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.interactions.bodies import issues_of
 from fhir_server.messages import Request, Resource, Response
+from fhir_server.offline import Judge, packages_of
 from fhir_server.operations import OPERATIONS, TASKS
 from fhir_server.outcome import nearest, shown
+from fhir_server.packages import Installer
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.published import Published
+from fhir_server.r4.structures import Structures
 from fhir_server.r4.xml import Xml
 from fhir_server.registry import Registry
+from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.settings import Settings
 from fhir_server.store.answers import ensure_answers
-from fhir_server.store.changes import Judge
+from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
@@ -50,18 +56,24 @@ from fhir_server.store.client import (
     is_ready,
 )
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
 from fhir_server.store.writer import Writer
+from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
+_NO_GUIDES = Guides()
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -75,6 +87,22 @@ class Server:
     context: Context
     database: Database
     xml: Xml
+
+    @property
+    def packages(self) -> Packages:
+        """The records of the packages that were added."""
+        return Packages(self.database)
+
+    @property
+    def installer(self) -> Installer:
+        """What adds and removes packages."""
+        return Installer(
+            self.perform,
+            self.packages,
+            self.context.store.conformance,
+            partial(issues_of, context=self.context),
+            self.context.published.packages(),
+        )
 
     async def perform(self, request: Request) -> Response:
         """Pass ``request`` through the front door."""
@@ -108,6 +136,8 @@ class Specification:
     parameters: ParameterTable
     validator: StructureValidator
     xml: Xml
+    published: Published
+    profiles: ProfileValidator
 
 
 @lru_cache(maxsize=4)
@@ -122,6 +152,7 @@ def specification(
     cannot be used.
     """
     definitions = load_definitions(root)
+    structural = StructureValidator(definitions)
     return Specification(
         definitions,
         Links(definitions),
@@ -131,9 +162,22 @@ def specification(
             text_search=text_search,
             reference_bases=(set_base,) if set_base else (),
         ),
-        StructureValidator(definitions),
+        structural,
         Xml(definitions),
+        Published(root),
+        ProfileValidator(definitions, Structures(root), structural=structural),
     )
+
+
+def offline_judge(
+    packages: tuple[Path, ...], profiles: tuple[str, ...], artifacts: Path | None = None
+) -> tuple[Judge, Xml]:
+    """Return what judges files by what is on disk and in ``packages``, and what reads XML."""
+    known = specification(artifacts_root(artifacts), ())
+    judge = Judge(
+        *(known.definitions, known.published, known.profiles, packages_of(packages), profiles)
+    )
+    return judge, known.xml
 
 
 def base_urls(settings: Settings) -> tuple[str, ...]:
@@ -164,8 +208,13 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
     try:
         await check_replica_set(client)
         database = database_of(client, settings.mongodb_database)
-        async with _search_keys(settings, database, known.parameters, observing) as keys:
-            yield await _server(settings, database, keys, known)
+        async with (
+            _search_keys(settings, database, known.parameters, observing) as keys,
+            terminology_servers(
+                settings.terminology_servers, settings.terminology_timeout_s
+            ) as terminology,
+        ):
+            yield await _server(settings, database, keys, known, terminology)
     finally:
         await close(client)
 
@@ -204,7 +253,11 @@ async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def _server(
-    settings: Settings, database: Database, keys: SearchKeys, known: Specification
+    settings: Settings,
+    database: Database,
+    keys: SearchKeys,
+    known: Specification,
+    terminology: TerminologyServers,
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
@@ -214,25 +267,31 @@ async def _server(
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
+        await Concepts(database, settings.request_timeout_s, Conformance(database)).ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
+    store = _store(settings, database, indexes, keys)
     started = now()
     return Server(
         registry,
         Context(
             settings=settings,
             definitions=known.definitions,
+            xml=known.xml,
             links=known.links,
-            store=_store(settings, database, indexes, keys),
+            published=known.published,
+            store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
+            terminology=terminology,
             now=now,
             new_id=new_id,
             page_key=page_key,
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
+            profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
         ),
         database,
@@ -255,12 +314,15 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
 def _store(
     settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
 ) -> ResourceStore:
-    judge = Judge(partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates)
+    judge = WriteJudge(
+        partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates
+    )
     integrity = Integrity(
         *(database, indexes, keys),
         settings.referential_integrity,
         settings.reference_targets_checked,
     )
+    conformance = Conformance(database)
     bound = partial(deadline, settings.request_timeout_s, "Try again.")
     return ResourceStore(
         database,
@@ -272,12 +334,14 @@ def _store(
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
         Commit(Writer(database, judge, keys, integrity)),
         keys,
+        Concepts(database, settings.request_timeout_s, conformance),
+        conformance,
     )
 
 
 class Capabilities:
     """The CapabilityStatement, made once for each base URL that clients use, and again when the
-    search parameters have changed."""
+    search parameters, the profiles or the guides have changed."""
 
     def __init__(
         self,
@@ -289,7 +353,8 @@ class Capabilities:
     ) -> None:
         self._made: dict[str, tuple[bytes, str]] = {}
         self._keys = keys
-        self._of = keys.table
+        self._published = known.published
+        self._of: tuple[ParameterTable, Guides] | None = None
         self._make = partial(
             capability_statement,
             registry,
@@ -298,17 +363,26 @@ class Capabilities:
             chosen=_chosen(settings),
         )
 
-    def __call__(self, base_url: str) -> tuple[bytes, str]:
-        """Return it for ``base_url``, and its tag. Bases that clients invent are not all kept."""
-        if self._of is not self._keys.table:
+    def __call__(self, base_url: str, guides: Guides = _NO_GUIDES) -> tuple[bytes, str]:
+        """Return it for ``base_url`` and the stored ``guides``, and its tag. Bases that clients
+        invent are not all kept."""
+        if self._of is None or self._of[0] is not self._keys.table or self._of[1] != guides:
             self._made.clear()
-            self._of = self._keys.table
+            self._of = self._keys.table, guides
         if base_url not in self._made:
             if len(self._made) >= 16:
                 self._made.clear()
-            made = self._make(self._of, base_url=base_url)
+            made = self._make(self._of[0], base_url=base_url, guided=self._guided(guides))
             self._made[base_url] = made, sha256(made).hexdigest()[:16]
         return self._made[base_url]
+
+    def _guided(self, stored: Guides) -> Guided:
+        """Return what is stored, and what lies on disk."""
+        profiles: dict[str, set[str]] = {}
+        for type, url in (*stored.profiles, *self._published.profiles()):
+            profiles.setdefault(type, set()).add(url)
+        guides = {*stored.guides, *self._published.guides()}
+        return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
 
 
 def _chosen(settings: Settings) -> Chosen:
@@ -323,7 +397,10 @@ def _chosen(settings: Settings) -> Chosen:
 
 def _check_types(settings: Settings, definitions: Definitions) -> None:
     """Refuse a setting that lists what is no resource type: it would promise what nothing keeps."""
-    for name in ("versioned_updates", "referential_integrity", "reference_targets_checked"):
+    for name in (
+        *("versioned_updates", "referential_integrity", "reference_targets_checked"),
+        *("validation", "profiles"),
+    ):
         for type in getattr(settings, name):
             if type != "*" and type not in definitions.resource_types:
                 near = nearest(type, definitions.resource_types)

@@ -3,8 +3,8 @@
 https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -43,6 +43,14 @@ class Chosen:
     switched_on: Container[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """Which profiles and implementation guides are here: urls, those of profiles by type."""
+
+    profiles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    guides: Sequence[str] = ()
+
+
 def capability_statement(
     registry: Registry,
     definitions: Definitions,
@@ -51,6 +59,7 @@ def capability_statement(
     base_url: str,
     started: datetime,
     chosen: Chosen = Chosen(),
+    guided: Guided = Guided(),
 ) -> bytes:
     """Return the CapabilityStatement as JSON. ``started`` (UTC) is when this state came about."""
     system = [
@@ -65,6 +74,7 @@ def capability_statement(
         "parameters are refused unless the client sends Prefer: handling=lenient.",
         "resource": [
             _resource(type, registry, definitions, parameters, chosen)
+            | _profiles(guided.profiles.get(type, ()))
             for type in definitions.resource_types
         ],
         "interaction": system,
@@ -88,6 +98,7 @@ def capability_statement(
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
+            **({"implementationGuide": list(guided.guides)} if guided.guides else {}),
             **({"patchFormat": list(FORMATS)} if "patch" in registry.interactions else {}),
             "rest": [rest],
         }
@@ -127,6 +138,10 @@ def _resource(
     if operations := _operations(registry, type, chosen):
         described["operation"] = operations
     return described
+
+
+def _profiles(urls: Sequence[str]) -> dict[str, Any]:
+    return {"supportedProfile": list(urls)} if urls else {}
 
 
 def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, str]]:

@@ -1,19 +1,33 @@
 """What a handler is given besides the request: the parts of the server, made in ``app.py``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import Issue
 from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.links import Links
+from fhir_server.r4.published import Published
+from fhir_server.r4.questions import Answers
+from fhir_server.r4.xml import Xml
+from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
+from fhir_server.store.guides import Guides
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
+from fhir_server.validation.profiles import ProfileValidator
+
+
+class Capabilities(Protocol):
+    """Makes the CapabilityStatement."""
+
+    def __call__(self, base_url: str, guides: Guides = ...) -> tuple[bytes, str]:
+        """Return it as JSON for a base URL and the guides that are stored, with its entity tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +37,31 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``capabilities`` returns the CapabilityStatement for a base URL, as JSON, and
-    its entity tag.
+    signs page links. ``terminology`` are servers that know code systems which are not here.
+    ``capabilities`` returns the CapabilityStatement for a base URL and the stored guides, as JSON,
+    and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
+    profiles. ``answers`` is what was looked up for this request so that it can be judged.
     """
 
     settings: Settings
     definitions: Definitions
+    xml: Xml
     links: Links
+    published: Published
     store: ResourceStore
     contents: Contents
     reindex: Reindex
+    terminology: TerminologyServers
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     page_key: bytes
     perform: Callable[[Request, "Context"], Awaitable[Response]]
     prepare: Callable[[Request, "Context"], Change]
-    capabilities: Callable[[str], tuple[bytes, str]]
+    profiles: ProfileValidator
+    capabilities: Capabilities
+
+    answers: Answers = field(default_factory=dict)
 
     @property
     def parameters(self) -> ParameterTable:

@@ -8,9 +8,10 @@ from functools import partial
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
+from fhir_server.interactions.judging import judged_first
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
-from fhir_server.registry import Operation, Registry
+from fhir_server.registry import Handler, Operation, Registry
 from fhir_server.store.changes import Change
 
 GUARDED = (*KEYED, "transaction")
@@ -26,14 +27,29 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
-    plain = handler
+    is_plain = True
     if request.interaction in GUARDED:
-        handler = registry.guarded(handler, request, context)
+        guarded = registry.guarded(handler, request, context)
+        is_plain, handler = guarded is handler, guarded
+    performing = partial(_handled, handler, operation, request, is_plain=is_plain)
+    if context.settings.validation and request.pieces is None:
+        return await judged_first(performing, context)
+    return await performing(context)
+
+
+async def _handled(
+    handler: Handler,
+    operation: Operation | None,
+    request: Request,
+    context: Context,
+    *,
+    is_plain: bool,
+) -> Response:
     if request.idempotency_key is not None:
         if request.pieces is not None or (operation is not None and operation.affects_state):
             raise _not_keyed(request)
         if request.interaction in KEYED:
-            if is_one_change(request) and handler is plain:
+            if is_plain and is_one_change(request):
                 return await once_alone(request, context, partial(handler, request, context))
             return await once(request, context, [request.type], partial(handler, request))
     return await handler(request, context)

@@ -5,10 +5,10 @@ its fullUrl, else one computed from its content. A load that was interrupted is 
 there already is seen to be unchanged.
 
 ====================================  ============================================================
-``*.json``                            a Bundle (transaction, batch, collection, searchset) or any
+``*.json``, ``*.xml``                 a Bundle (transaction, batch, collection, searchset) or any
                                       other resource
 ``*.ndjson``                          one resource a line
-``….gz``                              either, compressed
+``….gz``                              each of these, compressed
 ====================================  ============================================================
 """
 
@@ -25,10 +25,11 @@ from uuid import UUID
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, invalid_value, too_large
 from fhir_server.r4.json import canonical, decode
+from fhir_server.r4.xml import Xml
 
 Perform = Callable[[Request], Awaitable[Response]]
 
-SUFFIXES = (".json", ".ndjson", ".json.gz", ".ndjson.gz")
+SUFFIXES = tuple(name + packed for name in (".json", ".ndjson", ".xml") for packed in ("", ".gz"))
 _UNPACKED = ("transaction", "batch", "collection", "searchset")
 _GROUP_ENTRIES = 200  # resources of NDJSON that are written together; a few MB at most
 _AT_ONCE = 4  # transactions under way: while one is in the database, another is validated
@@ -78,14 +79,15 @@ async def load(
     files: Sequence[Path],
     perform: Perform,
     *,
+    xml: Xml,
     bytes_max: int,
     done: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Load ``files`` in their order, several transactions at a time.
 
-    ``bytes_max`` bounds a file of JSON and a line of NDJSON. ``done`` is told the number of
-    resources after each group. A file that cannot be read, and a resource that is refused, are
-    errors of the report; the others are loaded all the same.
+    ``xml`` reads files of XML. ``bytes_max`` bounds a file of one resource and a line of NDJSON.
+    ``done`` is told the number of resources after each group. A file that cannot be read, and a
+    resource that is refused, are errors of the report; the others are loaded all the same.
     """
     report = Report()
     turn = asyncio.Semaphore(_AT_ONCE)
@@ -101,7 +103,7 @@ async def load(
         for file in files:
             report.files += 1
             try:
-                for group in groups_of(file, bytes_max):
+                for group in groups_of(file, xml, bytes_max):
                     report.errors += [(group.source, fault) for fault in group.faults]
                     if not group.entries:
                         continue
@@ -112,7 +114,7 @@ async def load(
     return report
 
 
-def groups_of(file: Path, bytes_max: int) -> Iterator[Group]:
+def groups_of(file: Path, xml: Xml, bytes_max: int) -> Iterator[Group]:
     """Yield what ``file`` holds, as groups of entries to be written together.
 
     Raises ``structure`` for a file that is no resource, ``too-long`` for one over ``bytes_max``.
@@ -124,7 +126,8 @@ def groups_of(file: Path, bytes_max: int) -> Iterator[Group]:
         return
     if len(text) > bytes_max:
         raise too_large("The file", bytes_max)
-    resource = decode(text)
+    is_xml = name.removesuffix(".gz").endswith(".xml")
+    resource = xml.decode(text) if is_xml else decode(text)
     if resource.get("resourceType") != "Bundle" or resource.get("type") not in _UNPACKED:
         yield Group(name, (_entry(resource, ""),), whole=False)
     elif members := resource.get("entry"):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from fhir_server.outcome import Issue
+
 Resource = dict[str, Any]
 """A FHIR resource as its JSON object; decimals are :class:`decimal.Decimal`."""
 
@@ -42,7 +44,8 @@ class Request:
     form of the answer, which only links repeat. ``reading`` says of an operation that it was called
     with GET, which changes nothing. ``idempotency_key`` makes a repeated write the same write.
     ``pieces`` is the body of a Binary by its own content type; it becomes the ``data`` of ``body``
-    or, where it is large, the ``content`` beside it.
+    or, where it is large, the ``content`` beside it. ``text`` is the body of an operation as it was
+    sent, JSON or XML, for those who say where something stands in it.
     """
 
     interaction: str
@@ -62,6 +65,7 @@ class Request:
     idempotency_key: str | None = None
     pieces: Pieces | None = None
     content: Content | None = None
+    text: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Response:
     ``version`` and ``last_updated`` become ETag and Last-Modified. ``location`` is relative to
     ``[base]``. ``headers`` are further ones. Where ``content`` is given, ``body`` is a Binary
     without its data, and ``pieces`` returns the bytes of it from one place to before another.
+    ``remarks`` are what is to be said of a write that was made.
     """
 
     status: int
@@ -81,3 +86,4 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     content: Content | None = None
     pieces: Callable[[int, int], Pieces] | None = None
+    remarks: tuple[Issue, ...] = ()

@@ -7,9 +7,12 @@ the working directory. The README lists the same table; a test compares the two.
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _listed(value: Any) -> Any:
@@ -21,6 +24,35 @@ def _listed(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+def _base_of(url: str) -> str:
+    """Return the base ``url`` without a slash at its end.
+
+    Raises ``ValueError`` for what is no https URL: codes that go out plain could be read and
+    changed by anybody on the way. Plain http is for this machine alone.
+    """
+    parts = urlsplit(url)
+    plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if not (parts.scheme == "https" or plain) or not parts.hostname:
+        raise ValueError(f"{url!r} is no https URL")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{url!r} has more than host and path")
+    return url.rstrip("/")
+
+
+def _bases(value: Any) -> Any:
+    """Return name -> base URL of ``name=url,name=url`` and of a JSON object; the URLs checked."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("{"):
+            value = json.loads(value)
+        else:
+            pairs = (one.strip().rpartition("=") for one in value.split(",") if one.strip())
+            value = {name: url for name, _, url in pairs}
+    return {name: _base_of(url) for name, url in value.items()}
+
+
+Bases = Annotated[dict[str, str], NoDecode, BeforeValidator(_bases)]
+"""Base URL of another server, by what it is for."""
+
 Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 """Resource types by name; ``*`` among them is all of them."""
 
@@ -28,6 +60,43 @@ Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 def covers(types: Types, type: str) -> bool:
     """Whether ``type`` is one of ``types``."""
     return type in types or "*" in types
+
+
+Mode = Literal["refuse", "warn", "off"]
+
+
+def _by_type(value: Any) -> Any:
+    """Return ``{"Patient": "refuse"}`` for ``Patient=refuse``, with commas, and for JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return json.loads(value)
+    found: dict[str, str] = {}
+    for one in filter(None, map(str.strip, value.split(","))):
+        type, equals, said = map(str.strip, one.partition("="))
+        if not (type and equals and said):
+            raise ValueError(f"{one[:40]!r} is not Type=value")
+        if type in found:
+            raise ValueError(f"{type[:40]} is named twice")
+        found[type] = said
+    return found
+
+
+def _urls_by_type(value: Any) -> Any:
+    """Return ``{"Patient": ("http://a",)}``; several urls of one type have spaces between."""
+    found = _by_type(value)
+    if not isinstance(found, dict):
+        return found
+    return {
+        type: tuple(said.split()) if isinstance(said, str) else said for type, said in found.items()
+    }
+
+
+Modes = Annotated[dict[str, Mode], NoDecode, BeforeValidator(_by_type)]
+"""What becomes of what is not valid, by resource type; ``*`` is every type that is not named."""
+
+Demands = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_urls_by_type)]
+"""Canonicals of profiles by resource type."""
 
 
 class Settings(BaseSettings):
@@ -148,13 +217,36 @@ class Settings(BaseSettings):
         description="Whether `$expunge` is possible, which removes versions and deleted resources "
         "for good.",
     )
+    validation: Modes = Field(
+        default={},
+        description="What becomes of a write that breaks a profile of its `meta.profile`, one of "
+        "`FHIR_PROFILES`, or a binding: `Patient=refuse,Observation=warn,*=off`. `refuse`: 422 "
+        "with all issues; `warn`: written, and said; `off`, the default.",
+    )
+    invariants: bool = Field(
+        default=False,
+        description="Whether a write that breaks an invariant of R4 itself (`pat-1`, `obs-6`) is "
+        "refused (422), profiles aside: a tenth of a millisecond a resource.",
+    )
+    profiles: Demands = Field(
+        default={},
+        description="Profiles that every resource of a type is held to where its validation is on, "
+        "as `Patient=http://a http://b,Observation=http://c`, or JSON.",
+    )
     patch_operations_max: int = Field(
         default=1000, ge=1, description="Operations of one patch; more is an update."
     )
     url_bytes_max: int = Field(
         default=16_384,
         ge=1024,
+        le=65_536,  # with the headers, half of what a connection reads: http/protocol.py
         description="Bytes of a path with its query; longer searches go by POST.",
+    )
+    headers_bytes_max: int = Field(
+        default=32_768,
+        ge=1024,
+        le=65_536,
+        description="Bytes of the headers of a request, names and values; most have under 2,000.",
     )
     issues_max: int = Field(
         default=100, ge=1, description="Issues that one refusal lists; the rest is the same again."
@@ -263,6 +355,19 @@ class Settings(BaseSettings):
     cds_keep_days: int = Field(
         default=400, ge=1, description="Days for which calls and feedback are kept."
     )
+    expansion_codes_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Codes of one answer to `$expand`; a larger value set is asked for in pages.",
+    )
+    terminology_servers: Bases = Field(
+        default_factory=dict,
+        description="FHIR servers that are asked about code systems which are not here, as "
+        "`http://snomed.info/sct=https://tx.example/fhir,…` or a JSON object. Only codes go out.",
+    )
+    terminology_timeout_s: float = Field(
+        default=5.0, gt=0, description="Seconds that such a server may take for one answer."
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,
@@ -271,6 +376,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What goes to the log; bodies and search values never do."
     )
+
+    def mode_of(self, type: str) -> Mode:
+        """Return what becomes of a ``type`` that is not valid. A Binary is what its bytes are."""
+        if not self.validation or type == "Binary":
+            return "off"
+        return self.validation.get(type) or self.validation.get("*", "off")
 
     @property
     def is_explaining(self) -> bool:

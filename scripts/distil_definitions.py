@@ -9,6 +9,7 @@ What is written, one resource a line, sorted by id:
 
 ==============================================  ===============================================
 ``profiles/…core/StructureDefinition.ndjson``   resources and data types, snapshot, facts only
+``profiles/…core/Profile.ndjson``               profiles and extensions, differential, facts only
 ``profiles/…core/SearchParameter.ndjson``       the search parameters
 ``profiles/…core/CompartmentDefinition.ndjson`` the five compartments
 ``terminology/…core/CodeSystem.ndjson``         code, display, hierarchy
@@ -123,6 +124,36 @@ def structure_definitions(resources: list[Json]) -> Iterator[Json]:
             element_facts(element, kept["id"]) for element in resource["snapshot"]["element"]
         ]
         yield {**kept, "snapshot": {"element": elements}}
+
+
+def profiles(resources: list[Json]) -> Iterator[Json]:
+    """Yield the profiles and extensions that R4 defines: what each demands beyond its base."""
+    for resource in of_type(resources, "StructureDefinition"):
+        if resource.get("derivation") != "constraint" or resource["kind"] == "logical":
+            continue
+        kept = picked(resource, "resourceType", "id", "url", "version", "name", "status")
+        kept |= picked(resource, "kind", "abstract", "context", "contextInvariant")
+        kept |= picked(resource, "type", "baseDefinition", "derivation")
+        elements = [profile_facts(element) for element in resource["differential"]["element"]]
+        yield {**kept, "differential": {"element": elements}}
+
+
+def profile_facts(element: Json) -> Json:
+    """Return what an element of a differential demands, without what it explains."""
+    facts = element_facts({"min": None, "max": None, **element}, "")
+    for name in ("min", "max"):
+        if name not in element:
+            del facts[name]
+    facts.pop("constraint", None)
+    if constraints := [
+        picked(one, "key", "severity", "human", "expression")
+        for one in element.get("constraint", [])
+        if one["key"] not in EVERYWHERE
+    ]:
+        facts["constraint"] = constraints
+    if "slicing" in element:
+        facts["slicing"] = picked(element["slicing"], "discriminator", "ordered", "rules")
+    return {**picked(element, "id"), **facts, **picked(element, "mustSupport")}
 
 
 def element_facts(element: Json, type: str) -> Json:
@@ -314,6 +345,7 @@ out the same. FHIR is a registered trademark of HL7.
 
 FILES: dict[str, Callable[[list[Json]], Iterator[Json]]] = {
     f"profiles/{CORE}/StructureDefinition.ndjson": structure_definitions,
+    f"profiles/{CORE}/Profile.ndjson": profiles,
     f"profiles/{CORE}/SearchParameter.ndjson": search_parameters,
     f"profiles/{CORE}/CompartmentDefinition.ndjson": compartment_definitions,
     f"terminology/{CORE}/CodeSystem.ndjson": code_systems,

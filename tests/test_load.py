@@ -29,7 +29,9 @@ def loading(server: Server) -> Load:
 
     async def run(*paths: Path, bytes_max: int = BYTES_MAX, **options: Any) -> Report:
         files = load.files_of(paths)
-        return await load.load(files, server.perform, bytes_max=bytes_max, **options)
+        return await load.load(
+            files, server.perform, xml=server.xml, bytes_max=bytes_max, **options
+        )
 
     return run
 
@@ -132,10 +134,41 @@ def collection(*entries: Any, type: str = "collection") -> bytes:
 
 
 A, B = patient("a"), patient("b")
+FHIR = 'xmlns="http://hl7.org/fhir"'
+XML_PATIENT = f'<Patient {FHIR}><id value="a"/></Patient>'.encode()
+XML_ENTRY = '<entry><resource><Patient><id value="{}"/></Patient></resource>{}</entry>'
+
+
+def xml_bundle(type: str, *entries: str) -> bytes:
+    """Return a Bundle as XML."""
+    return f'<Bundle {FHIR}><type value="{type}"/>{"".join(entries)}</Bundle>'.encode()
+
+
 # File name, text -> the resources that are there afterwards.
 FORMS = {
     "a resource": ("a.json", json.dumps(A).encode(), {"Patient": 1}),
     "a packed resource": ("a.json.gz", json.dumps(A).encode(), {"Patient": 1}),
+    "a resource in XML": (
+        "a.xml",
+        b'\xef\xbb\xbf<?xml version="1.0"?>' + XML_PATIENT,
+        {"Patient": 1},
+    ),
+    "a packed resource in XML": ("a.xml.gz", XML_PATIENT, {"Patient": 1}),
+    "a collection in XML": (
+        "a.xml",
+        xml_bundle("collection", XML_ENTRY.format("a", ""), XML_ENTRY.format("b", "")),
+        {"Patient": 2},
+    ),
+    "a transaction in XML": (
+        "a.xml",
+        xml_bundle(
+            "transaction",
+            XML_ENTRY.format(
+                "a", '<request><method value="POST"/><url value="Patient"/></request>'
+            ),
+        ),
+        {"Patient": 1},
+    ),
     "lines": ("a.ndjson", lines(3), {"Patient": 3}),
     "packed lines": ("a.ndjson.gz", lines(3), {"Patient": 3}),
     "more lines than a group": ("a.ndjson", lines(450), {"Patient": 450}),
@@ -212,6 +245,20 @@ BROKEN = {
     "no object": ("bad.json", b"[1]", "not a JSON object"),
     "empty": ("bad.json", b"", "empty"),
     "no UTF-8": ("bad.json", b'{"resourceType":"Patient","id":"\xff"}', "UTF-8"),
+    "no XML": ("bad.xml", b'{"resourceType":"Patient"}', "not XML"),
+    "XML of nothing": ("bad.xml", b"", "not XML"),
+    "XML with a document type": ("bad.xml", b"<!DOCTYPE a><a/>", "DOCTYPE"),
+    "XML of no resource": ("bad.xml", f"<Patent {FHIR}/>".encode(), "Patent"),
+    "XML that is refused": (
+        "bad.xml",
+        f'<Patient {FHIR}><id value="x"/><gender value="x"/></Patient>'.encode(),
+        "gender",
+    ),
+    "XML that is too large": (
+        "bad.xml",
+        XML_PATIENT.replace(b"<id", b"<!--" + b"x" * 5000 + b"--><id"),
+        "limit",
+    ),
     "not compressed": ("bad.json.gz", b"no gzip", ""),
     "an unknown type": ("bad.json", b'{"resourceType":"Patent","id":"a"}', "Patent"),
     "no type": ("bad.json", b'{"id":"a"}', ""),
@@ -362,13 +409,13 @@ async def test_a_load_that_was_interrupted_is_repeated(
 def test_which_files_are_found(tmp_path: Path) -> None:
     """A folder gives its files with our suffixes, in order; a file is taken whatever its name."""
     (tmp_path / "sub").mkdir()
-    for name in ("b.json", "a.ndjson", "c.txt", "sub/d.json.gz", "e.ndjson.gz"):
+    for name in ("b.json", "a.ndjson", "c.txt", "sub/d.json.gz", "e.ndjson.gz", "f.xml"):
         (tmp_path / name).touch()
 
     found = load.files_of([tmp_path, tmp_path / "c.txt"])
 
     assert [file.relative_to(tmp_path).as_posix() for file in found] == [
-        *("a.ndjson", "b.json", "e.ndjson.gz", "sub/d.json.gz", "c.txt"),
+        *("a.ndjson", "b.json", "e.ndjson.gz", "f.xml", "sub/d.json.gz", "c.txt"),
     ]
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
         load.files_of([tmp_path / "nowhere.json"])

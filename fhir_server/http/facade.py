@@ -30,7 +30,7 @@ from fhir_server.http.negotiate import (
 from fhir_server.http.render import Rendering, render
 from fhir_server.http.sending import Send, streamed
 from fhir_server.messages import Parameters, Pieces, Request, Resource, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome, too_large
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
 from fhir_server.r4.headers import (
     entity_tags,
@@ -131,6 +131,7 @@ class Facade:
         """Return the interaction, its answer or refusal, and how the client wants it."""
         interaction = ""
         try:
+            self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
             native = binary.asked_natively(
                 scope["method"], scope["path"][len(self.path) :], headers
@@ -155,6 +156,13 @@ class Facade:
             issues = (replace(first, diagnostics=text), *rest)
         return Response(error.status, encode(operation_outcome(issues)), headers=headers)
 
+    def _check_headers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Refuse more than the limit. https://www.rfc-editor.org/rfc/rfc6585#section-5"""
+        limit = self.settings.headers_bytes_max
+        if sum(len(name) + len(value) for name, value in pairs) > limit:
+            error = too_large("All headers together", limit)
+            raise FhirError(*error.issues, status=431)
+
     def _base_url(self, scope: Any, headers: Headers) -> str:
         if self.settings.base_url:
             return self.settings.base_url.rstrip("/")
@@ -171,7 +179,7 @@ class Facade:
         limit = self.settings.url_bytes_max
         if len(query) + len(scope["path"]) > limit:
             raise FhirError(
-                Issue("too-long", f"The URL is over {limit} bytes; search with POST _search."),
+                Issue("too-long", f"The URL is over {limit:,} bytes; search with POST _search."),
                 status=414,
             )
         parameters = form_of(query) if query else ()
@@ -189,6 +197,7 @@ class Facade:
         method = scope["method"]
         routed = route("GET" if method == "HEAD" else method, _path(scope)[len(self.path) :])
         body = pieces = None
+        text = b""
         if method in _WITH_BODY and binary.takes_natively(routed):
             body, pieces = await self._binary(receive, routed, headers)
         elif method in _WITH_BODY:
@@ -212,12 +221,15 @@ class Facade:
             base_url=wish.base_url,
             format=wish.format,
             pieces=pieces,
+            text=text if routed.interaction.startswith("$") else b"",
         )
         return request, wish
 
     async def _resource(self, text: bytes, headers: Headers) -> Resource:
         depth_max = self.settings.depth_max
-        if not sends_xml(headers):
+        # Where nothing is sent, nothing says what it is: that the body is missing is the fault.
+        says_type = bool(text) or b"content-type" in headers
+        if not (says_type and sends_xml(headers)):
             return decode(text, depth_max=depth_max)
         read = partial(self.xml().decode, text, depth_max=depth_max)
         return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()

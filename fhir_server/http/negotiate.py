@@ -64,7 +64,7 @@ def names_fhir(headers: Mapping[bytes, bytes]) -> bool:
 def may_be_fhir(headers: Mapping[bytes, bytes]) -> bool | None:
     """Return whether the body is said to be FHIR; ``None`` where it is JSON or XML of any kind.
 
-    What says nothing is FHIR.
+    What says nothing is taken for FHIR, and refused as such where it is read.
     """
     name, _ = _content_type(headers)
     if name and (name not in _NAMES or "*" in name):
@@ -107,22 +107,24 @@ def _not_acceptable(wish: str) -> FhirError:
 
 
 def sends_xml(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether the body is said to be XML; what says nothing is JSON.
+    """Return whether the body is said to be XML.
 
-    Raises status 415 unless it is said to be JSON or XML of R4 in UTF-8.
+    Raises status 415 unless it is said to be JSON or XML of R4 in UTF-8. One that says nothing is
+    not guessed: http.html#summary has Content-Type as required wherever there is a body.
     """
     name, parameters = _content_type(headers)
-    if name and (name not in _NAMES or "*" in name):
+    if name not in _NAMES or "*" in name:
+        said = shown(name) if name else "of no Content-Type"
         raise FhirError(
             Issue(
                 "not-supported",
-                f"The body is {shown(name)}; send Content-Type: application/fhir+json or "
+                f"The body is {said}; send Content-Type: application/fhir+json or "
                 "application/fhir+xml.",
             ),
             status=415,
         )
     _check_parameters(parameters)
-    return bool(name) and is_xml(_NAMES[name])
+    return is_xml(_NAMES[name])
 
 
 def patch_format(headers: Mapping[bytes, bytes]) -> str:

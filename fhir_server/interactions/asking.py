@@ -5,17 +5,20 @@ with what is known of it, until nothing is wanted: a value set may take in anoth
 code system.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.interactions.stored import of_url
+from fhir_server.interactions.terms import Terms
 from fhir_server.outcome import FhirError, Issue
+from fhir_server.r4.expansion import Shelved
 from fhir_server.r4.json import decode
-from fhir_server.search.escape import escape
-from fhir_server.search.parse import SearchQuery, parse
-from fhir_server.search.plan import plan
-from fhir_server.search.wanted import Artifact, Kin, Known, Wanted
+from fhir_server.r4.selections import asked as asked_codes
+from fhir_server.r4.selections import settled
+from fhir_server.search.parse import SearchQuery
+from fhir_server.search.wanted import CODES_MAX, Kin, Known, Listing, Wanted
+from fhir_server.store import concepts
 
 LOOKUPS_MAX = 100
 """The resources that one search may have looked up before it is run."""
@@ -24,9 +27,6 @@ ROUNDS_MAX = 10
 BYTES_MAX = 8 * 1024 * 1024
 """What all of that may come to; decoding a megabyte takes some 10 ms."""
 _BYTES_OF_ID = 400  # an id of a hierarchy, in work: 20,000 of them
-
-_NUMBERS = re.compile("[0-9]+")
-_SAME_URL_MAX = 20  # versions of one definition that are compared
 
 
 async def asked(
@@ -46,7 +46,7 @@ async def asked(
             return query
         if len(known) + len(query.wanted) > LOOKUPS_MAX:
             raise _too_much(f"leads to more than {LOOKUPS_MAX} other resources")
-        for one in sorted(query.wanted):
+        for one in sorted(query.wanted, key=repr):
             known[one], bytes = await _looked_up(one, context)
             room -= bytes
             if room < 0:
@@ -63,39 +63,30 @@ async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
     if isinstance(wanted, Kin):
         ids = await context.store.kin(wanted)
         return ids, _BYTES_OF_ID * len(ids)
+    if isinstance(wanted, Listing):
+        listed = await _listed(wanted, context)
+        return listed, _BYTES_OF_ID * len(listed or ())
     type, name = wanted
+    if type == "CodeSystem" and not name.startswith(f"{type}/"):
+        found = await (await Terms.of(context)).artifact(type, name)
+        if isinstance(found, Shelved):
+            return found, 0
     if not name.startswith(f"{type}/"):
-        return await _of_url(wanted, context)
+        return await of_url(wanted, context)
     found = await context.store.read(type, name.removeprefix(f"{type}/"))
     if found is None or found.deleted:
         return None, 0
     return decode(found.json), len(found.json)
 
 
-async def _of_url(wanted: Artifact, context: Context) -> tuple[Mapping[str, Any] | None, int]:
-    """Return the stored definition that its canonical means, and the bytes that it took."""
-    url, _, version = wanted.name.partition("|")
-    if not url:
-        return None, 0
-    parameters = [("url", escape(url)), *([("version", escape(version))] if version else [])]
-    query = parse(wanted.type, parameters, context.parameters, count_default=_SAME_URL_MAX)
-    page = await context.store.search(plan(query, context.parameters))
-    found = [decode(one.json) for one in page.entries]
-    bytes = sum(len(one.json) for one in page.entries)
-    return _best(one for one in found if version in ("", one.get("version"))), bytes
-
-
-def _best(found: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the one that is meant without a version: active before others, then the newest."""
-
-    def rank(one: Mapping[str, Any]) -> tuple[bool, list[int], str, str]:
-        version = str(one.get("version", ""))
-        updated = str(one.get("meta", {}).get("lastUpdated", ""))
-        return (
-            one.get("status") == "active",
-            [*map(int, _NUMBERS.findall(version))],
-            version,
-            updated,
-        )
-
-    return max(found, key=rank, default=None)
+async def _listed(wanted: Listing, context: Context) -> frozenset[str] | None:
+    """Return the codes of a large system that are wanted; ``None`` for too many."""
+    terms = await Terms.of(context)
+    system = await terms.system(wanted.system)
+    if not isinstance(system, Shelved) or system.shelf is None:
+        return None
+    known = await terms.concepts(system, asked_codes(wanted.codes))
+    codes = settled(wanted.codes, known)
+    place = concepts.Wanted(system.shelf, codes)
+    page = await context.store.concepts.codes(place, CODES_MAX + 1)
+    return None if len(page) > CODES_MAX else frozenset(page)

@@ -7,10 +7,11 @@ from functools import partial
 
 from fhir_server.context import Context
 from fhir_server.interactions.idempotency import written_once
+from fhir_server.interactions.judging import check_profiles, remarks
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
-from fhir_server.r4.json import encode
+from fhir_server.r4.json import decode_stored, encode
 from fhir_server.search.added import added_issues
 from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
@@ -22,6 +23,10 @@ _DONE = {
     "patch": "was changed",
     "delete": "was deleted",
 }
+
+# RFC 7234, 5.5: what the client would else not know. Nobody who does not know it minds.
+_WARNING = "Warning"
+_COUNTED = '199 - "{} issues against profiles; Prefer: return=OperationOutcome shows them"'
 
 
 def valid_body(request: Request, context: Context) -> Resource:
@@ -43,6 +48,7 @@ def valid_body(request: Request, context: Context) -> Resource:
         )
     if issues := issues_of(resource, context):
         raise FhirError(*issues)
+    check_profiles(resource, context)
     return resource
 
 
@@ -60,11 +66,19 @@ async def written(change: Change, request: Request, context: Context) -> Respons
     if request.idempotency_key is not None:
         return await written_once(change, request, context, partial(answer, request=request))
     [stored] = await context.store.write([change], context.now())
-    return answer(stored, request)
+    return answer(stored, request, await remarks_on(stored, context))
 
 
-def answer(stored: Stored, request: Request) -> Response:
-    """Return the answer to a write, with the body that the client prefers.
+async def remarks_on(stored: Stored, context: Context) -> tuple[Issue, ...]:
+    """Return what is to be said of what was written, where the setting warns."""
+    if stored.deleted or context.settings.mode_of(stored.type) != "warn":
+        return ()
+    return await remarks(decode_stored(stored.json), context)
+
+
+def answer(stored: Stored, request: Request, remarks: tuple[Issue, ...] = ()) -> Response:
+    """Return the answer to a write, with the body that the client prefers. ``remarks`` are in an
+    OperationOutcome; who gets none is told by a header that there are some.
 
     https://hl7.org/fhir/R4/http.html#return
     """
@@ -76,9 +90,12 @@ def answer(stored: Stored, request: Request) -> Response:
     if wish == "minimal":
         body = b""
     elif wish == "OperationOutcome":
-        body = _said(stored)
+        body = _said(stored, remarks)
+    headers = ((_WARNING, _COUNTED.format(len(remarks))),) if remarks else ()
     location = f"{stored.type}/{stored.id}/_history/{stored.version}"
-    return Response(status, body, stored.version, stored.last_updated, location)
+    return Response(
+        *(status, body, stored.version, stored.last_updated, location, headers), remarks=remarks
+    )
 
 
 def _deletion(stored: Stored, request: Request) -> Response:
@@ -95,9 +112,10 @@ def refused(error: FhirError) -> Response:
     return Response(error.status, body, headers=error.headers)
 
 
-def _said(stored: Stored) -> bytes:
+def _said(stored: Stored, remarks: tuple[Issue, ...] = ()) -> bytes:
     what = _DONE[stored.interaction] if stored.changed else "is unchanged"
     if stored.deleted and not stored.changed:
         what = "was not there"
     text = f"{stored.type}/{stored.id} {what}; its version is {stored.version}."
-    return encode(operation_outcome([Issue("informational", text, severity="information")]))
+    done = Issue("informational", text, severity="information")
+    return encode(operation_outcome([done, *remarks]))

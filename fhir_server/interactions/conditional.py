@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import answer, written
+from fhir_server.interactions.bodies import answer, remarks_on, written
 from fhir_server.interactions.idempotency import once
 from fhir_server.interactions.matching import Criteria, criteria_of, matches, several
 from fhir_server.messages import Parameters, Request, Response
@@ -95,9 +95,14 @@ async def _in_transaction(request: Request, criteria: Criteria, context: Context
             return resolved.answered(request)
         changes = [context.prepare(one, inside) for one in resolved.requests]
         stored = await store.write(changes, context.now())
+        made.append(stored[0])
         return answer(stored[0], request)
 
-    return await context.store.in_transaction(work, [request.type])
+    made: list[Stored] = []
+    response = await context.store.in_transaction(work, [request.type])
+    if made and (said := await remarks_on(made[-1], context)):
+        return answer(made[-1], request, said)
+    return response
 
 
 async def resolved(request: Request, context: Context) -> Resolved:

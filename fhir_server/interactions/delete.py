@@ -10,7 +10,13 @@ from fhir_server.store.changes import Change
 def change(request: Request, _context: Context) -> Change:
     """Return the change that ``request`` asks for."""
     known_only(request, ())
-    return Change("delete", request.type, request.id, if_match=request.if_match)
+    return Change(
+        "delete",
+        request.type,
+        request.id,
+        if_match=request.if_match,
+        if_none_match=request.if_none_match,
+    )
 
 
 async def delete(request: Request, context: Context) -> Response:

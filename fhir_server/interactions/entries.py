@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.r4.headers import entity_tags, http_date_or_instant
+from fhir_server.r4.questions import Unanswered
 from fhir_server.route import FORM_PARAMETERS, decoded, query_parameters, route
 
 # The order of processing; what stands together has the same rank.
@@ -57,6 +58,8 @@ def entry_of(index: int, entry: Resource, request: Request) -> Entry:
 
 def in_entry(index: int, error: FhirError) -> FhirError:
     """Return ``error`` with each issue located in entry ``index``."""
+    if isinstance(error, Unanswered):
+        return error
     return FhirError(
         *(replace(issue, expression=_inside(index, issue.expression)) for issue in error.issues),
         status=error.status,
@@ -69,6 +72,8 @@ def in_patch(error: FhirError) -> FhirError:
 
     The place in the result is said in words; that of an operation is in the entry's Parameters.
     """
+    if isinstance(error, Unanswered):
+        return error
     return FhirError(
         *(
             issue

@@ -90,8 +90,8 @@ def said_of_links(
 def url_of(base_url: str, place: str, parameters: Parameters) -> str:
     """Return the URL of ``place`` with ``parameters``, percent-encoded."""
     query = "&".join(
-        # What has a meaning in search values stays readable: commas, bars, colons, slashes.
-        f"{quote(name, safe=':._-')}={quote(value, safe=':,|/._-$@')}"
+        # What has a meaning in search values stays readable, as far as RFC 3986 has it in a query.
+        f"{quote(name, safe=':._-')}={quote(value, safe=':,/._-$@')}"
         for name, value in parameters
     )
     path = f"{base_url}/{place}" if place else base_url

@@ -8,6 +8,7 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import issues_of, written
+from fhir_server.interactions.judging import check_profiles
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, shown
@@ -34,7 +35,7 @@ def change_of(request: Request, id: str, context: Context) -> Change:
     if body is not None and is_parameters and (issues := context.validate(body)):
         raise FhirError(*issues)
     bounds = Bounds(settings.patch_operations_max, settings.resource_bytes_max, settings.depth_max)
-    patch = patch_of(body, context.definitions, bounds)
+    patch = patch_of(body, context.definitions, context.xml, bounds)
 
     def revise(before: Resource) -> Resource:
         return safe_narrative(before, _same_resource(before, patch(before)))
@@ -43,6 +44,7 @@ def change_of(request: Request, id: str, context: Context) -> Change:
         if issues := issues_of(after, context):
             # The patch is well formed; what it makes of this resource is not.
             raise FhirError(*issues, status=422)
+        check_profiles(after, context)
 
     return Change(
         "patch",

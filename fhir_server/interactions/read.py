@@ -8,7 +8,7 @@ import re2 as re
 from fhir_server.context import Context
 from fhir_server.interactions.parameters import known_only, subset_of
 from fhir_server.messages import ANY_VERSION, Request, Response
-from fhir_server.outcome import deleted, not_found, version_not_found
+from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_not_found
 from fhir_server.store.documents import Stored
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -52,9 +52,16 @@ async def vread(request: Request, context: Context) -> Response:
 
 
 def _is_known(request: Request, stored: Stored) -> bool:
-    """Whether the client has this version already. If-None-Match goes first (RFC 9110, 13.2.2)."""
+    """Whether the client has this version already. If-None-Match goes first (RFC 9110, 13.2.2).
+
+    Raises status 412 where If-Match wants another version.
+    """
+    this = {str(stored.version), ANY_VERSION}
+    if request.if_match is not None and not this & request.if_match:
+        text = f"{stored.type}/{stored.id} is version {stored.version} here, not one in If-Match."
+        raise FhirError(Issue("conflict", text), status=412)
     if request.if_none_match is not None:
-        return bool({str(stored.version), ANY_VERSION} & request.if_none_match)
+        return bool(this & request.if_none_match)
     if request.if_modified_since is not None:
         # HTTP dates have whole seconds.
         return stored.last_updated.replace(microsecond=0) <= request.if_modified_since

@@ -13,6 +13,7 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.entries import in_entry, in_patch
+from fhir_server.interactions.judging import check_profiles
 from fhir_server.interactions.matching import criteria_of, matches
 from fhir_server.interactions.rewriting import CONDITIONAL
 from fhir_server.messages import Resource
@@ -82,6 +83,10 @@ def _resolved(index: int, change: Change, places: Mapping[str, str], context: Co
     resource = _replaced(change.resource, places)
     if issues := context.validate(resource):  # what was found may be of a type not allowed there
         raise in_entry(index, FhirError(*issues))
+    try:
+        check_profiles(resource, context)
+    except FhirError as error:
+        raise in_entry(index, error) from error
     return replace(change, resource=resource)
 
 

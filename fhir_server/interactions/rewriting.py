@@ -12,14 +12,16 @@ import re2 as re
 from fhir_server.interactions.entries import Entry
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
-from fhir_server.patch.formats import document_of, with_document
+from fhir_server.patch.bounds import Bounds
+from fhir_server.patch.formats import with_references
 from fhir_server.r4.links import Links, Replacements
 
 CONDITIONAL = re.compile(r"([A-Z][A-Za-z]+)\?(.+)")
 _ABSOLUTE = re.compile(r"(https?://.+)/([A-Z][A-Za-z]+)/([A-Za-z0-9\-\.]{1,64})")
 _RELATIVE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-\.]{1,64}")
 _VERSION = "/_history/"
-_PATCH_DEPTH_MAX = 140  # the largest that the setting allows; the patch is judged by the setting
+# The largest that the settings allow; the patch is judged by the settings themselves.
+_BOUNDS_MAX = Bounds(operations_max=0, bytes_max=7_340_032, depth_max=140)
 _NARRATIVE_LINK = re.compile(r"""((?:href|src)\s*=\s*)("[^"]*"|'[^']*')""")
 
 
@@ -46,28 +48,11 @@ def rewritten(
 
 
 def _patch_rewritten(binary: Resource, rewriter: "_Rewriter") -> Resource:
-    """Return the JSON Patch or merge patch in ``binary`` with its references rewritten.
-
-    What has no type name tells a reference by the member ``reference``, or by a path that ends so.
-    """
+    """Return the patch in ``binary`` with its references rewritten."""
     try:
-        _, document = document_of(binary, _PATCH_DEPTH_MAX)
+        return with_references(binary, _BOUNDS_MAX, rewriter.reference)
     except FhirError:
         return binary  # whoever reads the patch refuses it with its reason
-
-    def new(value: Any) -> Any:
-        if isinstance(value, list):
-            return [new(one) for one in value]
-        if not isinstance(value, dict):
-            return value
-        result = {name: new(one) for name, one in value.items()}
-        whole = str(value.get("path", "")).endswith("/reference") and "op" in value
-        for name in ("reference", *(("value",) if whole else ())):
-            if isinstance(value.get(name), str):
-                result[name] = rewriter.reference(value[name])
-        return result
-
-    return with_document(binary, new(document))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from fhir_server.r4.json import encode
 from fhir_server.search.page import AFTER, UNTIL, Edge, cursor
 from fhir_server.search.parse import CURSOR, REST
 from fhir_server.search.plan import rest_subject
-from fhir_server.search.wanted import Kin, Wanted
+from fhir_server.search.wanted import Kin, Listing, Wanted
 from fhir_server.store.documents import Stored
 from fhir_server.store.includes import Included
 from fhir_server.store.search import Page
@@ -116,6 +116,8 @@ def _explained(page: Page, asked: Asked) -> tuple[Issue, ...]:
 def _words(wanted: Wanted) -> str:
     if isinstance(wanted, Kin):
         return f"what is {'above' if wanted.above else 'below'} {wanted.type}/{wanted.id}"
+    if isinstance(wanted, Listing):
+        return f"codes of {wanted.system}"
     return f"{wanted.type} {wanted.name}"
 
 

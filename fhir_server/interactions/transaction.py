@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import answer, refused
+from fhir_server.interactions.bodies import answer, refused, remarks_on
 from fhir_server.interactions.conditional import Resolved, is_conditional, resolved
 from fhir_server.interactions.entries import (
     RANKS,
@@ -33,9 +33,10 @@ from fhir_server.interactions.idempotency import KEYED, entry_key, once, taken
 from fhir_server.interactions.resolving import resolved_and_written, written_changes
 from fhir_server.interactions.rewriting import rewritten
 from fhir_server.messages import Request, Resource, Response
-from fhir_server.outcome import FhirError, Issue, invalid_value
+from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
+from fhir_server.r4.questions import Question, Target, Unanswered
 from fhir_server.store.changes import Change
 from fhir_server.store.documents import instant
 from fhir_server.store.resources import ResourceStore
@@ -194,8 +195,11 @@ async def _performed(judged: _Judged, request: Request, context: Context) -> Ans
     stored = await written_changes(plain, context)
     stored |= await resolved_and_written(changes, conditional, context)
     wish = _quiet(request)  # what is preferred is said of the bundle
+    said = {index: await remarks_on(one, context) for index, one in stored.items()}
     answers = {
-        one.index: answer(stored[one.index], wish) for one in judged.entries if one.index in stored
+        one.index: answer(stored[one.index], wish, said.get(one.index, ()))
+        for one in judged.entries
+        if one.index in stored
     }
     for one, found in judged.settled:
         answers[one.index] = found.answered(wish)
@@ -236,7 +240,9 @@ def _valid(request: Request, context: Context) -> Resource:
     limit = context.settings.bundle_entries_max
     if isinstance(entries, list) and len(entries) > limit:
         raise FhirError(
-            Issue("too-costly", f"The bundle has {len(entries)} entries; the limit is {limit}."),
+            Issue(
+                "too-costly", f"The bundle has {len(entries):,} entries; the limit is {limit:,}."
+            ),
             status=413,
         )
     if issues := context.validate(_frame(body)):
@@ -291,13 +297,17 @@ async def _changes(entries: Sequence[Entry], context: Context) -> dict[int, Chan
     """
     changes: dict[int, Change] = {}
     refusals: list[FhirError] = []
+    asked: set[Question] = set()
+    inside = _knowing(entries, context)
     for count, one in enumerate(sorted(entries, key=_rank)):
         if count % _PAUSE_EVERY == _PAUSE_EVERY - 1:
             await asyncio.sleep(0)
         if one.method in ("GET", "HEAD") or _is_search(one):
             continue
         try:
-            changes[one.index] = context.prepare(one.request, context)
+            changes[one.index] = context.prepare(one.request, inside)
+        except Unanswered as error:
+            asked |= error.questions
         except FhirError as error:
             refusals.append(in_entry(one.index, error))
             if sum(len(refusal.issues) for refusal in refusals) >= context.settings.issues_max:
@@ -308,7 +318,21 @@ async def _changes(entries: Sequence[Entry], context: Context) -> dict[int, Chan
         raise FhirError(
             *issues[: context.settings.issues_max], status=first.status, headers=first.headers
         )
+    if asked:
+        raise Unanswered(asked)
     return changes
+
+
+def _knowing(entries: Sequence[Entry], context: Context) -> Context:
+    """Return ``context`` with what the bundle itself says about where its references lead."""
+    if not context.settings.validation:
+        return context
+    written: dict[Question, Any] = {
+        Target(f"{one.request.type}/{one.request.id}"): one.request.body
+        for one in entries
+        if one.request.interaction in ("create", "update") and one.request.id
+    }
+    return replace(context, answers={**context.answers, **written})
 
 
 def _is_search(one: Entry) -> bool:
@@ -400,5 +424,7 @@ def _entry(answer: Response, method: str, base_url: str) -> bytes:
     if is_outcome and (answer.status >= 400 or method not in ("GET", "HEAD")):
         response = encode(said)[:-1] + b',"outcome":' + answer.body + b"}"
         return b'{"response":' + response + b"}"
+    if answer.remarks:
+        said["outcome"] = operation_outcome(answer.remarks)
     place = answer.location.partition("/_history/")[0]
     return entry(f"{base_url}/{place}" if place else "", answer.body, response=said)

@@ -3,7 +3,21 @@
 https://hl7.org/fhir/R4/operations.html
 """
 
-from fhir_server.operations import contents, expunge, meta, reindex
+from fhir_server.operations import (
+    closure,
+    contents,
+    expand,
+    expunge,
+    find_matches,
+    lookup,
+    meta,
+    reindex,
+    subsumes,
+    translate,
+    validate,
+    validate_code,
+)
+from fhir_server.operations.elsewhere import passed_on
 from fhir_server.registry import Operation, Task
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -13,5 +27,14 @@ OPERATIONS: tuple[Operation, ...] = (
     reindex.REINDEX,
     reindex.STATUS,
     expunge.EXPUNGE,
+    validate.VALIDATE,
+    passed_on(lookup.LOOKUP),
+    passed_on(validate_code.OF_SYSTEM),
+    passed_on(validate_code.OF_VALUE_SET),
+    passed_on(subsumes.SUBSUMES),
+    passed_on(expand.EXPAND),
+    passed_on(translate.TRANSLATE),
+    find_matches.FIND_MATCHES,
+    closure.CLOSURE,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

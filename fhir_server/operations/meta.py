@@ -13,6 +13,7 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.judging import check_profiles
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations.bodies import parameters_in, parameters_out
@@ -71,6 +72,7 @@ async def _revised(
     def check(after: Resource) -> None:
         if issues := issues_of(after, context):
             raise FhirError(*issues, status=422)
+        check_profiles(after, context)
 
     change = Change(
         "update",

@@ -21,7 +21,8 @@ from fhir_server.patch.bounds import (
 from fhir_server.patch.emptiness import pruned
 from fhir_server.patch.places import Pair, Place, Scope, Walk, pairs, root_of, write_pairs
 from fhir_server.r4.definitions import Definitions, Element
-from fhir_server.r4.expressions import Node, expression
+from fhir_server.r4.fhirpath.grammar import expression
+from fhir_server.r4.fhirpath.tree import Node
 
 _PATH_CHARACTERS_MAX = 1000
 _LOOKS_MAX = 250_000  # elements that all paths of one patch look at; a look costs 2 microseconds

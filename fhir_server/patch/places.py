@@ -14,7 +14,7 @@ from typing import Any
 from fhir_server.outcome import nearest, shown
 from fhir_server.patch.json_patch import equal
 from fhir_server.r4.definitions import Definitions, Element
-from fhir_server.r4.expressions import (
+from fhir_server.r4.fhirpath.tree import (
     Binary,
     Call,
     Index,
@@ -200,7 +200,7 @@ class Walk:
         match step:
             case Member(_, name):
                 return [below for one in current for below in self._children(one, name)]
-            case Index(_, position):
+            case Index(_, Literal(int(position))) if not isinstance(position, bool):
                 return current[position : position + 1]
             case Typed("as", _, type):
                 return [one for one in current if self._is(one, type)]

@@ -34,6 +34,15 @@ class Hierarchy:
         for parent in parents:
             self._children.setdefault(parent, set()).add(code)
 
+    @property
+    def concepts(self) -> Mapping[str, Mapping[str, Any]]:
+        """The concepts by code, in the order of the code system."""
+        return self._concepts
+
+    def parents(self, code: str) -> frozenset[str]:
+        """Return what ``code`` is directly a kind of."""
+        return frozenset(self._parents.get(code, ()))
+
     @cached_property
     def codes(self) -> frozenset[str]:
         """All codes of the system."""
@@ -64,7 +73,7 @@ class Hierarchy:
         if property == "display":
             return frozenset((concept["display"],)) if "display" in concept else frozenset()
         found = (one for one in _properties(concept) if one["code"] == property)
-        return frozenset(text for one in found if (text := _text(one)) is not None)
+        return frozenset(text for one in found if (text := property_text(one)) is not None)
 
     def is_active(self, code: str) -> bool:
         """Return whether nothing says that ``code`` is inactive; one that is not there is not."""
@@ -78,12 +87,15 @@ class Hierarchy:
 def _walked(
     concepts: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
-    """Yield each concept with the code that it is nested in, if any."""
-    waiting: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [(one, ()) for one in concepts]
+    """Yield each concept, in their order, with the code that it is nested in, if any."""
+    waiting: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
+        (one, ()) for one in reversed(concepts)
+    ]
     while waiting:
         concept, above = waiting.pop()
         yield concept, above
-        waiting += [(one, (concept["code"],)) for one in concept.get("concept", ())]
+        inside: Sequence[Mapping[str, Any]] = concept.get("concept", ())
+        waiting += [(one, (concept["code"],)) for one in reversed(inside)]
 
 
 def _properties(concept: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -97,7 +109,7 @@ def _named(concept: Mapping[str, Any], properties: tuple[str, ...]) -> Iterator[
             yield str(one["valueCode"])
 
 
-def _text(property: Mapping[str, Any]) -> str | None:
+def property_text(property: Mapping[str, Any]) -> str | None:
     """Return the value of ``property`` as filters name it; of a Coding its code."""
     for member, value in property.items():
         if member.startswith("value"):

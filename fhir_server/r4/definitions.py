@@ -7,7 +7,7 @@ resource (``SearchParameter-foo.json``) and one file a type (``SearchParameter.n
 a line).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from fhir_server.r4.expansion import Code, Expander, Unexpandable
 from fhir_server.r4.ucum import Units, load_units
 
 _TYPE_URL = "http://hl7.org/fhir/StructureDefinition/"
+_R4_PARAMETERS = "http://hl7.org/fhir/SearchParameter/"
 _EXTENSION_FHIR_TYPE = _TYPE_URL + "structuredefinition-fhir-type"
 _EXTENSION_REGEX = _TYPE_URL + "regex"
 
@@ -174,9 +175,23 @@ class Definitions:
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
+        if name in loaded:  # HL7 has given some code systems a url with a version in it
+            return loaded[name]
         url, _, version = name.partition("|")
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
+
+    @property
+    def whole_systems(self) -> Iterator[tuple[str, str]]:
+        """The url and version of each code system that is loaded whole."""
+        for url, one in self._code_systems.items():
+            if one.get("content") == "complete":
+                yield url, str(one.get("version", ""))
+
+    def implied(self, value_set: str) -> str | None:
+        """Return the url of the loaded code system that says that ``value_set`` is all of it."""
+        found = (one for one in self._code_systems.values() if one.get("valueSet") == value_set)
+        return next((str(one["url"]) for one in found), None)
 
     def hierarchy(self, system: str) -> Hierarchy:
         """Return the hierarchy of a loaded code system.
@@ -196,8 +211,13 @@ def load_definitions(root: Path) -> Definitions:
     for folder in ("profiles", "terminology"):
         for resource in _resources(root / folder):
             found.setdefault(resource["resourceType"], {})[resource["url"]] = resource
-    types = map(_type_definition, found.get("StructureDefinition", {}).values())
-    parameters = map(search_parameter, found.get("SearchParameter", {}).values())
+    # A profile has the type that it constrains; only a specialization defines one.
+    types = (
+        _type_definition(one)
+        for one in found.get("StructureDefinition", {}).values()
+        if one.get("derivation") != "constraint" and one.get("kind") != "logical"
+    )
+    parameters = map(search_parameter, _not_repeated(found.get("SearchParameter", {})))
     return Definitions(
         types={type.name: type for type in types},
         search_parameters=tuple(sorted(parameters, key=lambda parameter: parameter.url)),
@@ -222,14 +242,48 @@ _READ_TYPES = (
 def _resources(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the conformance resources of the packages in ``folder``, the packages by name."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for package in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for package in package_folders(folder):
         for file in sorted(package.iterdir()):
             if not file.name.startswith(_READ_TYPES):
                 continue
-            if file.suffix == ".ndjson":
-                yield from decoder.decode_lines(file.read_bytes())
-            elif file.suffix == ".json":
-                yield decoder.decode(file.read_bytes())
+            read = decoder.decode_lines if file.suffix == ".ndjson" else _one_of(decoder)
+            if file.suffix not in (".json", ".ndjson"):
+                continue
+            try:
+                found = read(file.read_bytes())
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{file} is not JSON: {error}") from error
+            for resource in found:
+                if not resource.keys() >= {"resourceType", "url"}:
+                    raise ValueError(f"{file} has a resource without a resourceType or a url")
+                yield resource
+
+
+def _one_of(decoder: msgspec.json.Decoder[dict[str, Any]]) -> Callable[[bytes], Iterable[Any]]:
+    return lambda text: (decoder.decode(text),)
+
+
+def package_folders(folder: Path) -> list[Path]:
+    """Return the packages in ``folder``, by name; one unpacked as it is has a ``package/``."""
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [path / "package" if (path / "package").is_dir() else path for path in found]
+
+
+def _not_repeated(parameters: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield ``parameters`` but those of a guide that only repeat what R4 itself defines."""
+    own = {
+        (base, one["code"])
+        for one in parameters.values()
+        if one["url"].startswith(_R4_PARAMETERS)
+        for base in one["base"]
+    }
+    for one in parameters.values():
+        is_own = one["url"].startswith(_R4_PARAMETERS)
+        inherited = (*one["base"], "Resource", "DomainResource")
+        if is_own or not any((base, one["code"]) in own for base in inherited):
+            yield one
 
 
 def _type_definition(resource: dict[str, Any]) -> TypeDefinition:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_server.r4.definitions import Element, ElementType, TypeDefinition
-from fhir_server.r4.expressions import (
+from fhir_server.r4.fhirpath.tree import (
     Binary,
     Call,
     Index,
@@ -191,13 +191,15 @@ class PathCompiler:
     def _further(self, path: Path, node: Node) -> Iterator[Path]:
         """Yield where ``node`` leads from its source, which is at the end of ``path``."""
         match node:
-            case Index(_, position):
+            case Index(_, Literal(int(position))) if not isinstance(position, bool):
                 yield path.then(Step(f"[{position}]", position=position))
             case Typed("as", _, type):
                 if _is_type(path.type, type):
                     yield path
             case Call(_, name, arguments):
                 yield self._called(path, name, arguments)
+            case _:
+                raise ValueError("only a number is supported as an index")
 
     def _named(self, name: str, start: Path) -> Iterator[Path]:
         """Yield the paths of a first name: a type's name leads nowhere from another type."""

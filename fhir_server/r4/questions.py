@@ -5,8 +5,10 @@ reference) notes the question and goes on. The shell looks the answers up and ca
 with what is known, until nothing is asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from fhir_server.outcome import FhirError, Issue
 
 
 class Canonical(NamedTuple):
@@ -60,6 +62,18 @@ class Coded(NamedTuple):
     message: str = ""
     display: str = ""
     nearest: str = ""
+
+
+class Unanswered(FhirError):
+    """A write was judged as far as that goes; ``questions`` are to be answered first.
+
+    Nothing was written. Whoever lets it through to a client has not answered them.
+    """
+
+    def __init__(self, questions: Iterable["Question"]) -> None:
+        text = "What this resource is to be checked against was not looked up; try again."
+        super().__init__(Issue("transient", text))
+        self.questions = frozenset(questions)
 
 
 Question = Canonical | Target | CodeInValueSet | CodeInSystem

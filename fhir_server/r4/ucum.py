@@ -139,6 +139,26 @@ class Units:
                 self._scales[code] = None
         return self._scales[code]
 
+    def has(self, code: str) -> bool:
+        """Whether ``code`` is a UCUM expression, be it converted or not."""
+        if self.scale(code) is not None:
+            return True
+        try:
+            return bool(code) and len(code) <= _CODE_MAX and bool(_Names(self, code).whole())
+        except ValueError:
+            return False
+
+    def _knows(self, symbol: str) -> bool:
+        """Whether ``symbol`` is a unit of the table, or a prefix and a metric unit."""
+        if symbol in self._rows:
+            return True
+        return any(
+            symbol[:length] in self._prefixes
+            and symbol[length:] in self._rows
+            and self._rows[symbol[length:]].metric
+            for length in (1, 2)
+        )
+
     def _scale(self, code: str) -> Scale:
         if not code or len(code) > _CODE_MAX:
             raise ValueError("a unit has between one and a hundred characters")
@@ -236,6 +256,18 @@ class _Reader:
         if len(number.lstrip("+-")) > _EXPONENT_DIGITS_MAX:
             raise ValueError("an exponent has two digits at most")
         return self._units._measure(symbol).power(int(number))
+
+
+class _Names(_Reader):
+    """Reads an expression for its form and names, without computing with it."""
+
+    def _simple(self, token: str) -> _Measure:
+        read = _SYMBOL.fullmatch(token)
+        if read is None or not token or token in "./()":
+            raise ValueError(f"{token} is no unit")
+        if read[1] is not None and not self._units._knows(read[1]):
+            raise ValueError(f"{read[1]} is no unit")
+        return _Measure(Fraction(1))
 
 
 def load_units(folder: Path) -> Units:

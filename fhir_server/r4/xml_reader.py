@@ -29,6 +29,16 @@ from fhir_server.r4.xml_tables import (
     Tables,
     escaped,
 )
+from fhir_server.r4.xml_text import (
+    check_bytes,
+    check_declaration,
+    element_end,
+    expat_fault,
+    malformed,
+    refuse_doctype,
+    tag_end,
+    without_prefix,
+)
 
 Resource = dict[str, Any]
 
@@ -37,9 +47,6 @@ _SCHEMA_LOCATION = "http://www.w3.org/2001/XMLSchema-instance schemaLocation"
 _BOOLEANS = {"true": True, "false": False}
 _NARRATIVE_DEPTH_MAX = 1000  # an open tag takes memory, many times its three bytes
 _BLANK = " \t\r\n"
-# Only here can a document type stand: behind it, `<!DOCTYPE` is a fault or no markup.
-_DOCTYPE = re.compile(rb"(?s)(?:\xef\xbb\xbf)?(?:[ \t\r\n]|<\?.*?\?>|<!--.*?-->)*<!DOCTYPE")
-_TAG = re.compile(rb"""<(?:[^<>"']|"[^"]*"|'[^']*')*>""")
 _OWN_NAMESPACE = re.compile(rb"\sxmlns\s*=")
 
 
@@ -47,7 +54,7 @@ def whole_div(div: str) -> str:
     """Return the one element that ``div`` is, without what may stand before and behind it."""
     text = div.encode()
     parser = expat.ParserCreate("utf-8")
-    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.StartDoctypeDeclHandler = refuse_doctype
     ends: list[int] = []
     if not (div.startswith("<div") and div.endswith(">")):
         parser.StartElementHandler = lambda *_: ends.append(parser.CurrentByteIndex)
@@ -56,55 +63,7 @@ def whole_div(div: str) -> str:
         parser.Parse(text, True)
     except expat.ExpatError as error:
         raise ValueError(f"A narrative is not well-formed: {error}") from error
-    return text[ends[0] : _element_end(text, ends[0], ends[-1])].decode() if ends else div
-
-
-def _tag_end(text: bytes, start: int) -> int:
-    """Return where the tag ends that begins at ``start``."""
-    return int(_TAG.match(text, start).end())
-
-
-def _element_end(text: bytes, start: int, last: int) -> int:
-    """Return where the element ends whose tags begin at ``start`` and ``last``."""
-    end = _tag_end(text, start)
-    return end if text[end - 2] == ord("/") else _tag_end(text, last)
-
-
-def _refuse_doctype(*_: object) -> None:
-    raise _doctype()
-
-
-def _check_bytes(text: bytes) -> None:
-    """Refuse what expat would read in another encoding or with entities of its own."""
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise _malformed(
-            f"it is not UTF-8: {error.reason} at byte {error.start}; FHIR is sent in UTF-8"
-        ) from error
-    if b"\0" in text:
-        raise _malformed("it has the character U+0000")
-    if b"<!DOCTYPE" in text and _DOCTYPE.match(text):
-        raise _doctype()
-
-
-def _malformed(reason: str) -> FhirError:
-    return FhirError(Issue("structure", f"The body is not XML: {reason}."))
-
-
-def _doctype() -> FhirError:
-    text = "The body has a document type declaration (<!DOCTYPE), which FHIR does not allow."
-    return FhirError(Issue("structure", text))
-
-
-def _expat_fault(error: expat.ExpatError) -> FhirError:
-    where = f"line {error.lineno}, column {error.offset}"
-    if error.code == expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
-        return _malformed(
-            f"it has an entity that XML does not know at {where}; write the character itself or "
-            "its number, &#160; instead of &nbsp;"
-        )
-    return _malformed(f"{expat.ErrorString(error.code) or 'error'} at {where}")
+    return text[ends[0] : element_end(text, ends[0], ends[-1])].decode() if ends else div
 
 
 @dataclass(slots=True)
@@ -147,17 +106,17 @@ class Reader:
         self._parser = parser = expat.ParserCreate("utf-8", " ")
         parser.namespace_prefixes = True
         parser.buffer_text = True
-        parser.XmlDeclHandler = self.on_declaration
-        parser.StartDoctypeDeclHandler = _refuse_doctype
+        parser.XmlDeclHandler = check_declaration
+        parser.StartDoctypeDeclHandler = refuse_doctype
         self._outside_div()
 
     def resource(self) -> Resource:
         """Return what the document says; see :meth:`fhir_server.r4.xml.Xml.decode`."""
-        _check_bytes(self._text)
+        check_bytes(self._text)
         try:
             self._parser.Parse(self._text, True)
         except expat.ExpatError as error:
-            raise _expat_fault(error) from error
+            raise expat_fault(error) from error
         finally:
             self._release()
         return self._root
@@ -174,13 +133,6 @@ class Reader:
         self._parser.CharacterDataHandler = None
         self._parser.XmlDeclHandler = None
 
-    def on_declaration(self, version: str, encoding: str | None, _: int) -> None:
-        """Refuse another version and another encoding."""
-        if version != "1.0":
-            raise _malformed(f"it says version {shown(version)}; FHIR is XML 1.0")
-        if encoding is not None and encoding.lower() != "utf-8":
-            raise _malformed(f"it says encoding {shown(encoding)}; FHIR is sent in UTF-8")
-
     def on_text(self, text: str) -> None:
         """Refuse text: values are attributes."""
         if text.strip(_BLANK):
@@ -194,7 +146,7 @@ class Reader:
         frame = self._open[-1]
         child = frame.table.tags.get(tag)
         if child is None:
-            tag = _without_prefix(tag)
+            tag = without_prefix(tag)
             child = frame.table.tags.get(tag)
             if child is None:
                 if frame.child.holds == RESOURCE and frame.table is _NOTHING:
@@ -215,7 +167,7 @@ class Reader:
             self._start_object(frame, child, attributes)
 
     def _start_root(self, tag: str, attributes: dict[str, str]) -> None:
-        tag = _without_prefix(tag)
+        tag = without_prefix(tag)
         type = self._tables.resource_type(tag)
         if type is None:
             raise _no_resource(tag, "The body")
@@ -241,7 +193,7 @@ class Reader:
 
     def _check_resource_attributes(self, attributes: dict[str, str]) -> None:
         for name in attributes:
-            if _without_prefix(name) != _SCHEMA_LOCATION:
+            if without_prefix(name) != _SCHEMA_LOCATION:
                 raise self._attribute(name, "the element of a resource has none")
 
     def _start_object(self, frame: _Frame, child: Child, attributes: dict[str, str]) -> None:
@@ -351,13 +303,13 @@ class Reader:
             raise self._refusal(f"has a narrative of over {_NARRATIVE_DEPTH_MAX} levels")
         if not div.is_prefixed:
             return
-        namespace, _, name = _without_prefix(tag).rpartition(" ")
+        namespace, _, name = without_prefix(tag).rpartition(" ")
         if namespace != XHTML:
             raise self._refusal("has {} in its narrative, which is not XHTML", name)
         own = f' xmlns="{XHTML}"' if div.depth == 1 else ""
         div.parts.append(f"<{name}{own}")
         for attribute, value in attributes.items():
-            space, _, local = _without_prefix(attribute).rpartition(" ")
+            space, _, local = without_prefix(attribute).rpartition(" ")
             if space not in ("", _XML):
                 raise self._attribute(attribute, "narrative has those of XHTML")
             div.parts.append(f' {"xml:" if space else ""}{local}="{escaped(value)}"')
@@ -372,7 +324,7 @@ class Reader:
         div = self._div
         div.depth -= 1
         if div.is_prefixed:
-            div.parts.append(f"</{_without_prefix(tag).rpartition(' ')[2]}>")
+            div.parts.append(f"</{without_prefix(tag).rpartition(' ')[2]}>")
         if div.depth:
             return
         assert div.frame is not None
@@ -381,8 +333,8 @@ class Reader:
 
     def _as_written(self) -> str:
         text, start = self._text, self._div.start
-        written = text[start : _element_end(text, start, self._parser.CurrentByteIndex)]
-        if not _OWN_NAMESPACE.search(text[start : _tag_end(text, start)]):
+        written = text[start : element_end(text, start, self._parser.CurrentByteIndex)]
+        if not _OWN_NAMESPACE.search(text[start : tag_end(text, start)]):
             written = b'<div xmlns="%s"%s' % (XHTML.encode(), written[4:])
         return written.decode()
 
@@ -400,13 +352,13 @@ class Reader:
 
     def _refusal(self, fault: str, *values: str) -> FhirError:
         if not self._open:
-            return _malformed("it has text outside of its element")
+            return malformed("it has text outside of its element")
         where = self._where()
         return FhirError(Issue("structure", f"{where} {fault.format(*map(shown, values))}.", where))
 
     def _attribute(self, name: str, known: str) -> FhirError:
         return self._refusal(
-            f"has the attribute {{}}; {known}", _without_prefix(name).rpartition(" ")[2]
+            f"has the attribute {{}}; {known}", without_prefix(name).rpartition(" ")[2]
         )
 
     def _check_turn(self, frame: _Frame, child: Child) -> None:
@@ -444,11 +396,6 @@ class _Div:
     is_prefixed: bool = False
     parts: list[str] = field(default_factory=list)
     frame: _Frame | None = None
-
-
-def _without_prefix(tag: str) -> str:
-    """Return namespace and name; expat adds the prefix where one is written."""
-    return tag.rpartition(" ")[0] if tag.count(" ") == 2 else tag
 
 
 def _no_resource(tag: str, what: str, where: str = "") -> FhirError:

@@ -72,11 +72,10 @@ def _related(value: str, modifier: str, wants: Wants) -> list[Code]:
         case _:
             raise invalid_value(f"A token with :{modifier}", value, "system|code")
     try:
-        hierarchy = wants.hierarchy(system)
+        found = wants.kin(system, code, above=modifier == "above")
     except Unexpandable as error:
         text = f"The code system {shown(system)} is not known whole here: {shown_reason(error)}."
         raise FhirError(Issue("not-supported", text)) from error
-    found = hierarchy.below(code) if modifier == "below" else hierarchy.above(code)
     if found is None:
         raise invalid_value("A code", code, f"a code of {shown(system)}")
     return [(system, one) for one in found]

@@ -17,7 +17,8 @@ from typing import Any
 
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.definitions import Definitions, SearchParameter
-from fhir_server.r4.expressions import Name, Node, expression
+from fhir_server.r4.fhirpath.grammar import expression
+from fhir_server.r4.fhirpath.tree import Name, Node
 from fhir_server.r4.paths import Path, PathCompiler, Step
 from fhir_server.search.composite import composite_index, part_name
 from fhir_server.search.parameter import Parameter, Wholes

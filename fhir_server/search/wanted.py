@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.codes import Hierarchy
 from fhir_server.r4.definitions import Definitions
-from fhir_server.r4.expansion import Code, Expander, Unexpandable
+from fhir_server.r4.expansion import Code, Expander, Shelved, Unexpandable
+from fhir_server.r4.selections import Above, Below, Codes, untold
 
 CODES_MAX = 10_000
 """The codes of a value set that a search can ask for."""
@@ -40,7 +41,17 @@ class Kin(NamedTuple):
     above: bool
 
 
-Wanted = Artifact | Kin
+class Listing(NamedTuple):
+    """The codes of the large code system ``system``, a canonical, that are among ``codes``.
+
+    Known is the set of them, or ``None`` for more than :data:`CODES_MAX`.
+    """
+
+    system: str
+    codes: Codes
+
+
+Wanted = Artifact | Kin | Listing
 Known = Mapping[Wanted, Any]
 NOTHING_KNOWN: Known = {}
 
@@ -80,7 +91,36 @@ class Wants:
         """
         if "|" not in name and (loaded := self._definitions.codes(name)) is not None:
             return loaded
-        return self._expander.codes(name)
+        found: set[Code] = set()
+        for system, codes in self._expander.selection(name).items():
+            if reason := untold(codes):
+                raise Unexpandable(reason)
+            versions = sorted(self._expander.versions.get(system, ()))
+            canonical = f"{system}|{versions[0]}" if versions else system
+            found |= {(system, code) for code in self._listed(canonical, codes)}
+        return frozenset(found)
+
+    def kin(self, system: str, code: str, *, above: bool) -> frozenset[str] | None:
+        """Return ``code`` and what is above or below it; ``None`` where it is not in ``system``.
+
+        Raises :class:`Unexpandable` and :class:`NotKnown`.
+        """
+        try:
+            hierarchy = self.hierarchy(system)
+        except Unexpandable:
+            if not isinstance(self._artifact("CodeSystem", system), Shelved):
+                raise
+            return self._listed(system, Above(code) if above else Below(code)) or None
+        return hierarchy.above(code) if above else hierarchy.below(code)
+
+    def _listed(self, system: str, codes: Codes) -> frozenset[str]:
+        """Return ``codes`` one by one; those of a large system are looked up."""
+        if isinstance(codes, frozenset):
+            return codes
+        found: frozenset[str] | None = self.get(Listing(system, codes))
+        if found is None:
+            raise Unexpandable(f"of {system} there are more than {CODES_MAX:,} codes")
+        return found
 
     def hierarchy(self, system: str) -> Hierarchy:
         """Return the hierarchy of a code system, loaded or stored.

@@ -7,7 +7,7 @@ the database some 300 µs by itself, and 5 µs as one of fifty. No timer, no wai
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -31,12 +31,12 @@ class _Lane:
 
 @dataclass(slots=True)
 class Fetch:
-    """Reads current documents by id, what ``fields`` names of them. ``deadline`` bounds each
-    command. What is read is never older than the question."""
+    """Reads current documents by id. ``deadline`` bounds each command; ``projection`` is what is
+    read of a document, ``None`` all of it. What is read is never older than the question."""
 
     database: Database
     deadline: Deadline
-    fields: Mapping[str, int] = field(default_factory=lambda: SERVED)
+    projection: Document | None = field(default_factory=lambda: SERVED)
     _lanes: dict[str, _Lane] = field(default_factory=dict)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -50,7 +50,7 @@ class Fetch:
         lane.under_way += 1
         try:
             async with self.deadline():
-                return await self.database[type].find_one({"_id": id}, projection=self.fields)
+                return await self.database[type].find_one({"_id": id}, projection=self.projection)
         finally:
             lane.under_way -= 1
             self._next(type, lane)
@@ -74,7 +74,7 @@ class Fetch:
         try:
             async with self.deadline():
                 cursor = self.database[type].find(
-                    {"_id": {"$in": list(waiting)}}, projection=self.fields
+                    {"_id": {"$in": list(waiting)}}, projection=self.projection
                 )
                 found = {document["_id"]: document for document in await cursor.to_list()}
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told

@@ -22,6 +22,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
@@ -93,6 +94,16 @@ class Integrity:
                         owed.referred.setdefault(place, {}).setdefault(number, path)
         return owed
 
+    async def check_one(self, type: str, id: str, resource: Resource | None) -> None:
+        """Look whether ``type/id`` could be deleted, or ``resource`` written: what the settings
+        demand of references, at this moment. Raises what :meth:`check` does."""
+        owed = Owed()
+        if resource is None and covers(self.kept, type):
+            owed.deleted[type, id] = 0
+        elif resource is not None and self.checked:
+            owed.referred |= {place: {0: path} for place, path in self._links(resource)}
+        await self.check(owed, None)
+
     async def claim(self, owed: Owed, session: AsyncClientSession) -> None:
         """Let nobody delete what ``owed`` refers to, nor refer to what it deletes, beside it."""
         names = [
@@ -114,7 +125,7 @@ class Integrity:
             ]
             await self.database[CLAIMS].bulk_write(updates, session=session)
 
-    async def check(self, owed: Owed, session: AsyncClientSession) -> None:
+    async def check(self, owed: Owed, session: AsyncClientSession | None) -> None:
         """Look whether what was deleted is referred to, and what is referred to is there.
 
         Raises ``conflict`` (409) with those who refer, ``business-rule`` (422) for a reference that
@@ -127,7 +138,9 @@ class Integrity:
         """Return what :meth:`check` would raise, of every change that is at fault."""
         return [fault async for fault in self._faults(owed, session)]
 
-    async def _faults(self, owed: Owed, session: AsyncClientSession) -> AsyncIterator[FhirError]:
+    async def _faults(
+        self, owed: Owed, session: AsyncClientSession | None
+    ) -> AsyncIterator[FhirError]:
         for type, ids in _by_type(owed.referred):
             for some in _portions(ids):
                 for fault in await self._leading_to_nothing(type, some, owed, session):
@@ -140,7 +153,7 @@ class Integrity:
                         yield fault
 
     async def _leading_to_nothing(
-        self, type: str, ids: Sequence[str], owed: Owed, session: AsyncClientSession
+        self, type: str, ids: Sequence[str], owed: Owed, session: AsyncClientSession | None
     ) -> list[FhirError]:
         cursor = self.database[type].find(
             {"_id": {"$in": ids}, "deleted": {"$exists": False}}, {"_id": 1}, session=session
@@ -160,7 +173,7 @@ class Integrity:
         ids: Sequence[str],
         owed: Owed,
         existing: Iterable[str],
-        session: AsyncClientSession,
+        session: AsyncClientSession | None,
     ) -> list[FhirError]:
         wanted = {f"{type}/{id}" for id in ids}
         found: dict[str, list[str]] = {}

@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.messages import Response
+from fhir_server.messages import Resource, Response
+from fhir_server.outcome import too_large
+from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
@@ -22,6 +24,8 @@ from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.commit import Commit
+from fhir_server.store.concepts import Concepts
+from fhir_server.store.conformance import Conformance
 from fhir_server.store.contained import contained_ids, own_ids
 from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
@@ -33,6 +37,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.guides import Guides, Parts, guides_of, parts_of
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
@@ -72,6 +77,8 @@ class ResourceStore:
     beside: Fetch
     commit: Commit
     keys: SearchKeys
+    concepts: Concepts
+    conformance: Conformance
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
@@ -173,6 +180,7 @@ class ResourceStore:
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
+            await self.conformance.changed(wanted.types)
         return work.count, complete
 
     async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -186,6 +194,11 @@ class ResourceStore:
         stored = await self._written(changes, now)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
+        written = {one.type for one in stored if one.changed}
+        if self.session is None:
+            await self.conformance.changed(written)
+        else:
+            self.conformance.mark(written)
         return stored
 
     async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
@@ -203,6 +216,28 @@ class ResourceStore:
                 return await writer.all(changes, now, end=0)
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
+
+    async def check_deletable(self, type: str, id: str) -> None:
+        """Raise what a deletion of ``type/id`` would raise at this moment."""
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            await self.commit.writer.integrity.check_one(type, id, None)
+
+    async def check_storable(self, resource: Resource, id: str = "") -> None:
+        """Raise what writing ``resource`` would raise at this moment."""
+        type = resource["resourceType"]
+        most = self.commit.writer.judge.resource_bytes_max
+        if len(encode(resource)) > most:
+            raise too_large("The resource", most)
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            await self.commit.writer.integrity.check_one(type, id, resource)
+
+    async def parts(self) -> Parts:
+        """Return the packages that are not whole."""
+        return await parts_of(self.database, self.conformance)
+
+    async def guides(self) -> Guides:
+        """Return the profiles and guides that are stored."""
+        return await guides_of(self.database, self.conformance)
 
     async def write_once(self, change: Change, now: datetime) -> Stored | Response:
         """Make ``change``, which says how it is made ``once``, like :meth:`write`; or return what
@@ -289,4 +324,5 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         await self.keys.take_up()
+        await self.conformance.settle()
         return result

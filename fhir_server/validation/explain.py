@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_server.outcome import Issue
+from fhir_server.r4.narrative import narrative_fault
 from fhir_server.validation import words
 from fhir_server.validation.bindings import binding_fault
-from fhir_server.validation.narrative import narrative_fault
 from fhir_server.validation.primitives import PRIMITIVES, is_kind, is_value
 from fhir_server.validation.references import Container, reference_fault, type_fault
 from fhir_server.validation.shapes import NARRATIVE_DIV, RESOURCE, Member, Shape, Shapes

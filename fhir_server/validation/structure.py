@@ -17,8 +17,8 @@ import msgspec
 
 from fhir_server.outcome import Issue
 from fhir_server.r4.definitions import Definitions
+from fhir_server.r4.narrative import narrative_fault
 from fhir_server.validation.explain import Explainer, container_of
-from fhir_server.validation.narrative import narrative_fault
 from fhir_server.validation.references import Container, reference_fault
 from fhir_server.validation.schema import REFERENCE_FORMAT, schema_of
 from fhir_server.validation.shapes import NARRATIVE_DIV, Shapes

@@ -88,11 +88,17 @@ async def test_a_mode_is_answered(http: httpx.AsyncClient, mode: str) -> None:
 
 
 async def test_the_terminology_mode_is_answered(http: httpx.AsyncClient) -> None:
-    """A TerminologyCapabilities; servers MAY ignore the mode and return a CapabilityStatement."""
+    """A TerminologyCapabilities with the code systems that are here, in their versions."""
     answer = await http.get("metadata?mode=terminology")
 
-    assert answer.status_code == 200
-    assert answer.json()["resourceType"] in ("TerminologyCapabilities", "CapabilityStatement")
+    body = answer.json()
+    assert (answer.status_code, body["resourceType"]) == (200, "TerminologyCapabilities")
+    systems = {one["uri"]: one for one in body["codeSystem"]}
+    gender = systems["http://hl7.org/fhir/administrative-gender"]
+    assert gender["version"][0]["code"] == "4.0.1"
+    assert "http://unitsofmeasure.org" in systems
+    checked = await http.post("TerminologyCapabilities", json=body)
+    assert checked.status_code == 201, checked.text
 
 
 @pytest.mark.parametrize("query", ["mode=nonsense", "nonsense=1", "mode=full&mode=full"])

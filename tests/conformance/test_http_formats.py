@@ -193,7 +193,7 @@ TYPES = [
 ]
 NO_TYPES = [
     *("application/fhir+turtle", "text/plain", "text/html", "multipart/form-data", "xhtml+xml"),
-    *("application/x-www-form-urlencoded", "application/json-patch+json", "*/*", "nonsense"),
+    *("application/x-www-form-urlencoded", "application/json-patch+json", "*/*", "nonsense", ""),
     *("application/fhir+json; charset=iso-8859-1", "application/json; charset=utf-16"),
     # A resource that is said to be of another release is not one of ours.
     "application/fhir+json; fhirVersion=3.0",

@@ -24,7 +24,13 @@ PARAMETERS = {
         }
     ],
 }
-FORMATS = ("application/fhir+json", "application/json-patch+json", "application/merge-patch+json")
+FORMATS = (
+    "application/fhir+json",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/xml-patch+xml",
+)
+XML_PATCH = '<diff><replace sel="Patient/gender/@value">female</replace></diff>'
 
 TYPES: dict[str, Any] = {
     "application/json-patch+json": JSON_PATCH,
@@ -55,6 +61,17 @@ async def test_a_patch_is_taken_under_its_media_type(exact: Exact, type: str) ->
     assert answer.json()["gender"] == "female"
 
 
+@pytest.mark.parametrize("type", [FORMATS[3], "application/xml-patch+xml; charset=UTF-8"])
+async def test_an_xml_patch(exact: Exact, type: str) -> None:
+    """The answer is in the format that is accepted, whatever that of the patch is."""
+    headers = {"content-type": type, "accept": "application/fhir+xml"}
+    answer = await exact("PATCH", "Patient/p", headers, XML_PATCH.encode())
+
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["etag"] == 'W/"2"'
+    assert b'<gender value="female"/>' in answer.content
+
+
 async def test_a_fhirpath_patch_in_xml(exact: Exact) -> None:
     """It is a Parameters like any other, and a Parameters can be XML."""
     text = (
@@ -73,7 +90,7 @@ async def test_a_fhirpath_patch_in_xml(exact: Exact) -> None:
 @pytest.mark.parametrize(
     "type",
     [
-        *("", "text/plain", "application/xml-patch+xml", "*/*"),
+        *("", "text/plain", "application/xml-patch", "*/*"),
         *("application/x-www-form-urlencoded", "application/json-patch+json; charset=utf-16"),
         "application/fhir+json; fhirVersion=3.0",
     ],
@@ -119,6 +136,38 @@ BODIES = {
     "a test that fails": (FORMATS[1], b'[{"op":"test","path":"/gender","value":"x"}]', 422),
     "an operator as a name": (FORMATS[2], b'{"$set":{"gender":"female"}}', 422),
     "a path as a name": (FORMATS[2], b'{"name.0.family":"x"}', 422),
+    "an XML Patch that is none": (FORMATS[3], b"<diff/>", 400),
+    "an XML Patch that is JSON": (FORMATS[3], b"[]", 400),
+    "an XML Patch in UTF-16": (FORMATS[3], XML_PATCH.encode("utf-16"), 400),
+    "an XML Patch with a document type": (
+        FORMATS[3],
+        (
+            b'<!DOCTYPE diff [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+            b'<diff><replace sel="Patient/gender/@value">&a;</replace></diff>'
+        ),
+        400,
+    ),
+    "an XML Patch of nothing there": (FORMATS[3], b'<diff><remove sel="Patient/x"/></diff>', 422),
+    "an XML Patch against the order": (
+        FORMATS[3],
+        b'<diff><add sel="Patient"><active value="true"/></add></diff>',
+        422,
+    ),
+    "an XML Patch against the codes": (
+        FORMATS[3],
+        b'<diff><replace sel="Patient/gender/@value">x</replace></diff>',
+        422,
+    ),
+    "an XML Patch of the id": (
+        FORMATS[3],
+        b'<diff><replace sel="Patient/id/@value">q</replace></diff>',
+        422,
+    ),
+    "an XML Patch of the type": (
+        FORMATS[3],
+        b'<diff><replace sel="Patient"><Group><id value="p"/></Group></replace></diff>',
+        422,
+    ),
     "a doubling": (
         FORMATS[1],
         json.dumps(
@@ -172,6 +221,23 @@ async def test_preconditions(http: httpx.AsyncClient) -> None:
             headers={"content-type": FORMATS[2], "if-match": f'W/"{version}"'},
         )
         assert answer.status_code == status
+
+
+async def test_an_xml_patch_with_preconditions(http: httpx.AsyncClient) -> None:
+    """By version, and by criteria."""
+    for path, version, status in (
+        ("Patient/p", "2", 412),
+        ("Patient?_id=p", "2", 412),
+        ("Patient?_id=p", "1", 200),
+        ("Patient?_id=none", None, 404),
+    ):
+        answer = await http.patch(
+            path,
+            content=XML_PATCH,
+            headers={"content-type": FORMATS[3], **({"if-match": version} if version else {})},
+        )
+        assert answer.status_code == status, answer.text
+    assert (await http.get("Patient/p")).json()["gender"] == "female"
 
 
 async def test_a_page_of_another_site_cannot_patch(exact: Exact) -> None:

@@ -55,14 +55,18 @@ GIVEN = ("-d", "--data-urlencode")
 @pytest.fixture
 async def clinic(server: Server) -> Server:
     """A server with the clinic loaded."""
-    report = await load.load(load.files_of([CLINIC]), server.perform, bytes_max=2**24)
+    report = await load.load(
+        load.files_of([CLINIC]), server.perform, xml=server.xml, bytes_max=2**24
+    )
     assert (report.resources, report.written, report.errors) == (SIZE, SIZE, [])
     return server
 
 
 async def test_it_is_loaded_once(clinic: Server) -> None:
     """Loading it again writes nothing."""
-    report = await load.load(load.files_of([CLINIC]), clinic.perform, bytes_max=2**24)
+    report = await load.load(
+        load.files_of([CLINIC]), clinic.perform, xml=clinic.xml, bytes_max=2**24
+    )
 
     assert (report.resources, report.written, report.errors) == (SIZE, 0, [])
 

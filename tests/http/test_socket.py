@@ -14,6 +14,7 @@ import uvicorn
 
 from fhir_server.app import Server
 from fhir_server.http import facade
+from fhir_server.http.protocol import HEAD_BYTES_MAX, BoundedProtocol
 from fhir_server.store.contents import Contents
 from tests.http.conftest import application
 
@@ -30,6 +31,7 @@ async def port(server: Server) -> AsyncIterator[int]:
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         application(server),
+        http=BoundedProtocol,
         lifespan="off",
         ws="none",
         log_level="critical",
@@ -259,3 +261,52 @@ async def test_a_download_ends_with_its_client(
 
     assert len(read) == there < 15
     assert await works(port)
+
+
+ENDLESS = {
+    "a header": b"x-a: ",
+    "headers": b"",
+    "a target": None,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_a_head_that_does_not_end_is_refused(port: int, name: str) -> None:
+    """431 (RFC 6585, 5) before there is a request; the connection ends, the server lives."""
+    begin = ENDLESS[name]
+    line = b"GET /fhir/metadata HTTP/1.1\r\n" + HOST if begin is not None else b"GET /fhir/"
+    piece = b"x-a: y\r\n" * 1000 if name == "headers" else b"x" * 8000
+    count = HEAD_BYTES_MAX // 8000 + 40
+    answers = await talk(port, line + (begin or b""), *[piece] * count)
+
+    assert statuses(answers) in ([431], [])  # what is still on its way may reset the connection
+    assert await works(port)
+
+
+CHUNKED = HOST + TYPE + b"Transfer-Encoding: chunked\r\n"
+
+
+async def test_a_trailer_that_does_not_end_is_refused(port: int) -> None:
+    """Behind the last chunk there may be headers as well; the request never was whole."""
+    head = b"PUT /fhir/Patient/p HTTP/1.1\r\n" + CHUNKED + b"\r\n"
+    body = b"%x\r\n%b\r\n0\r\n" % (len(PATIENT), PATIENT)
+    answers = await talk(port, head + body, *[b"x-a: y\r\n" * 1000] * 60)
+
+    assert statuses(answers) == []
+    assert await works(port)
+
+
+async def test_a_trailer_is_no_header(port: int) -> None:
+    """RFC 9110, 6.5.1: what a proxy has judged by the head is not changed behind the body."""
+    head = b"PUT /fhir/Patient/p HTTP/1.1\r\n" + CLOSE + CHUNKED + b"\r\n"
+    body = b'%x\r\n%b\r\n0\r\nIf-Match: W/"9"\r\n\r\n' % (len(PATIENT), PATIENT)
+
+    assert statuses(await talk(port, head + body)) == [201]
+
+
+async def test_a_long_body_is_no_head(port: int) -> None:
+    """A body that comes in many pieces is judged by its own limits."""
+    body = PATIENT + b" " * (HEAD_BYTES_MAX * 2)
+    pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
+    head = request(b"PUT /fhir/Patient/p", body=b"", length=len(body))
+    assert statuses(await talk(port, head, *pieces)) == [201]

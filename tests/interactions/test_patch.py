@@ -12,7 +12,7 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Resource
-from fhir_server.patch.formats import JSON_PATCH, MERGE_PATCH, as_binary
+from fhir_server.patch.formats import JSON_PATCH, MERGE_PATCH, XML_PATCH, as_binary
 from fhir_server.r4.json import encode
 from tests.conftest import Fhir
 from tests.interactions.asking import (
@@ -41,6 +41,11 @@ def merge_patch(**members: Any) -> Resource:
     return as_binary(MERGE_PATCH, encode(members))
 
 
+def xml_patch(operations: str) -> Resource:
+    """Return the body of an XML Patch."""
+    return as_binary(XML_PATCH, f"<diff>{operations}</diff>".encode())
+
+
 def fhirpath_patch(type: str, path: str, **parts: Any) -> Resource:
     """Return the body of a FHIRPath Patch of one operation; ``value`` is ``(key, value)``."""
     part = [{"name": "type", "valueCode": type}, {"name": "path", "valueString": path}]
@@ -63,6 +68,7 @@ FEMALE = {
     "FHIRPath Patch": fhirpath_patch(
         "add", "Patient", name="gender", value=("valueCode", "female")
     ),
+    "XML Patch": xml_patch('<add sel="Patient"><gender value="female"/></add>'),
 }
 
 
@@ -101,6 +107,8 @@ NOTHING = {
         {"op": "move", "from": "/x", "path": "/gender"},
     ),
     "the same value": json_patch({"op": "replace", "path": "/gender", "value": "female"}),
+    "the same value in XML": xml_patch('<replace sel="Patient/gender/@value">female</replace>'),
+    "a comment in XML": xml_patch('<add sel="Patient"><!-- x --></add>'),
     "an empty merge": merge_patch(),
     "a merge of what is there": merge_patch(gender="female"),
     "no parameter": {"resourceType": "Parameters"},
@@ -165,9 +173,30 @@ REFUSED: dict[str, tuple[Resource | None, int, tuple[str, str]]] = {
     "a JSON Patch of nothing": (as_binary(JSON_PATCH, b""), 400, ("structure", "")),
     "a merge patch that is a list": (as_binary(MERGE_PATCH, b"[]"), 400, ("structure", "")),
     "a Binary of another type": (
-        as_binary("application/xml-patch+xml", b"<diff/>"),
+        as_binary("application/xml-patch", b"<diff/>"),
         415,
         ("not-supported", "Binary.contentType"),
+    ),
+    "an XML Patch of nothing": (xml_patch(""), 400, ("structure", "")),
+    "an XML Patch that does not fit": (
+        xml_patch('<remove sel="Patient/name"/>'),
+        422,
+        ("processing", ""),
+    ),
+    "an XML Patch to another order": (
+        xml_patch('<add sel="Patient"><active value="true"/></add>'),
+        422,
+        ("structure", "Patient"),
+    ),
+    "an XML Patch of the id": (
+        xml_patch('<replace sel="Patient/id/@value">q</replace>'),
+        422,
+        ("business-rule", "Patient.id"),
+    ),
+    "an XML Patch to a code that is none": (
+        xml_patch('<replace sel="Patient/gender/@value">mail</replace>'),
+        422,
+        ("code-invalid", "Patient.gender"),
     ),
     "a Binary of no type": (
         {"resourceType": "Binary"},
@@ -301,10 +330,13 @@ async def test_the_narrative_stays_safe(
 
 
 def adds(n: int, kind: int) -> Resource:
-    """Return a patch of one of two kinds that adds identifier ``n``."""
+    """Return a patch of one of three kinds that adds identifier ``n``."""
     value = {"value": str(n)}
-    if kind:
+    if kind == 1:
         return json_patch({"op": "add", "path": "/identifier/-", "value": value})
+    if kind == 2:
+        new = f'<identifier><value value="{n}"/></identifier>'
+        return xml_patch(f'<add sel="Patient/identifier[last()]" pos="after">{new}</add>')
     return fhirpath_patch("add", "Patient", name="identifier", value=("valueIdentifier", value))
 
 
@@ -312,7 +344,7 @@ async def test_of_concurrent_patches_none_is_lost(fhir: Fhir) -> None:
     """32 patches that each add an identifier: all 32 are there, each in a version of its own."""
     await fhir(put(patient(identifier=[{"value": "first"}])))
 
-    answers = await asyncio.gather(*(fhir(patch(adds(n, n % 2))) for n in range(32)))
+    answers = await asyncio.gather(*(fhir(patch(adds(n, n % 3))) for n in range(32)))
 
     assert [one.status for one in answers] == [200] * 32
     assert sorted(one.version for one in answers) == list(range(2, 34))
@@ -395,20 +427,20 @@ async def test_patches_that_are_refused_leave_the_others_alone(fhir: Fhir) -> No
 @pytest.mark.parametrize("type", ["batch", "transaction"])
 async def test_patches_in_a_bundle(fhir: Fhir, type: str) -> None:
     """http.html#transaction: a Binary with the JSON Patch, or a Parameters."""
-    for id in "abc":
+    for id in "abcd":
         await fhir(put(patient(id)))
     response = await fhir(
         bundle(
             *(
                 entry("PATCH", f"Patient/{id}", body)
-                for id, body in zip("abc", FEMALE.values(), strict=True)
+                for id, body in zip("abcd", FEMALE.values(), strict=True)
             ),
             type=type,
         )
     )
 
-    assert statuses(response) == ["200"] * 3
-    assert [(await read(fhir, f"Patient/{id}"))["gender"] for id in "abc"] == ["female"] * 3
+    assert statuses(response) == ["200"] * 4
+    assert [(await read(fhir, f"Patient/{id}"))["gender"] for id in "abcd"] == ["female"] * 4
 
 
 async def test_a_refused_patch_refuses_the_transaction(fhir: Fhir) -> None:
@@ -464,6 +496,15 @@ REFERENCES: dict[str, Callable[[str], Resource]] = {
         {"op": "add", "path": "/managingOrganization/reference", "value": to},
     ),
     "merge patch": lambda to: merge_patch(managingOrganization={"reference": to}),
+    "XML Patch": lambda to: xml_patch(
+        '<add sel="Patient"><managingOrganization>'
+        f'<reference value="{to}"/></managingOrganization></add>'
+    ),
+    "XML Patch of the reference itself": lambda to: xml_patch(
+        '<add sel="Patient"><managingOrganization><display value="x"/></managingOrganization></add>'
+        '<add sel="Patient/managingOrganization" pos="prepend"><reference value="x"/></add>'
+        f'<replace sel="Patient/managingOrganization/reference/@value">{to}</replace>'
+    ),
 }
 
 

@@ -277,6 +277,8 @@ def test_what_an_operation_does(
 
 # Why -> the operation. "it is an error if no element matches the specified path", and more.
 INAPPLICABLE: dict[str, dict[str, Any]] = {
+    "an index that is no number": operation("delete", "Patient.name[x]"),
+    "a date": operation("delete", "Patient.where(birthDate = @2024)"),
     "add below nothing": operation("add", "Patient.contact", name="gender", valueCode="male"),
     "add below several": operation("add", "Patient.name", name="family", valueString="x"),
     "add over what is there": operation("add", "Patient", name="active", valueBoolean=False),
@@ -392,9 +394,7 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "no destination": operation("move", "Patient.identifier", source=0),
     "a path that is none": operation("delete", "Patient..name"),
     "a path that ends early": operation("delete", "Patient.name["),
-    "an index that is none": operation("delete", "Patient.name[x]"),
     "an empty path": operation("delete", ""),
-    "a date": operation("delete", "Patient.where(birthDate = @2024)"),
     "a path too long": operation("delete", "Patient." + "a" * 1000),
     "a path too deep": operation("delete", "(" * 400 + "a" + ")" * 400),
 }

@@ -53,7 +53,6 @@ def test_compartments(definitions: Definitions) -> None:
 
 # Sets that take in a system which is not, or cannot be, listed whole.
 OPEN = {
-    "http://hl7.org/fhir/ValueSet/currencies",
     "http://hl7.org/fhir/ValueSet/mimetypes",
     "http://hl7.org/fhir/ValueSet/ucum-units",
     "http://loinc.org/vs/LL379-9",
@@ -100,3 +99,13 @@ def test_both_forms_of_a_package_are_read(tmp_path: Path, suffix: str) -> None:
     )
 
     assert load_definitions(tmp_path).codes("http://b") == frozenset([("http://a", "x")])
+
+
+@pytest.mark.parametrize("text", [b"{}", b"no JSON"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: bytes) -> None:
+    """Whoever starts the server is told which file of the artifacts it is."""
+    folder = tmp_path / "profiles" / "a"
+    folder.mkdir(parents=True)
+    (folder / "ValueSet-broken.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"ValueSet-broken\.json"):
+        load_definitions(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from fhir_server.artifacts import artifacts_root
 from fhir_server.r4.definitions import load_definitions
-from fhir_server.r4.expressions import expression
+from fhir_server.r4.fhirpath.grammar import expression
 from fhir_server.r4.paths import PathCompiler
 
 PATIENT: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.r4.expressions import expression
+from fhir_server.r4.fhirpath.grammar import expression
 from fhir_server.r4.paths import PathCompiler
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.tree import Found, Tree

@@ -9,7 +9,9 @@ import pytest
 
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.json import decode
+from fhir_server.r4.structures import Structures
 from fhir_server.validation.explain import Explainer
+from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.shapes import Shapes
 from fhir_server.validation.structure import Schemas, StructureValidator
 
@@ -38,6 +40,12 @@ def definitions() -> Definitions:
 def validator() -> StructureValidator:
     """Return one validator, so that each type is compiled once."""
     return StructureValidator(_definitions())
+
+
+@pytest.fixture(scope="session")
+def profiles() -> ProfileValidator:
+    """Return one validator by profiles, so that each profile is compiled once."""
+    return ProfileValidator(_definitions(), Structures(ROOT))
 
 
 @pytest.fixture(scope="session")

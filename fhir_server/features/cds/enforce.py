@@ -23,6 +23,13 @@ from fhir_server.store.resources import ResourceStore
 
 _TYPE = "MedicationRequest"
 _WRITES = frozenset(("create", "update", "patch", "conditional-update", "conditional-patch"))
+# What is written, and what is read: a collection that is made meanwhile would wait for us.
+_TOUCHED = frozenset(
+    (
+        *(_TYPE, "DetectedIssue", "AuditEvent", "Patient", "MedicationStatement"),
+        *("AllergyIntolerance", "Observation", "Medication"),
+    )
+)
 _AUDIT_TYPE = "http://terminology.hl7.org/CodeSystem/audit-event-type"
 
 
@@ -39,7 +46,7 @@ class Enforcement:
 
     async def __call__(self, request: Request, context: Context, handler: Handler) -> Response:
         """Have ``handler`` answer, and keep to the rules. Raises ``business-rule`` (422)."""
-        types = {_TYPE, "DetectedIssue", "AuditEvent"} | _types(request, context)
+        types = _TOUCHED | _types(request, context)
 
         async def work(store: ResourceStore) -> Response:
             inside = replace(context, store=store)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_server.validation.narrative import narrative_fault
+from fhir_server.r4.narrative import narrative_fault
 
 OPEN = '<div xmlns="http://www.w3.org/1999/xhtml">'
 

@@ -1,0 +1,1 @@
+"""FHIRPath: text -> tree -> functions -> values. The one front is :mod:`.engine`."""

@@ -1,0 +1,1 @@
+"""The functions of FHIRPath, by what they are about."""
