@@ -1,7 +1,7 @@
 """How long a hook takes with 25 medications and 10 allergies, at 20 requests a second.
 
-design/cds.md, section 12: p95 below 50 ms with prefetch, below 150 ms with our own look-ups. In this
-process, without a socket.
+design/cds.md, section 12: p95 below 50 ms with prefetch, below 150 ms with our own look-ups. In
+this process, without a socket.
 """
 
 import asyncio

@@ -98,7 +98,8 @@ class Cap:
     except_rules: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+# Its repr would be megabytes, and asyncio asks for that of whatever a task holds.
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Knowledge:
     """Everything that the checks know. ``pairs`` is keyed by two codes, the smaller text first;
     each rule says whether its side ``a`` is the first of them."""

@@ -61,7 +61,7 @@ class Product:
     release: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Names:
     """Codes of RxNorm -> products, names in lower case -> ingredients, and their displays."""
 

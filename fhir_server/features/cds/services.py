@@ -107,7 +107,7 @@ _TABLE: dict[str, tuple[str, str, tuple[str, ...], str, tuple[str, ...], str]] =
 SERVICES = tuple(Kind(id, *row) for id, row in _TABLE.items())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class DrugSafety:
     """What the services share: the knowledge, the site's policy, other knowledge bases.
 
