@@ -2,7 +2,7 @@
 # Needs GNU make and Python 3.11 or newer; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv serve test check static format bench wheel definitions clean
+.PHONY: help venv serve test check static format bench cds-eval wheel definitions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -18,7 +18,7 @@ PURE := $(wildcard $(addprefix tests/,\
     r4 search validation terminology patch security repository))
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /|/' | \
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /|/' | \
 	    while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 # ---------------------------------------------------------------- the virtual environment
@@ -76,6 +76,9 @@ format: .venv/.dev  ## format the code and mend what the linter can mend
 
 bench: .venv/.dev  ## run the benchmarks, tests/bench/bench_*.py
 	$(PYTEST) -s -rA --timeout 0 -o python_files='bench_*.py' tests/bench $(ARGS)
+
+cds-eval: .venv/.dev  ## measure the drug safety knowledge on the development sets
+	$(BIN)/python scripts/cds_eval.py $(ARGS)
 
 wheel: .venv/.dev  ## build the wheel, install it in a throw-away environment, run it there
 	rm -rf dist

@@ -14,6 +14,9 @@ from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
 from fhir_server.store.changes import Change
 
+GUARDED = (*KEYED, "transaction")
+"""The interactions that guards stand before: those that write."""
+
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
     """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
@@ -24,19 +27,29 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
+    is_plain = True
+    if request.interaction in GUARDED:
+        guarded = registry.guarded(handler, request, context)
+        is_plain, handler = guarded is handler, guarded
+    performing = partial(_handled, handler, operation, request, is_plain=is_plain)
     if context.settings.validation and request.pieces is None:
-        return await judged_first(partial(_handled, handler, operation, request), context)
-    return await _handled(handler, operation, request, context)
+        return await judged_first(performing, context)
+    return await performing(context)
 
 
 async def _handled(
-    handler: Handler, operation: Operation | None, request: Request, context: Context
+    handler: Handler,
+    operation: Operation | None,
+    request: Request,
+    context: Context,
+    *,
+    is_plain: bool,
 ) -> Response:
     if request.idempotency_key is not None:
         if request.pieces is not None or (operation is not None and operation.affects_state):
             raise _not_keyed(request)
         if request.interaction in KEYED:
-            if is_one_change(request):
+            if is_plain and is_one_change(request):
                 return await once_alone(request, context, partial(handler, request, context))
             return await once(request, context, [request.type], partial(handler, request))
     return await handler(request, context)

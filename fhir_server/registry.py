@@ -1,8 +1,9 @@
 """What this server can do, as a table that routing, CapabilityStatement and documentation read."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
@@ -10,6 +11,17 @@ from fhir_server.store.changes import Change
 
 Handler = Callable[[Request, Context], Awaitable[Response]]
 Preparer = Callable[[Request, Context], Change]
+
+
+class Guard(Protocol):
+    """Stands before the handlers of writes: it is given the handler, and calls it."""
+
+    def concerns(self, request: Request, context: Context) -> bool:
+        """Whether it has a say in ``request``; else it costs nothing."""
+
+    async def __call__(self, request: Request, context: Context, handler: Handler) -> Response:
+        """Have ``handler`` answer, or refuse."""
+
 
 EVERY_TYPE = "*"
 """Where an operation is called that every resource type has."""
@@ -50,6 +62,23 @@ class Task:
     run: Callable[[Context], Coroutine[Any, Any, None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A CDS service: what discovery says of it, and what answers its hook.
+
+    ``prefetch`` is key -> template. ``handler`` is given the parsed hook request, the resources by
+    key of the prefetch, and the context; it returns cards as JSON.
+    https://cds-hooks.hl7.org/2.0/#discovery
+    """
+
+    id: str
+    hook: str
+    title: str
+    description: str
+    prefetch: Mapping[str, str]
+    handler: Callable[..., Awaitable[Any]]
+
+
 @dataclass(slots=True)
 class Registry:
     """Handlers by name. A name can be taken once: a second registration is an error at start."""
@@ -59,6 +88,8 @@ class Registry:
     operations: dict[tuple[str, str], Operation] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     routes: dict[str, Any] = field(default_factory=dict)
+    hooks: dict[str, Service] = field(default_factory=dict)
+    guards: dict[str, Guard] = field(default_factory=dict)
 
     def interaction(self, name: str, handler: Handler, change: Preparer | None = None) -> None:
         """Add the interaction that the specification calls ``name``.
@@ -78,8 +109,26 @@ class Registry:
         """Add work that runs beside requests."""
         _take(self.tasks, task.name, task)
 
+    def hook(self, service: Service) -> None:
+        """Add a CDS service, by its id."""
+        _take(self.hooks, service.id, service)
+
+    def guard(self, name: str, guard: Guard) -> None:
+        """Add what stands before the handlers of writes, by its name."""
+        _take(self.guards, name, guard)
+
+    def guarded(self, handler: Handler, request: Request, context: Context) -> Handler:
+        """Return ``handler`` behind the guards that ``request`` concerns."""
+        for guard in self.guards.values():
+            if guard.concerns(request, context):
+                handler = partial(_through, guard, handler)
+        return handler
+
     def route(self, path: str, app: Any) -> None:
-        """Add an ASGI application outside the FHIR base, at ``path``."""
+        """Add an ASGI application outside the FHIR base, at ``path``.
+
+        A path of one part that ends with a slash, such as ``/cds-services/``, is everything below.
+        """
         _take(self.routes, path, app)
 
     def handler(self, request: Request) -> Handler | None:
@@ -105,6 +154,10 @@ class Registry:
     def operation_names(self) -> Iterator[str]:
         """Yield each operation's name once, in the order of registration."""
         yield from dict.fromkeys(operation.name for operation in self.operations.values())
+
+
+async def _through(guard: Guard, handler: Handler, request: Request, context: Context) -> Response:
+    return await guard(request, context, handler)
 
 
 def _take(table: dict[Any, Any], name: Any, value: Any) -> None:

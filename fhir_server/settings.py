@@ -141,7 +141,8 @@ class Settings(BaseSettings):
         default=None, description="A folder with `profiles/` and `terminology/` in place of ours."
     )
     features: tuple[str, ...] = Field(
-        default=(), description="Further modules to load, by dotted name, as a JSON list."
+        default=("fhir_server.features.cds",),
+        description="What is loaded beyond FHIR REST, modules by dotted name, as a JSON list.",
     )
 
     request_timeout_s: float = Field(
@@ -400,6 +401,71 @@ class Settings(BaseSettings):
     )
     hl7_rejects_per_minute_max: int = Field(
         default=60, ge=1, description="Refused messages that are kept, of one peer in a minute."
+    )
+    cors_origins: Types = Field(
+        default=(),
+        description="Origins whose pages may call this server from a browser, as "
+        "`https://app.example.org`; `*` is all. Needed by browser clients of CDS Hooks.",
+    )
+    cds_services: Types = Field(
+        default=(
+            *("drug-safety-select", "drug-safety-sign", "drug-safety-refill"),
+            "allergy-recorded",
+        ),
+        description="CDS services that are on, by id; `*` is all.",
+    )
+    cds_enforce: Literal["off", "warn", "block"] = Field(
+        default="off",
+        description="What becomes of a MedicationRequest that is made active against the drug "
+        "safety rules: nothing, a DetectedIssue beside it (`warn`), or a refusal of what is "
+        "contraindicated (`block`).",
+    )
+    cds_lookup: Path | None = Field(
+        default=None,
+        description="Folder with RxNorm's products, salts and brand names as compact tables; "
+        "without it drugs are known by ingredient code and by name.",
+    )
+    cds_clients: Path | None = Field(
+        default=None, description="JSON file with the CDS clients that are trusted."
+    )
+    cds_providers: Path | None = Field(
+        default=None, description="JSON file with other knowledge bases to ask beside ours."
+    )
+    cds_policy: Path | None = Field(
+        default=None, description="JSON file with rules that the site lowers, raises or turns off."
+    )
+    cds_hooks_version: Literal["2.0", "3.0"] = Field(
+        default="2.0", description="With `3.0` discovery says versions as well."
+    )
+    cds_discovery_public: bool = Field(
+        default=True, description="Whether `GET /cds-services` needs no token."
+    )
+    cds_minimum_severity: Literal["", "minor", "moderate", "serious", "contraindicated"] = Field(
+        default="", description="What is shown at least; empty: what each hook's service has."
+    )
+    cds_deadline_ms: int = Field(
+        default=450, ge=50, description="Time of a whole answer; clients give up after 500."
+    )
+    cds_provider_timeout_ms: int = Field(
+        default=300, ge=10, description="Time that another knowledge base gets."
+    )
+    cds_body_bytes_max: int = Field(
+        default=1_048_576, ge=1024, description="Bytes of a CDS Hooks request."
+    )
+    cds_pages_max: int = Field(default=5, ge=1, description="Pages of a list that are followed.")
+    cds_cards_max: int = Field(default=20, ge=2, description="Cards of one answer.")
+    cds_drafts_max: int = Field(default=100, ge=1, description="Drafts that are checked at once.")
+    cds_drugs_max: int = Field(
+        default=200, ge=1, description="Active drugs, and allergies, that are checked against."
+    )
+    cds_creatinine_days: int = Field(
+        default=365, ge=1, description="Days for which a creatinine or potassium counts."
+    )
+    cds_supply_grace_days: int = Field(
+        default=30, ge=0, description="Days after its supply for which a drug still counts."
+    )
+    cds_keep_days: int = Field(
+        default=400, ge=1, description="Days for which calls and feedback are kept."
     )
     expansion_codes_max: int = Field(
         default=10_000,

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from fhir_server import __version__
 from fhir_server.context import Context
+from fhir_server.http.cors import allowed, is_preflight, preflight, with_origin
 from fhir_server.http.facade import Facade
 from fhir_server.http.pages import docs_page, start_page
 from fhir_server.settings import Settings
@@ -37,17 +38,26 @@ class Site:
     facade: Facade
     pages: Asgi
     routes: Routes
+    origins: tuple[str, ...] = ()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
         if scope["type"] == "http":
             path = scope["path"]
             if path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH:
+                if self.origins:
+                    origin = allowed(scope["headers"], self.origins)
+                    if is_preflight(scope):
+                        await preflight(origin, send)
+                        return
+                    send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
                 return
             routed = self.routes()
-            if routed is not None and path in routed[0]:
-                await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
+            below = path[: path.find("/", 1) + 1]
+            app = routed and (routed[0].get(path) or routed[0].get(below))
+            if routed and app:
+                await app(scope | {CONTEXT: routed[1]}, receive, send)
                 return
         await self.pages(scope, receive, send)
 
@@ -93,4 +103,4 @@ def site(
         response.status_code = 503
         return {"status": "not ready"}
 
-    return Site(facade, pages, routes)
+    return Site(facade, pages, routes, settings.cors_origins)

@@ -1,0 +1,49 @@
+"""Clinical decision support: drug safety over CDS Hooks 2.0, on the FHIR side, and as an operation.
+
+https://cds-hooks.hl7.org/2.0/; design/cds.md. No pharmacist has reviewed the knowledge.
+"""
+
+import asyncio
+from functools import partial
+
+from fhir_server.context import Context
+from fhir_server.features.cds.enforce import Enforcement
+from fhir_server.features.cds.http import PATH, Endpoint
+from fhir_server.features.cds.http_provider import HttpProvider, load_providers
+from fhir_server.features.cds.operations import operations
+from fhir_server.features.cds.services import DrugSafety, services
+from fhir_server.registry import Registry, Task
+from fhir_server.remote.knowledge import KnowledgeUnanswered, knowledge_bases
+
+
+def register(registry: Registry) -> None:
+    """Add the services, their endpoint, and what loads the knowledge before the first call."""
+    safety = DrugSafety()
+    endpoint = Endpoint(registry.hooks, safety)
+    for service in services(safety):
+        registry.hook(service)
+    registry.route(PATH, endpoint)
+    registry.route(f"{PATH}/", endpoint)
+    for operation in operations(safety):
+        registry.operation(operation)
+    registry.guard("cds", Enforcement(safety))
+    registry.task(Task("cds", partial(_begin, safety, endpoint)))
+
+
+async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> None:
+    """Load everything once, so that the first call does not wait for it."""
+    endpoint.clients(context.settings)
+    await safety.knowledge(context)
+    await endpoint.recorder.ready(context)
+    named = load_providers(context.settings.cds_providers)
+    if not named:
+        return
+    async with knowledge_bases([one.url for one in named]) as bases:
+        timeout_s = context.settings.cds_provider_timeout_ms / 1000
+        safety.providers = [
+            HttpProvider(
+                one.label, one.kinds, one.severities, base, (KnowledgeUnanswered,), timeout_s
+            )
+            for one, base in zip(named, bases, strict=True)
+        ]
+        await asyncio.Event().wait()  # until the server stops

@@ -1,0 +1,263 @@
+"""``/cds-services``: discovery, services and feedback, as a plain ASGI application.
+
+https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_server.context import Context
+from fhir_server.features.cds.feedback import feedback_items
+from fhir_server.features.cds.reading import Source, own_bases, own_source
+from fhir_server.features.cds.record import Recorder, row_of
+from fhir_server.features.cds.request import HookRequest, hook_request
+from fhir_server.features.cds.services import Answer, DrugSafety
+from fhir_server.features.cds.trust import Claim, Client, Untrusted, claim_of, load_clients
+from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
+from fhir_server.r4.json import decode, encode
+from fhir_server.registry import Service
+from fhir_server.settings import Settings, covers
+from fhir_server.store.cds import claim_token, keep_feedback
+
+PATH = "/cds-services"
+_LOG = logging.getLogger("fhir_server.cds")
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+_HEADERS_ALLOWED = b"Authorization, Content-Type"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One HTTP request: whose, and where to."""
+
+    scope: Any
+    context: Context
+    headers: Mapping[bytes, bytes]
+    service: str = ""
+    is_feedback: bool = False
+
+    @property
+    def origin(self) -> str:
+        return self.headers.get(b"origin", b"").decode("latin-1")
+
+    @property
+    def root(self) -> str:
+        """What the client calls this server, without the path."""
+        if base := self.context.settings.base_url:
+            return base.rstrip("/").removesuffix("/fhir")
+        host = self.headers.get(b"host", b"").decode("latin-1")
+        return f"{self.scope.get('scheme', 'http')}://{host}"
+
+
+class Endpoint:
+    """Answers everything at and below ``/cds-services``."""
+
+    def __init__(self, hooks: Mapping[str, Service], safety: DrugSafety) -> None:
+        """Serve ``hooks``, which may grow until the server starts."""
+        self._hooks = hooks
+        self._safety = safety
+        self._clients: Mapping[str, Client] | None = None
+        self.recorder = Recorder()
+
+    def clients(self, settings: Settings) -> Mapping[str, Client]:
+        """Return the registered clients by issuer."""
+        if self._clients is None:
+            self._clients = load_clients(settings.cds_clients)
+        return self._clients
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one HTTP request; whatever happens, there is an answer."""
+        context: Context = scope["fhir_server.context"]
+        parts = scope["path"].strip("/").split("/")
+        call = _Call(
+            scope,
+            context,
+            dict(scope["headers"]),
+            parts[1] if len(parts) > 1 else "",
+            len(parts) == 3 and parts[2] == "feedback",
+        )
+        said = self._cors(call)
+        try:
+            status, body = await self._answered(call, len(parts), receive)
+            await _send(send, status, body, said)
+        except FhirError as error:
+            outcome = encode(operation_outcome(error.issues))
+            more = [(n.lower().encode(), v.encode()) for n, v in error.headers]
+            await _send(send, error.status, outcome, [*said, *more])
+        except Exception as error:  # noqa: BLE001 - outermost shell: the next call is answered
+            request_id = context.new_id()
+            _LOG.error('"cds request %s failed: %s"', request_id, type(error).__name__)
+            failed = FhirError(Issue("exception", f"The server failed; request {request_id}."))
+            await _send(send, 500, encode(operation_outcome(failed.issues)), said)
+
+    async def _answered(self, call: _Call, parts: int, receive: Any) -> tuple[int, bytes]:
+        method = call.scope["method"]
+        if parts > 3 or (parts == 3 and not call.is_feedback):
+            raise FhirError(Issue("not-found", "There is nothing here."))
+        if method == "OPTIONS":
+            return 204, b""
+        expected = "POST" if call.service else "GET"
+        if method != expected and not (method == "HEAD" and expected == "GET"):
+            said = f"{method} is not possible here; use {expected}."
+            allow = (("Allow", f"{expected}, OPTIONS"),)
+            raise FhirError(Issue("not-supported", said), status=405, headers=allow)
+        if not call.service:
+            return 200, encode(await self._discovery(call))
+        service = self._services(call.context.settings).get(call.service)
+        claim = await self._trusted(call)
+        if service is None:
+            known = f"There is no service {shown(call.service)}; see {PATH}."
+            raise FhirError(Issue("not-found", known))
+        if claim is not None and not claim.client.may(service.id):
+            raise FhirError(Issue("forbidden", "This service is not open to this client."))
+        limit = call.context.settings.cds_body_bytes_max
+        body = decode(await _body(receive, limit), depth_max=call.context.settings.depth_max)
+        if call.is_feedback:
+            return 200, await self._feedback(body, service, call)
+        return 200, await self._cards(body, service, claim, call)
+
+    def _services(self, settings: Settings) -> dict[str, Service]:
+        return {id: one for id, one in self._hooks.items() if covers(settings.cds_services, id)}
+
+    async def _discovery(self, call: _Call) -> dict[str, Any]:
+        settings = call.context.settings
+        claim = None
+        if not settings.cds_discovery_public or b"authorization" in call.headers:
+            claim = await self._trusted(call)
+        found = []
+        for one in self._services(settings).values():
+            if claim is not None and not claim.client.may(one.id):
+                continue
+            entry: dict[str, Any] = {
+                "hook": one.hook,
+                "id": one.id,
+                "title": one.title,
+                "description": one.description,
+            }
+            if one.prefetch:
+                entry["prefetch"] = dict(one.prefetch)
+            if settings.cds_hooks_version == "3.0":
+                entry |= {"version": "1.0", "hookVersion": "1.0"}
+            found.append(entry)
+        return {"services": found}
+
+    async def _cards(self, body: Any, service: Service, claim: Claim | None, call: _Call) -> bytes:
+        request = hook_request(body, service.hook)
+        source = self._source(request, call)
+        began = time.monotonic()
+        answer = await service.handler(request, source, call.context)
+        if not isinstance(answer, Answer):  # a service of another feature returns cards
+            return encode({"cards": list(answer)})
+        row = row_of(
+            service.id,
+            request,
+            answer,
+            call.context,
+            milliseconds=round((time.monotonic() - began) * 1000),
+            iss=claim.client.iss if claim else "",
+            tenant=claim.tenant if claim else "",
+        )
+        self.recorder.add(row, call.context)
+        return encode({"cards": [card.json for card in answer.cards]})
+
+    def _source(self, request: HookRequest, call: _Call) -> Source | None:
+        """Return where missing data may be read: our own store, and no URL that nobody listed."""
+        if not request.fhir_server:
+            return None
+        own = (*own_bases(call.context.settings), f"{call.root}/fhir")
+        if request.fhir_server in own:
+            return own_source(call.context, request.fhir_server)
+        return None
+
+    async def _feedback(self, body: Any, service: Service, call: _Call) -> bytes:
+        items = feedback_items(body, service.id, call.context.now())
+        await self.recorder.ready(call.context)
+        await self.recorder.written()
+        unknown = await keep_feedback(call.context.store.database, items)
+        if unknown:
+            _LOG.info('"feedback on %d cards that are not known"', unknown)
+        return b"{}"
+
+    async def _trusted(self, call: _Call) -> Claim | None:
+        """Return what the caller's token says; ``None`` where none is needed. Raises 401."""
+        settings = call.context.settings
+        clients = self.clients(settings)
+        said = call.headers.get(b"authorization", b"").decode("latin-1")
+        if not said and not clients and _is_for_trying(settings):
+            return None
+        try:
+            scheme, _, token = said.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Untrusted("there is no token")
+            claim = claim_of(
+                token.strip(), self._audiences(call), clients, call.context.now().timestamp()
+            )
+            await self.recorder.ready(call.context)
+            name = f"{claim.client.iss} {claim.jti}"
+            database = call.context.store.database
+            if not await claim_token(database, name, call.context.now(), claim.seconds):
+                raise Untrusted("it was used before")
+        except Untrusted as error:
+            _LOG.info('"a cds call is refused: %s"', error)
+            issue = Issue("login", "A token of a registered client is needed.")
+            headers = (("WWW-Authenticate", "Bearer"),)
+            raise FhirError(issue, headers=headers) from error
+        return claim
+
+    def _audiences(self, call: _Call) -> tuple[str, ...]:
+        """Return what the audience of a token has to be: the URL that is called."""
+        return (f"{call.root}{call.scope['path'].rstrip('/')}",)
+
+    def _cors(self, call: _Call) -> Headers:
+        """Discovery is for every origin, services and feedback for those of the clients."""
+        if not call.origin:
+            return []
+        settings = call.context.settings
+        origins = set(settings.cors_origins)
+        for client in self.clients(settings).values():
+            origins.update(client.origins)
+        is_any = not call.service or "*" in origins
+        if not is_any and call.origin not in origins:
+            return [(b"vary", b"Origin")]
+        said: Headers = [
+            (b"vary", b"Origin"),
+            (b"access-control-allow-origin", b"*" if is_any else call.origin.encode("latin-1")),
+        ]
+        if call.scope["method"] == "OPTIONS":
+            said += [
+                (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+                (b"access-control-allow-headers", _HEADERS_ALLOWED),
+                (b"access-control-max-age", b"600"),
+            ]
+        return said
+
+
+async def _body(receive: Any, limit: int) -> bytes:
+    found = bytearray()
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise FhirError(Issue("structure", "The body is not complete."))
+        found += event.get("body", b"")
+        if len(found) > limit:
+            raise too_large("The body", limit)
+        if not event.get("more_body"):
+            return bytes(found)
+
+
+async def _send(send: Any, status: int, body: bytes, more: Headers) -> None:
+    headers = [*more]
+    if status != 204:
+        headers += [_JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_for_trying(settings: Settings) -> bool:
+    """Whether calls without a token are taken: in development, on this machine only."""
+    return settings.mode == "development" and settings.host in _LOOPBACK

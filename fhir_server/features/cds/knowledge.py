@@ -1,0 +1,316 @@
+"""The knowledge: drug classes, rules expanded to pairs of ingredients, relations, groups, limits.
+
+Loaded once, checked whole, never changed. ``terminology/cds-knowledge/SOURCE.md`` says where it
+comes from; no pharmacist has reviewed it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from fhir_server.features.cds.drug import KINDS, SYSTEMIC
+from fhir_server.features.cds.names import Names, named
+from fhir_server.features.cds.schema import (
+    KnowledgeError,
+    exact,
+    read_classes,
+    read_reasons,
+    read_rows,
+    read_tables,
+)
+
+PACKAGE = "cds-knowledge"
+LEVELS = ("theoretical", "related", "shared-structure", "class", "same-substance")
+"""How near an ordered drug is to an allergen, from the farthest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a rule: its ingredients, and the routes by which they count."""
+
+    members: frozenset[str]
+    routes: frozenset[str] | None
+
+    def fits(self, route: str) -> bool:
+        """Whether a drug by ``route`` is meant; without routes, those that reach the body are."""
+        if self.routes is None:
+            return route in SYSTEMIC
+        if "any" in self.routes:
+            return True
+        return route in self.routes or ("systemic" in self.routes and route in SYSTEMIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An interaction. ``width`` is how many pairs it covers: the narrower is the better told."""
+
+    id: str
+    version: int
+    severity: str
+    a: Side
+    b: Side
+    c: Side | None
+    mechanism: str
+    effect: str
+    management: str
+    evidence: tuple[str, ...]
+    modifiers: tuple[tuple[Mapping[str, Any], str], ...]
+    reviewed: bool
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """An allergy to one of ``allergen`` speaks against one of ``drug``, at ``level``."""
+
+    id: str
+    allergen: frozenset[str]
+    drug: frozenset[str]
+    level: str
+    only_reactions: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A class of which a patient needs at most ``max``."""
+
+    id: str
+    members: frozenset[str]
+    max: int
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A pair of classes that never interrupts, whatever a rule says, but for ``except_rules``."""
+
+    a: frozenset[str]
+    b: frozenset[str]
+    severity: str
+    except_rules: frozenset[str]
+
+
+# Its repr would be megabytes, and asyncio asks for that of whatever a task holds.
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Knowledge:
+    """Everything that the checks know. ``pairs`` is keyed by two codes, the smaller text first;
+    each rule says whether its side ``a`` is the first of them."""
+
+    version: str
+    displays: Mapping[str, str]
+    classes: Mapping[str, frozenset[str]]
+    pairs: Mapping[tuple[str, str], tuple[tuple[Rule, bool], ...]]
+    rules: Mapping[str, Rule]
+    caps: tuple[Cap, ...]
+    relations: tuple[Relation, ...]
+    same: frozenset[frozenset[str]]
+    class_names: Mapping[str, str]
+    severe_reactions: tuple[str, ...]
+    side_effects: tuple[str, ...]
+    no_allergy: frozenset[str]
+    no_allergy_codes: frozenset[tuple[str, str]]
+    no_drug: frozenset[str]
+    groups: tuple[Group, ...]
+    limits: Mapping[str, tuple[Mapping[str, Any], ...]]
+    opioid_moderate: Fraction
+    opioid_serious: Fraction
+    reasons: Mapping[str, tuple[Mapping[str, str], ...]]
+    names: Names = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """What is shown as the source of a finding."""
+        return f"Drug safety, draft {self.version}, not reviewed by a pharmacist"
+
+    def covers(self, ingredient: str) -> bool:
+        """Whether any table names ``ingredient``."""
+        return ingredient in self.displays
+
+    def display(self, ingredient: str) -> str:
+        """Return the name of an ingredient."""
+        return self.displays.get(ingredient) or self.names.displays.get(ingredient, ingredient)
+
+
+@lru_cache(maxsize=4)
+def load_knowledge(terminology: Path, lookup: Path | None = None) -> Knowledge:
+    """Return the knowledge in the package below ``terminology``.
+
+    ``lookup`` is a folder with a site's RxNorm tables: products, salts and brand names -> their
+    ingredients. Raises :class:`KnowledgeError` that names the file, the row and the reason.
+    """
+    folder = terminology / PACKAGE
+    tables = read_tables(folder)
+    listed = read_rows(folder / "ingredients.csv")
+    displays = {row["code"]: row["display"] for row in listed}
+    members = read_classes(folder)
+    _check(tables, displays, members)
+    classes = {name: frozenset(codes) for name, codes in members.items()}
+    rules = {row["id"]: _rule(row, classes) for row in tables["interactions"]["rules"]}
+    cross = tables["cross-reactivity"]
+    doses = tables["dose-limits"]
+    limits: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in doses["limits"]:
+        limits[row["ingredient"]["code"]].append(_exactly(row))
+    opioids = _exactly(doses["morphine_equivalent_per_day"])
+    return Knowledge(
+        version=tables["interactions"]["version"],
+        displays=displays,
+        classes=classes,
+        pairs=_pairs(rules.values()),
+        rules=rules,
+        caps=tuple(_cap(row, classes) for row in tables["non-interruptive"]["pairs"]),
+        relations=tuple(_relations(cross["relations"])),
+        same=frozenset(frozenset(one["code"] for one in pair) for pair in cross["same_substance"]),
+        class_names={text: name for name, texts in cross["class_names"].items() for text in texts},
+        severe_reactions=tuple(cross["severe_reactions"]),
+        side_effects=tuple(cross["intolerance_reactions"]),
+        no_allergy=frozenset(cross["no_known_allergy"]["text"]),
+        no_allergy_codes=frozenset(
+            (one["system"], one["code"]) for one in cross["no_known_allergy"]["codes"]
+        ),
+        no_drug=frozenset(cross["not_a_drug"]),
+        groups=tuple(
+            Group(row["id"], classes[row["class"]], row["max"], row["severity"], row["text"])
+            for row in tables["duplicate-therapy"]["groups"]
+        ),
+        limits={code: tuple(rows) for code, rows in limits.items()},
+        opioid_moderate=opioids["moderate_from"],
+        opioid_serious=opioids["serious_from"],
+        reasons=read_reasons(folder, KINDS),
+        names=named(listed, read_rows(folder / "names.csv"), lookup),
+    )
+
+
+def _rule(row: Mapping[str, Any], classes: Mapping[str, frozenset[str]]) -> Rule:
+    a, b = _side(row["a"], classes), _side(row["b"], classes)
+    return Rule(
+        row["id"],
+        row["version"],
+        row["severity"],
+        a,
+        b,
+        _side(row["c"], classes) if "c" in row else None,
+        row["mechanism"],
+        row["effect"],
+        row["management"],
+        tuple(
+            " ".join(
+                str(one[part]) for part in ("source", "item", "section", "year") if part in one
+            )
+            for one in row["evidence"]
+        ),
+        tuple((_exactly(one["when"]), one["severity"]) for one in row.get("modifiers", ())),
+        "review" in row,
+        len(a.members) * len(b.members),
+    )
+
+
+def _side(row: Mapping[str, Any], classes: Mapping[str, frozenset[str]]) -> Side:
+    if "class" in row:
+        found = classes[row["class"]] - {one["code"] for one in row.get("except", ())}
+    else:
+        found = frozenset(one["code"] for one in row["ingredients"])
+    return Side(found, frozenset(row["routes"]) if "routes" in row else None)
+
+
+def _cap(row: Mapping[str, Any], classes: Mapping[str, frozenset[str]]) -> Cap:
+    return Cap(
+        _side(row["a"], classes).members,
+        _side(row["b"], classes).members,
+        row["cap"],
+        frozenset(row.get("except_rules", ())),
+    )
+
+
+def _relations(rows: Iterable[Mapping[str, Any]]) -> Iterator[Relation]:
+    for row in rows:
+        sides = [(frozenset(row["allergen"]), frozenset(row["drug"]))]
+        if row.get("symmetric"):
+            sides.append((sides[0][1], sides[0][0]))
+        for allergen, drug in sides:
+            yield Relation(
+                row["id"],
+                allergen,
+                drug,
+                row["level"],
+                tuple(row.get("only_reactions", ())),
+                row["text"],
+            )
+
+
+def _pairs(rules: Iterable[Rule]) -> dict[tuple[str, str], tuple[tuple[Rule, bool], ...]]:
+    found: dict[tuple[str, str], list[tuple[Rule, bool]]] = defaultdict(list)
+    for rule in rules:
+        for a, b in product(rule.a.members, rule.b.members):
+            if a != b:
+                found[(a, b) if a < b else (b, a)].append((rule, a < b))
+    return {pair: tuple(rows) for pair, rows in found.items()}
+
+
+def _exactly(row: Any) -> Any:
+    if isinstance(row, dict):
+        return {name: _exactly(value) for name, value in row.items()}
+    if isinstance(row, list):
+        return [_exactly(value) for value in row]
+    if isinstance(row, int | Decimal) and not isinstance(row, bool):
+        return exact(row)
+    return row
+
+
+def _check(
+    tables: Mapping[str, Mapping[str, Any]],
+    displays: Mapping[str, str],
+    classes: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Refuse what a schema cannot see: ids twice, classes and codes that are not there."""
+    for table, rows in (
+        *(("interactions", "rules"), ("cross-reactivity", "relations")),
+        *(("duplicate-therapy", "groups"), ("non-interruptive", "pairs")),
+        ("dose-limits", "limits"),
+    ):
+        seen: set[str] = set()
+        for row in tables[table][rows]:
+            where = f"{table}.json, {row['id']}"
+            if row["id"] in seen:
+                raise KnowledgeError(f"{where}: the id is there twice")
+            seen.add(row["id"])
+            for name in _named_classes(row):
+                if name not in classes:
+                    raise KnowledgeError(f"{where}: there is no class {name}")
+            for code, display in _codings(row):
+                if displays.get(code) != display:
+                    raise KnowledgeError(f"{where}: {code} {display} is not in ingredients.csv")
+    for name, members in classes.items():
+        for code, display in members.items():
+            if displays.get(code) != display:
+                raise KnowledgeError(f"class {name}: {code} {display} is not in ingredients.csv")
+
+
+def _named_classes(row: Mapping[str, Any]) -> Iterator[str]:
+    if "class" in row:
+        yield row["class"]
+    for side in ("a", "b", "c"):
+        if "class" in row.get(side, ()):
+            yield row[side]["class"]
+    for side in ("allergen", "drug"):
+        yield from row.get(side, ())
+    for modifier in row.get("modifiers", ()):
+        if "with_class" in modifier["when"]:
+            yield modifier["when"]["with_class"]
+
+
+def _codings(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "ingredient" in row:
+        yield row["ingredient"]["code"], row["ingredient"]["display"]
+    for side in ("a", "b", "c"):
+        for part in ("ingredients", "except"):
+            for one in row.get(side, {}).get(part, ()):
+                yield one["code"], one["display"]

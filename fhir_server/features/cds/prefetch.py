@@ -1,0 +1,114 @@
+"""Prefetch: what is asked for, and the four states of what came. Pure.
+
+https://cds-hooks.hl7.org/2.0/#prefetch-template; design/cds.md, section 3.2.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_server.features.cds.elements import entries, parts, text
+
+_PATIENT = "{{context.patientId}}"
+_NEWEST = "&_sort=-date&_count=1"
+_LOINC = "http://loinc.org|"
+
+TEMPLATES: Mapping[str, str] = {
+    "patient": f"Patient/{_PATIENT}",
+    "medications": f"MedicationRequest?patient={_PATIENT}&status=active",
+    "statements": f"MedicationStatement?patient={_PATIENT}&status=active",
+    "allergies": f"AllergyIntolerance?patient={_PATIENT}",
+    "weight": f"Observation?patient={_PATIENT}&code={_LOINC}29463-7{_NEWEST}",
+    "height": f"Observation?patient={_PATIENT}&code={_LOINC}8302-2{_NEWEST}",
+    "creatinine": f"Observation?patient={_PATIENT}&code={_LOINC}2160-0{_NEWEST}",
+    "creatinineMolar": f"Observation?patient={_PATIENT}&code={_LOINC}14682-9{_NEWEST}",
+    "potassium": f"Observation?patient={_PATIENT}&code={_LOINC}2823-3{_NEWEST}",
+}
+"""Key -> template. No ``_include`` and no lists of codes: clients need not support them."""
+
+LISTS = ("medications", "allergies")
+"""Keys without which a check is not complete."""
+_OPTIONAL = ("statements",)
+
+RESOURCES_MAX = 2_000
+_TOKEN = re.compile(r"\{\{\s*context\.(\w+)\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What is known under one key.
+
+    ``state`` is ``data``, ``empty`` (asked, nothing there), ``unknown`` or ``incomplete``.
+    """
+
+    state: str
+    resources: tuple[dict[str, Any], ...] = ()
+    next: str = ""
+
+
+UNKNOWN = Fetched("unknown")
+
+
+def fetched(prefetch: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Fetched]:
+    """Return what came under each of ``keys``."""
+    return {key: _one(prefetch[key]) if key in prefetch else UNKNOWN for key in keys}
+
+
+def _one(value: Any) -> Fetched:
+    if value is None:
+        return Fetched("empty")
+    if not isinstance(value, dict) or value.get("resourceType") == "OperationOutcome":
+        return UNKNOWN
+    return of_resource(value)
+
+
+def of_resource(resource: Mapping[str, Any]) -> Fetched:
+    """Return the state of an answer: a resource, or a Bundle with perhaps more behind it."""
+    if resource.get("resourceType") != "Bundle":
+        is_one = isinstance(resource.get("resourceType"), str)
+        return Fetched("data", (dict(resource),)) if is_one else UNKNOWN
+    found = [*entries(resource)]
+    further = next(
+        (text(link, "url") for link in parts(resource, "link") if text(link, "relation") == "next"),
+        "",
+    )
+    is_cut = len(found) > RESOURCES_MAX
+    state = "incomplete" if further or is_cut else "data" if found else "empty"
+    return Fetched(state, tuple(found[:RESOURCES_MAX]), further)
+
+
+def wanted(known: Mapping[str, Fetched]) -> dict[str, str]:
+    """Return key -> template of what is still to be read."""
+    return {key: TEMPLATES[key] for key, one in known.items() if one.state == "unknown"}
+
+
+def filled(template: str, context: Mapping[str, Any]) -> str | None:
+    """Return a template with the context's values in it; ``None`` where one is missing or odd.
+
+    A value becomes part of a path and of a query: only what an id may be is taken.
+    """
+    values: list[str] = []
+
+    def value(match: "re.Match[str]") -> str:
+        found = text(context, match[1]).removeprefix("Patient/")
+        values.append(found)
+        return found
+
+    path = _TOKEN.sub(value, template)
+    return path if all(map(is_plain_id, values)) else None
+
+
+def is_plain_id(value: str) -> bool:
+    """Whether ``value`` is what a logical id may be, and so nothing else in a path or query."""
+    return re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", value) is not None
+
+
+def unread(known: Mapping[str, Fetched]) -> Iterator[tuple[str, str]]:
+    """Yield the lists that are missing or incomplete, and the reason."""
+    for key in LISTS:
+        if key in known and known[key].state == "unknown":
+            yield key, "list-missing"
+    for key in (*LISTS, *_OPTIONAL):
+        if key in known and known[key].state == "incomplete":
+            yield key, "list-incomplete"

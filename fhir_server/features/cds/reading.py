@@ -1,0 +1,188 @@
+"""Reads what a client did not send: our own store through the front door, within the time left.
+
+design/cds.md, section 3.2. Another server is asked only where a client is registered with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fhir_server.context import Context
+from fhir_server.features.cds.elements import text
+from fhir_server.features.cds.prefetch import (
+    RESOURCES_MAX,
+    UNKNOWN,
+    Fetched,
+    filled,
+    is_plain_id,
+    of_resource,
+    wanted,
+)
+from fhir_server.features.cds.request import HookRequest
+from fhir_server.features.cds.resolve import wanted_medication
+from fhir_server.messages import Request
+from fhir_server.outcome import FhirError
+from fhir_server.r4.json import decode
+from fhir_server.settings import Settings
+
+Get = Callable[[str], Awaitable[dict[str, Any]]]
+"""A path with its query, such as ``Patient/1`` -> the resource; raises :class:`Unread`."""
+
+_REFERENCES_MAX = 100
+
+
+class Unread(Exception):
+    """Something could not be read; the answer says so, and goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where missing data can be read: the base URL, and how."""
+
+    base: str
+    get: Get
+
+
+def own_bases(settings: Settings) -> tuple[str, ...]:
+    """Return what this server is called by its settings."""
+    if settings.base_url:
+        return (settings.base_url.rstrip("/"),)
+    hosts = dict.fromkeys((settings.host, "127.0.0.1", "localhost"))
+    return tuple(f"http://{host}:{settings.port}/fhir" for host in hosts)
+
+
+def own_source(context: Context, base: str) -> Source:
+    """Return our own store: every read passes the front door, like any other request."""
+
+    async def get(path: str) -> dict[str, Any]:
+        place, _, query = path.partition("?")
+        parts = place.split("/")
+        try:
+            if query:
+                given = tuple(parse_qsl(query, keep_blank_values=True))
+                if not any(name == "_count" for name, _ in given):
+                    given = (*given, ("_count", str(context.settings.page_entries_max)))
+                request = Request("search-type", parts[0], parameters=given, base_url=base)
+            else:
+                request = Request("read", parts[0], parts[1], base_url=base)
+            response = await context.perform(request, context)
+        except (FhirError, IndexError) as error:
+            raise Unread(str(error)) from error
+        return decode(response.body, depth_max=context.settings.depth_max)
+
+    return Source(base, get)
+
+
+async def completed(
+    known: Mapping[str, Fetched],
+    request: HookRequest,
+    source: Source | None,
+    *,
+    pages_max: int,
+    seconds: float,
+) -> dict[str, Fetched]:
+    """Return ``known`` with what could be read in ``seconds``; everything is asked for at once."""
+    found = dict(known)
+    if source is None:
+        return found
+    asked: dict[str, Awaitable[Fetched]] = {}
+    for key, template in wanted(known).items():
+        path = filled(template, request.context)
+        if path is not None:
+            asked[key] = _read(source, path, pages_max)
+    for key, one in known.items():
+        if one.state == "incomplete" and one.next:
+            asked[key] = _further(source, one, pages_max - 1)
+    tasks = {asyncio.ensure_future(one): key for key, one in asked.items()}
+    if not tasks:
+        return found
+    done, late = await asyncio.wait(tasks, timeout=max(seconds, 0.001))
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
+    for task in done:
+        error = task.exception()
+        if error is not None and not isinstance(error, Unread):
+            raise error
+        if error is None:
+            found[tasks[task]] = task.result()
+    return found
+
+
+async def _read(source: Source, path: str, pages_max: int) -> Fetched:
+    try:
+        resource = await source.get(path)
+    except Unread:
+        return UNKNOWN
+    found = of_resource(resource)
+    return await _further(source, found, pages_max - 1) if found.next else found
+
+
+async def _further(source: Source, begun: Fetched, pages_max: int) -> Fetched:
+    """Follow the pages behind ``begun``, on the same server only."""
+    found = begun
+    for _ in range(pages_max):
+        path = _below(found.next, source.base)
+        if not path or len(found.resources) >= RESOURCES_MAX:
+            break
+        try:
+            more = of_resource(await source.get(path))
+        except Unread:
+            break
+        resources = (*found.resources, *more.resources)
+        found = Fetched("incomplete" if more.next else "data", resources, more.next)
+        if not more.next:
+            break
+    return found
+
+
+def _below(url: str, base: str) -> str:
+    """Return ``url`` below ``base``, or ``""`` for another place."""
+    if url.startswith(f"{base}?"):
+        return ""
+    return url[len(base) + 1 :] if url.startswith(f"{base}/") and not urlsplit(url).fragment else ""
+
+
+async def with_medications(
+    orders: Iterable[Mapping[str, Any]],
+    resources: dict[str, Mapping[str, Any]],
+    source: Source | None,
+    seconds: float,
+) -> dict[str, Mapping[str, Any]]:
+    """Return ``resources`` with the Medications that ``orders`` refer to, if they can be read."""
+    named = {one for order in orders if (one := wanted_medication(order, resources))}
+    missing = sorted(one for one in named if is_plain_id(one.partition("/")[2]))
+    if source is None or not missing:
+        return resources
+    ids = ",".join(one.partition("/")[2] for one in missing[:_REFERENCES_MAX])
+    try:
+        async with asyncio.timeout(max(seconds, 0.001)):
+            bundle = of_resource(await source.get(f"Medication?_id={ids}"))
+    except (TimeoutError, Unread):
+        return resources
+    return {**resources, **{f"Medication/{text(one, 'id')}": one for one in bundle.resources}}
+
+
+_CHART = (
+    "MedicationRequest?patient={id}&status=active",
+    "MedicationStatement?patient={id}&status=active",
+    "AllergyIntolerance?patient={id}",
+    "Observation?patient={id}&code=29463-7,8302-2,2160-0,14682-9,2823-3&_sort=-date&_count=100",
+)
+
+
+async def read_chart(source: Source, patient: str, pages_max: int) -> dict[str, Fetched]:
+    """Return what the store knows of ``patient``, read one after the other: in a transaction there
+    is one at a time."""
+    if not is_plain_id(patient):
+        return {"medications": UNKNOWN, "allergies": UNKNOWN}
+    keys = ("medications", "statements", "allergies", "observations")
+    found = {"patient": await _read(source, f"Patient/{patient}", 1)}
+    for key, path in zip(keys, _CHART, strict=True):
+        one = await _read(source, path.format(id=patient), pages_max)
+        # There may be more results than are needed; the newest are there.
+        found[key] = Fetched("data", one.resources) if key == "observations" else one
+    return found
