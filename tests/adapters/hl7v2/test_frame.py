@@ -118,8 +118,8 @@ def test_h75_the_framer_is_linear(one: bytes) -> None:
     """Marks alone cost no more than a few hundred nanoseconds each, however many there are."""
     data = one * (1_000_000 // len(one))
     framer = Framer(junk_bytes_max=10**9)
-    began = time.perf_counter()
+    began = time.process_time()
 
     framer.receive(data)
 
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
