@@ -7,13 +7,14 @@ said of it. The systems of a value set follow each other, so a page may have the
 beginning of the next.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.supplements import added, supplements
-from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of
+from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of, plain_concept
 from fhir_server.messages import Request, Response
 from fhir_server.operations import named
 from fhir_server.operations.asked import RESOURCES, Given, given
@@ -53,6 +54,8 @@ _TABLE = {
 _UNSERVED = {"date": named.NO_DATE}
 _DIRECTIONS = ("incoming", "outgoing")
 _FILTER_WORDS_MAX = 10
+_CODES_APART = 500  # more are looked through in a thread
+_CODE_BYTES = 60
 _UNCOUNTED = 10**9  # what the parameters offset and count can be at most
 _SUPPLEMENT = "http://hl7.org/fhir/StructureDefinition/valueset-supplement"
 _METADATA = (
@@ -65,14 +68,15 @@ _METADATA = (
 class Source:
     """What an expansion takes of one system: ``codes`` in their order, or a part of a shelf.
 
-    ``is_counted`` says whether ``total`` is known; it is then no less than anybody can ask for.
+    ``concept`` returns what is shown of one of ``codes``. ``is_counted`` says whether ``total`` is
+    known; it is then no less than anybody can ask for.
     """
 
     name: str
     system: System | None
     codes: list[str]
     wanted: Wanted | None
-    concepts: Mapping[str, Concept]
+    concept: Callable[[str], Concept] | None
     total: int
     is_counted: bool = True
 
@@ -188,17 +192,30 @@ async def _source(
         wanted = Wanted(here.shelf, codes, wish.filter)
         total = await terms.context.store.concepts.total(wanted)
         return Source(
-            *(system, here, [], wanted, {}, _UNCOUNTED if total is None else total),
+            *(system, here, [], wanted, None, _UNCOUNTED if total is None else total),
             is_counted=total is not None,
         )
-    known = await terms.concepts(here, codes) if here is not None else {}
-    listed = [code for other, code in selected.concepts if other == system]
-    concepts = {
-        code: overlaid(known.get(code, {"code": code}), selected.concepts.get((system, code)))
-        for code in ordered(codes, here.hierarchy if isinstance(here, Listed) else None, listed)
-    }
-    taken = {code: one for code, one in concepts.items() if wish.takes(one, fold)}
-    return Source(system, here, list(taken), None, taken, len(taken))
+    is_shelved = isinstance(here, Shelved) and here.shelf is not None
+    known = await terms.concepts(here, codes) if here is not None and is_shelved else {}
+
+    def concept(code: str) -> Concept:
+        one = known.get(code) or (here is not None and plain_concept(here, code)) or {"code": code}
+        return overlaid(one, selected.concepts.get((system, code)))
+
+    def taken() -> list[str]:
+        listed = [code for other, code in selected.concepts if other == system]
+        hierarchy = here.hierarchy if isinstance(here, Listed) else None
+        found = ordered(codes, hierarchy, listed)
+        return [code for code in found if wish.takes(concept(code), fold)]
+
+    # The pages that follow need not look at all codes again.
+    key = "taken", name, system, wish.filter, wish.active_only, wish.for_ui
+    found = terms.memory.get(key) if terms.is_common else None
+    if found is None:
+        found = await asyncio.to_thread(taken) if len(codes) > _CODES_APART else taken()
+        if terms.is_common:
+            terms.memory.put(key, found, 200 + _CODE_BYTES * len(found))
+    return Source(system, here, found, None, concept, len(found))
 
 
 def _size(codes: Codes) -> int:
@@ -208,7 +225,8 @@ def _size(codes: Codes) -> int:
 async def _page(source: Source, low: int, high: int, context: Context) -> Sequence[Concept]:
     if source.wanted is not None:
         return await context.store.concepts.page(source.wanted, low, high - low)
-    return [source.concepts[code] for code in source.codes[low:high]]
+    assert source.concept is not None  # what is on no shelf
+    return [source.concept(code) for code in source.codes[low:high]]
 
 
 def _named_supplements(value_set: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,7 @@ Map = dict[str, Any]
 async def translate(request: Request, context: Context) -> Response:
     """Return all matches, and whether there is one that says the same or nearly the same.
 
-    Without a map, those that are stored for the named ``source`` or ``target`` value set are tried,
+    Without a map, those that are here for the named ``source`` or ``target`` value set are tried,
     or else all for the ``targetsystem``. Raises ``not-found`` where there is none, ``required``
     without a code.
     """
@@ -140,14 +140,21 @@ async def _maps(
     here, there = ("target", "source") if asked.one("reverse", False) else ("source", "target")
     systems = frozenset(one.system for one in codes if one.system)
     stored = await stored_maps(terms.context, f"{here}-system", systems, _MAPS_MAX)
+    known = {one.get("url") for one in stored}
+    loaded = (
+        dict(one)
+        for one in terms.context.definitions.concept_maps
+        if one["url"] not in known
+        and any(part.get(here) in systems for part in one.get("group", ()))
+    )
     found = [
         one
-        for one in stored
+        for one in (*stored, *loaded)
         if asked.text("source") in ("", _end(one, here))
         and asked.text("target") in ("", _end(one, there))
     ]
     if not found:
-        raise FhirError(Issue("not-found", "No stored ConceptMap fits what is asked for."))
+        raise FhirError(Issue("not-found", "No ConceptMap here fits what is asked for."))
     return found
 
 

@@ -138,6 +138,7 @@ class Definitions:
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
     _code_systems: Mapping[str, Mapping[str, Any]] = field(repr=False)
     _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    _concept_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     units: Units = field(default_factory=Units, repr=False)
     _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
 
@@ -167,11 +168,12 @@ class Definitions:
         return self._expansions[value_set]
 
     def artifact(self, type: str, name: str) -> Mapping[str, Any] | None:
-        """Return the loaded ValueSet or CodeSystem ``name``: a url, ``url|version``, ``type/id``.
+        """Return the loaded ValueSet, CodeSystem or ConceptMap ``name``: a url, ``url|version``,
+        ``type/id``.
 
         ``None`` where it is not loaded, or not in that version.
         """
-        loaded = self._value_sets if type == "ValueSet" else self._code_systems
+        loaded = self._artifacts(type)
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
@@ -180,6 +182,16 @@ class Definitions:
         url, _, version = name.partition("|")
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
+
+    def _artifacts(self, type: str) -> Mapping[str, Mapping[str, Any]]:
+        if type == "ConceptMap":
+            return self._concept_maps
+        return self._value_sets if type == "ValueSet" else self._code_systems
+
+    @property
+    def concept_maps(self) -> Iterable[Mapping[str, Any]]:
+        """The loaded ConceptMaps."""
+        return self._concept_maps.values()
 
     @property
     def whole_systems(self) -> Iterator[tuple[str, str]]:
@@ -229,13 +241,14 @@ def load_definitions(root: Path) -> Definitions:
         },
         _code_systems=found.get("CodeSystem", {}),
         _value_sets=found.get("ValueSet", {}),
+        _concept_maps=found.get("ConceptMap", {}),
         units=load_units(root / "terminology" / "ucum"),
     )
 
 
 _READ_TYPES = (
     *("StructureDefinition", "SearchParameter", "CompartmentDefinition"),
-    *("CodeSystem", "ValueSet"),
+    *("CodeSystem", "ValueSet", "ConceptMap"),
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.interactions.coding import answered
+from fhir_server.interactions.terms import Terms
 from fhir_server.messages import Request
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet
 from fhir_server.settings import Settings
@@ -65,6 +66,21 @@ async def test_a_stored_system_is_answered_as_it_is_now(server: Server, fhir: Fh
         assert await result() is expected
     await fhir(Request("delete", "CodeSystem", "s"))
     assert await result() is None
+
+
+async def test_another_write_has_nothing_decoded_again(server: Server, fhir: Fhir) -> None:
+    """A version of a code system is decoded once; the next version is another."""
+
+    async def written(id: str, code: str) -> Any:
+        body = kept("CodeSystem", id, content="complete", concept=[{"code": code}])
+        assert (await fhir(Request("update", "CodeSystem", id, body=body))).status < 300
+        return await (await Terms.of(server.context)).system("http://x/s")
+
+    first = await written("s", "a")
+    assert await written("other", "a") is first
+    changed = await written("s", "b")
+    assert changed is not first
+    assert set(changed.hierarchy.concepts) == {"b"}
 
 
 async def test_another_process_hears_of_it(

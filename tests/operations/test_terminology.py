@@ -1,12 +1,14 @@
 # https://hl7.org/fhir/R4/terminology-service.html
 """The operations on code systems and value sets, through the front door."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.interactions import terms
 from fhir_server.messages import Request, Response
 from tests.conftest import Fhir
 from tests.terminology.systems import PLANTS, kept, loaded
@@ -449,6 +451,57 @@ async def test_hostile_value_sets(fhir: Fhir) -> None:
     await fhir(Request("update", "ValueSet", "d", body=all_of_it))
     found = await fhir(ask("ValueSet/$expand", ("url", "http://x/d")))
     assert len(body_of(found)["expansion"]["contains"]) == 2000
+
+
+async def test_a_costly_value_set_keeps_nobody_waiting(
+    fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a definition makes of a large system is computed beside the other requests, and once."""
+    monkeypatch.setattr(terms, "CODES_MAX", 20_000)
+    concepts = [{"code": f"c{n}", "display": f"abababa {n}"} for n in range(2000)]
+    patterns = [
+        {"system": "http://x/m", "filter": [{"property": "display", "op": "regex", "value": text}]}
+        for text in (f"(a|b|.*{n})*" for n in range(100))
+    ]
+    for body in (
+        kept("CodeSystem", "m", content="complete", concept=concepts),
+        kept("ValueSet", "costly", compose={"include": patterns}),
+    ):
+        put = Request("update", str(body["resourceType"]), str(body["id"]), body=body)
+        assert (await fhir(put)).status == 201
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    refused(await fhir(ask("ValueSet/$expand", ("url", "http://x/costly"))), 422, "too many codes")
+    ticking.cancel()
+
+    assert ticks > 10
+
+
+async def test_pages_of_an_instance(fhir: Fhir) -> None:
+    """By its id as by its url; the pages together are the whole, in the same order."""
+    concepts = [{"code": f"c{n % 7}{n}", "display": f"Code {n}"} for n in range(600)]
+    system = kept("CodeSystem", "m", content="complete", caseSensitive=False, concept=concepts)
+    await fhir(Request("update", "CodeSystem", "m", body=system))
+    body = kept("ValueSet", "m", compose={"include": [{"system": "http://x/m"}]})
+    await fhir(Request("update", "ValueSet", "m", body=body))
+    whole = codes(await fhir(ask("ValueSet/$expand", ("url", "http://x/m"))))
+
+    pages = [
+        codes(await fhir(ask("ValueSet/$expand", ("offset", at), ("count", "250"), id="m")))
+        for at in ("0", "250", "500")
+    ]
+    assert whole == [one["code"] for one in concepts] == [code for page in pages for code in page]
+    in_set = ask("ValueSet/$validate-code", ("system", "http://x/m"), ("code", "C00"), id="m")
+    assert values(await fhir(in_set))["result"] is True
+    await fhir(Request("delete", "ValueSet", "m"))
+    assert (await fhir(ask("ValueSet/$expand", id="m"))).status == 410
 
 
 async def test_in_a_batch(fhir: Fhir) -> None:
