@@ -82,7 +82,7 @@ async def test_translate(fhir: Fhir) -> None:
     refused(await asked(("url", "http://x/colours"), ("code", "rot")), 400, "system")
 
 
-async def test_the_maps_of_r4_are_here(fhir: Fhir) -> None:
+async def test_the_maps_of_r4_are_here(asked: Fhir) -> None:
     """By url, by id, and found by the value sets that they are between; in both directions."""
     gender = "http://hl7.org/fhir/administrative-gender"
     v3 = "http://terminology.hl7.org/CodeSystem/v3-AdministrativeGender"
@@ -95,10 +95,10 @@ async def test_the_maps_of_r4_are_here(fhir: Fhir) -> None:
         (("targetsystem", v3), ""),
         (("targetsystem", v3), name),
     ):
-        found = await fhir(ask("ConceptMap/$translate", how, *male, id=id))
+        found = await asked(ask("ConceptMap/$translate", how, *male, id=id))
         assert matches(found) == [("equal", "M")]
     back = (("system", v3), ("code", "F"), ("targetsystem", gender), ("reverse", "true"))
-    assert matches(await fhir(ask("ConceptMap/$translate", *back))) == [("equal", "female")]
+    assert matches(await asked(ask("ConceptMap/$translate", *back))) == [("equal", "female")]
 
 
 async def test_dependencies_and_products(fhir: Fhir) -> None:
