@@ -56,8 +56,12 @@ class Selected:
 
     def canonical(self, system: str) -> str:
         """Return the canonical of ``system``, with the version that the value set asks for."""
+        return self.canonicals(system)[0]
+
+    def canonicals(self, system: str) -> list[str]:
+        """Return the canonicals of ``system`` in all versions that the value set asks for."""
         versions = sorted(self.versions.get(system, ()))
-        return f"{system}|{versions[0]}" if versions else system
+        return [f"{system}|{version}" for version in versions] or [system]
 
 
 @dataclass(slots=True)

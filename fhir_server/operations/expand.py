@@ -68,17 +68,27 @@ _METADATA = (
 class Source:
     """What an expansion takes of one system: ``codes`` in their order, or a part of a shelf.
 
-    ``concept`` returns what is shown of one of ``codes``. ``is_counted`` says whether ``total`` is
+    ``others`` are further versions of the system, for codes that it has not; ``concept`` returns
+    what is shown of one of ``codes``. ``is_counted`` says whether ``total`` is
     known; it is then no less than anybody can ask for.
     """
 
     name: str
     system: System | None
+    others: Sequence[System]
     codes: list[str]
     wanted: Wanted | None
     concept: Callable[[str], Concept] | None
     total: int
     is_counted: bool = True
+
+    def version_of(self, code: str) -> str:
+        """Return the version of the system that has ``code``, where there are several."""
+        if self.system is None or not self.others:
+            return ""
+        versions = (self.system, *self.others)
+        found = next((one for one in versions if plain_concept(one, code)), self.system)
+        return str(found.get("version", ""))
 
 
 async def expand(request: Request, context: Context) -> Response:
@@ -120,7 +130,9 @@ async def expand(request: Request, context: Context) -> Response:
         if low < high:
             page = await _page(source, low, high, context)
             concepts = [added(one, source.system or {}, more) for one in page]
-            entries = [entry(source.name, one, wish) for one in concepts]
+            entries = [
+                entry(source.name, one, wish, source.version_of(one["code"])) for one in concepts
+            ]
             hierarchy = hierarchy_of(source.system) if source.system is not None else None
             contains += entries if flat or hierarchy is None else nested(entries, hierarchy)
     body = _answer(value_set, asked)
@@ -179,7 +191,8 @@ def _refused(name: str, reason: str) -> FhirError:
 async def _source(
     name: str, system: str, codes: Codes, selected: Selected, wish: Wish, terms: Terms
 ) -> Source:
-    here = await terms.system(selected.canonical(system))
+    first, *rest = [await terms.system(one) for one in selected.canonicals(system)]
+    here, others = first, [one for one in rest if one is not None]
     most = terms.context.settings.expansion_codes_max
     apart = isinstance(here, Shelved) and here.shelf is not None and _size(codes) > most
     if not isinstance(codes, frozenset) or apart:
@@ -192,14 +205,17 @@ async def _source(
         wanted = Wanted(here.shelf, codes, wish.filter)
         total = await terms.context.store.concepts.total(wanted)
         return Source(
-            *(system, here, [], wanted, None, _UNCOUNTED if total is None else total),
+            *(system, here, (), [], wanted, None, _UNCOUNTED if total is None else total),
             is_counted=total is not None,
         )
     is_shelved = isinstance(here, Shelved) and here.shelf is not None
     known = await terms.concepts(here, codes) if here is not None and is_shelved else {}
 
     def concept(code: str) -> Concept:
-        one = known.get(code) or (here is not None and plain_concept(here, code)) or {"code": code}
+        one = known.get(code)
+        for version in () if one else (here, *others):
+            one = one or (plain_concept(version, code) if version is not None else None)
+        one = one or {"code": code}
         return overlaid(one, selected.concepts.get((system, code)))
 
     def taken() -> list[str]:
@@ -215,7 +231,7 @@ async def _source(
         found = await asyncio.to_thread(taken) if len(codes) > _CODES_APART else taken()
         if terms.is_common:
             terms.memory.put(key, found, 200 + _CODE_BYTES * len(found))
-    return Source(system, here, found, None, concept, len(found))
+    return Source(system, here, others, found, None, concept, len(found))
 
 
 def _size(codes: Codes) -> int:
@@ -260,8 +276,9 @@ def _echoed(asked: Given, sources: Sequence[Source]) -> list[dict[str, Any]]:
             if member and name not in ("url", "context"):
                 found.append({"name": name, member: value})
     for one in sources:
-        if one.system is not None and (version := one.system.get("version")):
-            found.append({"name": "version", "valueUri": f"{one.name}|{version}"})
+        for system in (one.system, *one.others):
+            if system is not None and (version := system.get("version")):
+                found.append({"name": "version", "valueUri": f"{one.name}|{version}"})
     return found
 
 

@@ -358,6 +358,31 @@ async def test_expand(fhir: Fhir) -> None:
     assert group["contains"][1] == {"system": "http://x/st", "inactive": True, "code": "old"}
 
 
+async def test_two_versions_in_one_value_set(fhir: Fhir) -> None:
+    """Each code is looked for in all the versions that are taken, and shown with its own; a code of
+    another version is not in the value set."""
+    for version, code in ("1", "a"), ("2", "b"):
+        body = kept("CodeSystem", f"v{version}", version=version, content="complete")
+        body |= {"url": "http://x/ver", "concept": [{"code": code, "display": f"In {version}"}]}
+        await fhir(Request("update", "CodeSystem", f"v{version}", body=body))
+    parts = [{"system": "http://x/ver", "version": one} for one in ("1", "2")]
+    both = kept("ValueSet", "both", compose={"include": parts})
+    await fhir(Request("update", "ValueSet", "both", body=both))
+
+    found = body_of(await fhir(ask("ValueSet/$expand", ("url", "http://x/both"))))["expansion"]
+    shown = [(one["version"], one["code"], one["display"]) for one in found["contains"]]
+    assert shown == [("1", "a", "In 1"), ("2", "b", "In 2")]
+    assert [one["valueUri"][-1] for one in found["parameter"]] == ["1", "2"]
+    for code, version, expected in (
+        *(("a", "", True), ("b", "", True), ("c", "", False)),
+        *(("b", "2", True), ("b", "1", False), ("b", "3", False)),
+    ):
+        asked = [("url", "http://x/both"), ("system", "http://x/ver"), ("code", code)]
+        asked += [("systemVersion", version)] if version else []
+        answer = values(await fhir(ask("ValueSet/$validate-code", *asked)))
+        assert answer["result"] is expected, (code, version, answer)
+
+
 async def test_versions_of_systems(fhir: Fhir) -> None:
     """A version may be set, forced and checked; one that is not here is no other."""
     for version, code in ("1", "a"), ("2", "b"):
