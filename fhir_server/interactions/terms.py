@@ -205,7 +205,8 @@ class Terms:
         stored, weight = await of_url(Artifact("CodeSystem", name), self.context)
         if stored is not None:
             return await self._whole(stored, url), weight
-        if not version and (made := grammar_system(url, self.context.definitions.units)):
+        known = self.context.definitions
+        if not version and (made := grammar_system(url, known.units, known.displays)):
             return made, 200
         return (Listed(loaded) if loaded and "concept" in loaded else loaded), 200
 

@@ -7,7 +7,7 @@ resource (``SearchParameter-foo.json``) and one file a type (``SearchParameter.n
 a line).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -199,6 +199,21 @@ class Definitions:
         for url, one in self._code_systems.items():
             if one.get("content") == "complete":
                 yield url, str(one.get("version", ""))
+
+    def displays(self, system: str, code: str) -> Sequence[str]:
+        """Return what the loaded value sets call ``code`` of ``system``, the shortest first."""
+        return self._displays.get((system, code), ())
+
+    @cached_property
+    def _displays(self) -> Mapping[tuple[str, str], Sequence[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for value_set in self._value_sets.values():
+            for part in value_set.get("compose", {}).get("include", ()):
+                for one in part.get("concept", ()):
+                    if "display" in one:
+                        key = part.get("system", ""), one["code"]
+                        found.setdefault(key, set()).add(one["display"])
+        return {key: sorted(some, key=lambda one: (len(one), one)) for key, some in found.items()}
 
     def implied(self, value_set: str) -> str | None:
         """Return the url of the loaded code system that says that ``value_set`` is all of it."""

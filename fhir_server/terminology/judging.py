@@ -13,6 +13,8 @@ from fhir_server.r4.questions import Coded
 
 Concept = Mapping[str, Any]
 
+OPEN = "open"
+"""What a concept has whose displays nobody lists: it may be called anything."""
 _NEAREST_AMONG_MAX = 5000
 _DISPLAYS_SHOWN = 3
 
@@ -40,7 +42,7 @@ def judged(asked: Asked, concept: Concept, displays: Iterable[str] = ()) -> Code
     if not asked.abstract and is_abstract(concept):
         text = f"{shown(asked.code)} of {shown(asked.system)} is abstract: it only groups others."
         return Coded(False, text, right)
-    if asked.display:
+    if asked.display and (extra or not concept.get(OPEN)):
         known = [*extra, *all_displays(concept)]
         if known and plain(asked.display) not in map(plain, known):
             few = ", ".join(map(shown, dict.fromkeys(known[:_DISPLAYS_SHOWN])))

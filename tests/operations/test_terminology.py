@@ -93,8 +93,6 @@ async def test_lookup_of_what_r4_defines(asked: Fhir) -> None:
         found = values(await asked(request))
         assert found["display"] == "Male"
         assert found["version"] == "4.0.1"
-    unit = ask("CodeSystem/$lookup", ("system", UCUM), ("code", "mg/dL"))
-    assert values(await asked(unit))["display"] == "mg/dL"
 
 
 async def test_lookup_tells_properties(server: Server, fhir: Fhir) -> None:
@@ -205,16 +203,44 @@ VALID: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("CodeSystem", [("url", "urn:iso:std:iso:3166"), ("code", "BGD")], True),
     ("CodeSystem", [("url", "urn:iso:std:iso:4217"), ("code", "BDT")], True),
     ("CodeSystem", [("url", "urn:ietf:bcp:47"), ("code", "bn-BD")], True),
+    ("CodeSystem", [("url", "urn:ietf:bcp:47"), ("code", "bn"), ("display", "Bangla")], True),
     ("ValueSet", [("url", f"{SETS}administrative-gender"), ("coding", f"{GENDER}|male")], True),
     ("ValueSet", [("context", "Patient.gender"), ("code", "male")], True),
     ("ValueSet", [("url", f"{SETS}languages"), ("coding", "urn:ietf:bcp:47|bn")], True),
     ("ValueSet", [("url", f"{SETS}languages"), ("coding", "urn:ietf:bcp:47|sux")], False),
     (
         "ValueSet",
+        [
+            *(("url", f"{SETS}languages"), ("system", "urn:ietf:bcp:47")),
+            *(("code", "de"), ("display", "Bengali")),
+        ],
+        False,
+    ),
+    (
+        "ValueSet",
         [("url", f"{SETS}languages"), ("code", "bn"), ("system", "urn:ietf:bcp:47")],
         True,
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("system", "code", "display"),
+    [
+        (UCUM, "mg/dL", "milligram per deciliter"),
+        (UCUM, "min", "minute"),
+        (UCUM, "mg/{nothing}", "mg/{nothing}"),
+        ("urn:ietf:bcp:47", "bn", "Bengali"),
+        ("urn:ietf:bcp:47", "de-CH", "German (Switzerland)"),
+        ("urn:ietf:bcp:47", "sux", "sux"),
+    ],
+)
+async def test_codes_of_a_grammar_have_names(
+    asked: Fhir, system: str, code: str, display: str
+) -> None:
+    """As far as R4's value sets give them; else a code is its own name."""
+    found = await asked(ask("CodeSystem/$lookup", ("system", system), ("code", code)))
+    assert values(found)["display"] == display
 
 
 @pytest.mark.parametrize(("type", "parameters", "expected"), VALID)
