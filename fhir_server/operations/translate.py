@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/conceptmap-operation-translate.html
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -78,6 +79,7 @@ async def translate(request: Request, context: Context) -> Response:
 async def _all(maps: Iterable[Map], wish: Asked, terms: Terms) -> list[tuple[Match, str]]:
     """Return what ``maps`` make of one code, and those that they refer to."""
     waiting, seen = list(maps), set()
+    most = max(_MAPS_MAX, len(waiting))
     found: list[tuple[Match, str]] = []
     while waiting:
         one = waiting.pop(0)
@@ -85,10 +87,10 @@ async def _all(maps: Iterable[Map], wish: Asked, terms: Terms) -> list[tuple[Mat
         if name in seen:
             continue
         seen.add(name)
-        if len(seen) > _MAPS_MAX:
-            text = f"Maps refer to each other over more than {_MAPS_MAX} maps."
+        if len(seen) > most:
+            text = f"Maps refer to each other over more than {most} maps."
             raise FhirError(Issue("too-costly", text), status=422)
-        matches, others = translated(one, wish)
+        matches, others = await asyncio.to_thread(translated, one, wish)
         found += [(match, "" if name == named.INLINE else name) for match in matches]
         for other in others:
             waiting.append(await _map(other, terms))

@@ -99,6 +99,10 @@ async def test_the_maps_of_r4_are_here(asked: Fhir) -> None:
         assert matches(found) == [("equal", "M")]
     back = (("system", v3), ("code", "F"), ("targetsystem", gender), ("reverse", "true"))
     assert matches(await asked(ask("ConceptMap/$translate", *back))) == [("equal", "female")]
+    status = (("system", "http://hl7.org/fhir/resource-status"), ("code", "draft"))
+    one = ("targetsystem", "http://hl7.org/fhir/publication-status")
+    found = await asked(ask("ConceptMap/$translate", *status, one, ("reverse", "true")))
+    assert [code for _, code in matches(found)] == ["draft"]
 
 
 async def test_dependencies_and_products(fhir: Fhir) -> None:
