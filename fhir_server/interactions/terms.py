@@ -274,11 +274,21 @@ def _named(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _listed(value_set: Mapping[str, Any]) -> dict[tuple[str, str], Concept]:
     """Return the concepts that the definition of ``value_set`` lists, by system and code."""
+    if "compose" not in value_set:
+        return dict(_expanded(value_set.get("expansion", {}).get("contains", ())))
     return {
         (part.get("system", ""), one["code"]): one
-        for part in value_set.get("compose", {}).get("include", ())
+        for part in value_set["compose"].get("include", ())
         for one in part.get("concept", ())
     }
+
+
+def _expanded(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Concept]]:
+    """Yield what the expansion of a value set without a definition says of its codes."""
+    for one in entries:
+        if "code" in one:
+            yield (one.get("system", ""), one["code"]), one
+        yield from _expanded(one.get("contains", ()))
 
 
 def shelved(head: Mapping[str, Any], shelf: Shelf) -> Shelved:

@@ -28,7 +28,7 @@ from fhir_server.search.string import fold
 from fhir_server.store.concepts import Wanted
 from fhir_server.store.documents import instant
 from fhir_server.terminology.expanding import Entry, Wish, entry, nested, ordered, overlaid
-from fhir_server.terminology.judging import Concept
+from fhir_server.terminology.judging import INLINE, Concept
 
 _FLAGS = (
     *("includeDesignations", "includeDefinition", "activeOnly", "excludeNested"),
@@ -260,7 +260,7 @@ def _answer(value_set: Mapping[str, Any], asked: Given) -> dict[str, Any]:
         found = {name: one for name, one in value_set.items() if name != "expansion"}
     else:
         found = {name: value_set[name] for name in _METADATA if name in value_set}
-    if found.get("url") == named.INLINE:
+    if found.get("url") == INLINE:
         del found["url"]
     found.pop("id", None)
     found.pop("meta", None)

@@ -13,9 +13,8 @@ from fhir_server.interactions.terms import System, Terms
 from fhir_server.messages import Request, Resource
 from fhir_server.operations.asked import RESOURCES, Given
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, shown
+from fhir_server.terminology.judging import INLINE
 
-INLINE = "urn:fhir-server:inline"
-"""The name of a definition without a url that came with the request."""
 NO_DATE = "definitions are not kept by date; name a version instead"
 SYSTEM_VERSIONS = ("system-version", "force-system-version", "check-system-version")
 _TERMS = ("CodeSystem", "ValueSet", "ConceptMap")

@@ -18,6 +18,7 @@ from fhir_server.operations.bodies import parameters_out
 from fhir_server.operations.named import Coded, canonical, coding_of
 from fhir_server.outcome import FhirError, Issue, shown
 from fhir_server.registry import Operation
+from fhir_server.terminology.judging import INLINE
 from fhir_server.terminology.translating import (
     Asked,
     Match,
@@ -91,7 +92,7 @@ async def _all(maps: Iterable[Map], wish: Asked, terms: Terms) -> list[tuple[Mat
             text = f"Maps refer to each other over more than {most} maps."
             raise FhirError(Issue("too-costly", text), status=422)
         matches, others = await asyncio.to_thread(translated, one, wish)
-        found += [(match, "" if name == named.INLINE else name) for match in matches]
+        found += [(match, "" if name == INLINE else name) for match in matches]
         for other in others:
             waiting.append(await _map(other, terms))
     return found

@@ -384,6 +384,23 @@ async def test_expand(fhir: Fhir) -> None:
     assert group["contains"][1] == {"system": "http://x/st", "inactive": True, "code": "old"}
 
 
+async def test_an_expansion_without_a_definition(asked: Fhir) -> None:
+    """Its codes keep the displays that came with them; what is not in it is said in words."""
+    contains = [{"system": "http://q", "code": "1", "display": "One"}]
+    group = {"system": "http://q", "display": "Group", "abstract": True, "contains": contains}
+    expansion = {"timestamp": "2026-01-01", "contains": [group]}
+    body = {"resourceType": "ValueSet", "status": "draft", "expansion": expansion}
+    value_set = {"name": "valueSet", "resource": body}
+
+    found = body_of(await asked(post("ValueSet/$expand", value_set)))["expansion"]
+    assert found["contains"] == contains
+    for code, expected, words in ("1", True, ""), ("2", False, "not in what came along"):
+        coding = {"name": "coding", "valueCoding": {"system": "http://q", "code": code}}
+        answer = values(await asked(post("ValueSet/$validate-code", value_set, coding)))
+        assert answer["result"] is expected
+        assert words in answer.get("message", "")
+
+
 async def test_two_versions_in_one_value_set(fhir: Fhir) -> None:
     """Each code is looked for in all the versions that are taken, and shown with its own; a code of
     another version is not in the value set."""
