@@ -22,6 +22,7 @@ from fhir_server.validation.targets import profiles_check, targets_check, types_
 from fhir_server.validation.trees import Node
 from fhir_server.validation.values import fixed_check, limit_checks
 
+_BASES_MAX = 8
 _INLINE = ("BackboneElement", "Element", "")
 _EXTENSIONS = ("extension", "modifierExtension")
 
@@ -56,8 +57,19 @@ class TypeCompiler:
             return None
         made: dict[int, Rule] = {}
         rule = self._rule(tree, name, tree, made)
-        rule.checks = (*rule.checks, *OF_TYPES.get(name, ()))
+        rule.checks = (*rule.checks, *self._inherited(name), *OF_TYPES.get(name, ()))
         return rule
+
+    def _inherited(self, name: str) -> Iterator[Check]:
+        """Yield the invariants of what a type specializes (dom-3, qty-3): it names only its own."""
+        for _ in range(_BASES_MAX):
+            structure = self._trees.structure(name)
+            base = str((structure or {}).get("baseDefinition", ""))
+            name = base.removeprefix(TYPE_URL)
+            tree = self._trees.type(name) if base else None
+            if tree is None:
+                return
+            yield from invariant_checks(tree.element.get("constraint"), "R4", is_core=True)
 
     def _rule(self, node: Node, path: str, root: Node, made: dict[int, Rule]) -> Rule:
         found = made.get(id(node))
@@ -278,7 +290,7 @@ class ProfileCompiler:
         for name in names:
             seen = 0
             tree = self._core.type(name)
-            while tree is not None and seen < 8:
+            while tree is not None and seen < _BASES_MAX:
                 roots.append(tree)
                 structure = self._core.structure(name)
                 base = str((structure or {}).get("baseDefinition", ""))

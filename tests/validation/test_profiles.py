@@ -489,3 +489,22 @@ def test_hostile_profiles(name: str, profiles: ProfileValidator) -> None:
         "no list of elements": "an element without a path",
     }
     assert said.get(name, "") in " ".join(one.diagnostics for one in found.issues)
+
+
+_INNER: dict[str, Any] = {"resourceType": "Organization", "id": "a", "name": "A"}
+_MANAGED = {**PATIENT, "managingOrganization": {"reference": "#a"}}
+_LABEL = {"system": "http://example.org/labels", "code": "a"}
+_CONDITION = {"resourceType": "Condition", "subject": {"reference": "Patient/a"}}
+INHERITED = {
+    "dom-3": {**PATIENT, "contained": [_INNER]},
+    "dom-4": {**_MANAGED, "contained": [{**_INNER, "meta": {"versionId": "1"}}]},
+    "dom-5": {**_MANAGED, "contained": [{**_INNER, "meta": {"security": [_LABEL]}}]},
+    "qty-3": {**_CONDITION, "onsetAge": {"value": 1, "code": "a"}},
+}
+
+
+@pytest.mark.parametrize("key", INHERITED)
+def test_invariants_of_what_a_type_specializes(key: str, profiles: ProfileValidator) -> None:
+    """Those of DomainResource hold for a Patient, those of Quantity for an Age."""
+    found = profiles.judge(INHERITED[key], options=ProfileOptions(codes=False))
+    assert any(f"({key}, R4)" in one.diagnostics for one in found.issues)
