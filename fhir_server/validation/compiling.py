@@ -43,6 +43,19 @@ def most(element: Mapping[str, Any]) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def inherited_constraints(trees: Trees, name: str) -> list[Mapping[str, Any]]:
+    """Return the constraints of what a type specializes (dom-3, qty-3): it names only its own."""
+    found: list[Mapping[str, Any]] = []
+    for _ in range(_BASES_MAX):
+        base = str((trees.structure(name) or {}).get("baseDefinition", ""))
+        name = base.removeprefix(TYPE_URL)
+        tree = trees.type(name) if base else None
+        if tree is None:
+            break
+        found += tree.element.get("constraint") or ()
+    return found
+
+
 class TypeCompiler:
     """Makes the rules of the types of R4, each from the type's own definition."""
 
@@ -57,19 +70,10 @@ class TypeCompiler:
             return None
         made: dict[int, Rule] = {}
         rule = self._rule(tree, name, tree, made)
-        rule.checks = (*rule.checks, *self._inherited(name), *OF_TYPES.get(name, ()))
+        constraints = inherited_constraints(self._trees, name)
+        inherited = invariant_checks(constraints, "R4", is_core=True)
+        rule.checks = (*rule.checks, *inherited, *OF_TYPES.get(name, ()))
         return rule
-
-    def _inherited(self, name: str) -> Iterator[Check]:
-        """Yield the invariants of what a type specializes (dom-3, qty-3): it names only its own."""
-        for _ in range(_BASES_MAX):
-            structure = self._trees.structure(name)
-            base = str((structure or {}).get("baseDefinition", ""))
-            name = base.removeprefix(TYPE_URL)
-            tree = self._trees.type(name) if base else None
-            if tree is None:
-                return
-            yield from invariant_checks(tree.element.get("constraint"), "R4", is_core=True)
 
     def _rule(self, node: Node, path: str, root: Node, made: dict[int, Rule]) -> Rule:
         found = made.get(id(node))

@@ -23,6 +23,7 @@ from fhir_server.validation.cards import cds_hooks_issues, is_cds_hooks, resourc
 from fhir_server.validation.compiling import ProfileCompiler, TypeCompiler
 from fhir_server.validation.content import CONTENT
 from fhir_server.validation.fhirpath import FhirPathEngine
+from fhir_server.validation.holding import Holding
 from fhir_server.validation.ordering import in_order
 from fhir_server.validation.rules import Rule
 from fhir_server.validation.running import (
@@ -122,6 +123,7 @@ class ProfileValidator:
         self._structural = structural or StructureValidator(definitions)
         self._engine: Engine = engine or FhirPathEngine(definitions)
         self._core = Trees(structures.get)
+        self._holding = Holding(self._core)
         self._types: dict[str, Rule | None] = {}
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._systems: dict[str, frozenset[str] | None] = {}
@@ -162,6 +164,13 @@ class ProfileValidator:
         issues = in_order(run.issues, resource)
         uncompiled = frozenset(run.uncompiled)
         return Judgement(issues, frozenset(run.asked), uncompiled, run.is_exhausted)
+
+    def holds(self, resource: dict[str, Any], limits: Limits) -> bool:
+        """Return whether the invariants of R4 surely hold for ``resource``, whose structure is
+        valid; where they may not, :meth:`judge` says what is wrong."""
+        run = Run(self._definitions, self, {}, _DEFAULTS, self._structures.get, limits=limits)
+        run.root = resource
+        return self._holding.surely(run, resource)
 
     def prepare(self, profiles: Iterable[str], known: Answers) -> frozenset[Question]:
         """Compile ``profiles``; return what must be known first."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fhir_server.r4.questions import Canonical, Coded, CodeInValueSet, Target
+from fhir_server.terminology.judging import untold
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.running import ProfileOptions
 from tests.validation.asking import judged
@@ -389,6 +390,22 @@ def test_strengths(strength: str, severity: str, profiles: ProfileValidator) -> 
         found = judged(profiles, resource, {}, [bound["url"]], known=known)
         told = {one.severity for one in found.issues if value_set in one.diagnostics}
         assert told == expected
+
+
+def test_what_cannot_be_told_is_said_once(profiles: ProfileValidator) -> None:
+    """The reason follows, without the same words again."""
+    value_set = "http://example.org/ValueSet/untold"
+    binding = {"strength": "required", "valueSet": value_set}
+    bound = profile("untold", "Patient", {"path": "maritalStatus", "binding": binding})
+    known: dict[Any, Any] = {
+        CodeInValueSet(value_set, "http://example.org/s", "a"): untold("it is not here"),
+        Canonical("StructureDefinition", bound["url"]): bound,
+    }
+    resource = {**PATIENT, "maritalStatus": coding("a")}
+    found = judged(profiles, resource, {}, [bound["url"]], known=known)
+    [said] = [one.diagnostics for one in found.issues if value_set in one.diagnostics]
+    assert said.count("told here") == 1
+    assert said.endswith("it is not here.")
 
 
 def test_unknown_extensions(profiles: ProfileValidator) -> None:
