@@ -171,7 +171,11 @@ async def open_site(mongodb_uri: str) -> AsyncIterator[OpenSite]:
 async def lasting_site(mongodb_uri: str) -> AsyncIterator[Site]:
     """A site for tests that look at the newest row only; opened once."""
     async with AsyncExitStack() as stack:
-        given = {"mongodb_database": f"test-{uuid4().hex[:12]}", "mllp_port": free_port()}
+        given = {
+            "mongodb_database": f"test-{uuid4().hex[:12]}",
+            "mllp_port": free_port(),
+            "hl7_rejects_per_minute_max": 100_000,  # all tests together are one peer
+        }
         server = await stack.enter_async_context(
             opened(Settings.model_validate(given), mongodb_uri)
         )
