@@ -131,7 +131,8 @@ class Judge:
 
     def _find(self, type: str, name: str) -> Mapping[str, Any] | None:
         url, _, version = name.partition("|")
-        if type == "CodeSystem" and (grammar := grammar_system(url, self._definitions.units)):
+        known = self._definitions
+        if type == "CodeSystem" and (grammar := grammar_system(url, known.units, known.displays)):
             return grammar
         if (found := self._definitions.artifact(type, name)) and type in ("ValueSet", "CodeSystem"):
             return found

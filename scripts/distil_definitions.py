@@ -14,6 +14,7 @@ What is written, one resource a line, sorted by id:
 ``profiles/…core/CompartmentDefinition.ndjson`` the five compartments
 ``terminology/…core/CodeSystem.ndjson``         code, display, hierarchy
 ``terminology/…core/ValueSet.ndjson``           compose
+``terminology/…core/ConceptMap.ndjson``         groups
 ==============================================  ===============================================
 
 Left out: narrative, descriptions, mappings, example values, concept lists of SNOMED CT, LOINC and
@@ -278,6 +279,37 @@ def value_sets(resources: list[Json]) -> Iterator[Json]:
             yield {**kept, "compose": compose_facts(compose)}
 
 
+def concept_maps(resources: list[Json]) -> Iterator[Json]:
+    """Yield the maps of R4 between systems that it owns, without HL7's examples."""
+    for resource in of_type(resources, "ConceptMap"):
+        groups = resource.get("group", [])
+        systems = [str(one.get(end)) for one in groups for end in ("source", "target")]
+        is_example = resource.get("experimental") or resource["id"].startswith("example")
+        foreign = any(one.startswith(FOREIGN_SYSTEMS) for one in systems)
+        if str(resource.get("url")).startswith(TERMINOLOGY_URLS) and not (is_example or foreign):
+            kept = picked(
+                resource, "resourceType", "id", "url", "version", "name", "title", "status"
+            )
+            kept |= picked(resource, "sourceUri", "sourceCanonical", "targetUri", "targetCanonical")
+            yield {**kept, "group": [group_facts(one) for one in groups]}
+
+
+def group_facts(group: Json) -> Json:
+    """Return what a group of a map says each code becomes."""
+    elements = [
+        {
+            **picked(one, "code", "display"),
+            "target": [
+                picked(to, "code", "display", "equivalence", "comment", "dependsOn", "product")
+                for to in one.get("target", [])
+            ],
+        }
+        for one in group["element"]
+    ]
+    facts = picked(group, "source", "sourceVersion", "target", "targetVersion")
+    return {**facts, "element": elements, **picked(group, "unmapped")}
+
+
 def compose_facts(compose: Json) -> Json:
     """Return what a value set includes and excludes, with the displays that it gives."""
     return {
@@ -350,6 +382,7 @@ FILES: dict[str, Callable[[list[Json]], Iterator[Json]]] = {
     f"profiles/{CORE}/CompartmentDefinition.ndjson": compartment_definitions,
     f"terminology/{CORE}/CodeSystem.ndjson": code_systems,
     f"terminology/{CORE}/ValueSet.ndjson": value_sets,
+    f"terminology/{CORE}/ConceptMap.ndjson": concept_maps,
 }
 
 if __name__ == "__main__":

@@ -94,6 +94,26 @@ def fhir(server: Server) -> Fhir:
 
 
 @pytest.fixture(scope="session")
+async def empty(mongodb_uri: str) -> AsyncIterator[Server]:
+    """One open server on an empty database for all tests that write nothing: to open one takes
+    longer than most of them."""
+    named = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
+    async with opened(named, mongodb_uri) as server:
+        yield server
+        await server.database.client.drop_database(server.database.name)
+
+
+@pytest.fixture(scope="session")
+def asked(empty: Server) -> Fhir:
+    """The front door of :func:`empty`."""
+
+    async def ask(request: Request) -> Response:
+        return await answer(empty.registry, request, empty.context)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared test data; tests that need it are skipped where it is absent."""
     if not SHARED.is_dir():

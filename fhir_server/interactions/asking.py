@@ -72,7 +72,10 @@ async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
         if isinstance(found, Shelved):
             return found, 0
     if not name.startswith(f"{type}/"):
-        return await of_url(wanted, context)
+        found, bytes = await of_url(wanted, context)
+        if found is None and type == "ValueSet":  # one that follows from its url
+            return await (await Terms.of(context)).artifact(type, name), _BYTES_OF_ID
+        return found, bytes
     found = await context.store.read(type, name.removeprefix(f"{type}/"))
     if found is None or found.deleted:
         return None, 0

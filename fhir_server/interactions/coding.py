@@ -12,6 +12,7 @@ from typing import Any
 from fhir_server.context import Context
 from fhir_server.interactions.elsewhere import asked_elsewhere
 from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of, plain_concept
+from fhir_server.outcome import shown
 from fhir_server.r4.expansion import Shelved, Unexpandable
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet, Question
 from fhir_server.r4.selections import NONE, Codes, Every, holds, untold
@@ -98,10 +99,15 @@ def _places(
     found = []
     for system, codes in selected.selection.items():
         if question.system in ("", system):
-            name = selected.canonical(system)
-            if question.version and "|" not in name:
-                name = _versioned(system, question.version)
-            found.append((name, codes))
+            versions = selected.versions.get(system, ())
+            if question.version and versions and question.version not in versions:
+                few = ", ".join(sorted(versions))
+                text = f"{shown(question.code)} is said to be of version {shown(question.version)}"
+                return Coded(False, f"{text} of {shown(system)}; the value set takes {few}.")
+            if question.version:
+                found.append((_versioned(system, question.version), codes))
+            else:
+                found += [(name, codes) for name in selected.canonicals(system)]
     return found
 
 

@@ -11,16 +11,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.messages import Resource
+from fhir_server.r4.expansion import Listed
 from fhir_server.r4.json import decode_stored
 from fhir_server.r4.published import rank_of
 from fhir_server.r4.questions import Canonical
 from fhir_server.search.escape import escape
 from fhir_server.search.parse import parse
 from fhir_server.search.plan import plan
+from fhir_server.store.documents import Stored
 
 _SAME_URL_MAX = 20  # versions of one definition that are compared
 _LEAST_BYTES = 100  # of what is remembered of a canonical that means nothing here
 _UNKNOWN = object()
+_BYTES_APART = 100_000  # the hierarchy of a code system of more is made in a thread
 
 Definition = Mapping[str, Any]
 
@@ -70,9 +74,27 @@ async def stored_definition(
     query = parse(type, parameters, context.parameters, count_default=_SAME_URL_MAX)
     page = await context.store.search(plan(query, context.parameters))
     parts = await context.store.parts()
-    rows = [decode_stored(one.json) for one in page.entries]
+    rows = [await decoded(one, context) for one in page.entries]
     found = [one for one in rows if version in ("", one.get("version")) and parts.is_whole(one)]
     return max(found, key=_rank, default=None), sum(len(one.json) for one in page.entries)
+
+
+async def decoded(stored: Stored, context: Context) -> Resource:
+    """Return the resource of a stored version, which is decoded once for as long as there is room.
+
+    Nobody may change it: others have the same. A CodeSystem with its concepts is a :class:`Listed`.
+    """
+    # A resource that was removed for good and made again has the same numbers at another time.
+    key = stored.type, stored.id, stored.version, stored.last_updated
+    memory = context.store.conformance.decoded
+    if (kept := memory.get(key)) is not None:
+        return kept  # type: ignore[no-any-return]
+    found = decode_stored(stored.json)
+    if stored.type == "CodeSystem" and "concept" in found:
+        is_large = len(stored.json) > _BYTES_APART
+        found = await asyncio.to_thread(Listed, found) if is_large else Listed(found)
+    memory.put(key, found, len(stored.json) + _LEAST_BYTES)
+    return found
 
 
 def _rank(one: Definition) -> tuple[bool, list[int], str, str]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.defining import stored_definition
+from fhir_server.interactions.defining import decoded, stored_definition
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.r4.json import decode
 from fhir_server.search.escape import escape
 from fhir_server.search.parse import parse
 from fhir_server.search.plan import plan
@@ -36,4 +35,4 @@ async def stored_maps(
     if len(page.entries) > most:
         text = f"More than {most} maps fit what is asked for; name one by its url."
         raise FhirError(Issue("too-costly", text), status=422)
-    return [decode(one.json) for one in page.entries]
+    return [await decoded(one, context) for one in page.entries]

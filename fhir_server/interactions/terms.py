@@ -8,17 +8,17 @@ begun again when that was looked up.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fhir_server.context import Context
+from fhir_server.interactions.defining import decoded
 from fhir_server.interactions.stored import of_url
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.codes import Hierarchy
 from fhir_server.r4.expansion import Expander, Listed, Selection, Shelved, Unexpandable
-from fhir_server.r4.json import decode_stored
 from fhir_server.r4.selections import asked, settled
 from fhir_server.search.wanted import Artifact
 from fhir_server.store.concepts import Shelf
@@ -56,8 +56,12 @@ class Selected:
 
     def canonical(self, system: str) -> str:
         """Return the canonical of ``system``, with the version that the value set asks for."""
+        return self.canonicals(system)[0]
+
+    def canonicals(self, system: str) -> list[str]:
+        """Return the canonicals of ``system`` in all versions that the value set asks for."""
         versions = sorted(self.versions.get(system, ()))
-        return f"{system}|{versions[0]}" if versions else system
+        return [f"{system}|{version}" for version in versions] or [system]
 
 
 @dataclass(slots=True)
@@ -118,10 +122,15 @@ class Terms:
                 return compute()
             except Lacking as lacking:
                 type, name = lacking.args
-                if len(self._found) >= LOOKUPS_MAX:
-                    text = f"This leads to more than {LOOKUPS_MAX} code systems and value sets."
-                    raise FhirError(Issue("too-costly", text)) from lacking
-                self._found[type, name] = await self._looked_up(type, name)
+                await self._learned(type, name)
+
+    async def _learned(self, type: str, name: str) -> Any:
+        """Look ``name`` up. Raises ``too-costly`` where that leads too far."""
+        if len(self._found) >= LOOKUPS_MAX:
+            text = f"This leads to more than {LOOKUPS_MAX} code systems and value sets."
+            raise FhirError(Issue("too-costly", text))
+        self._found[type, name] = await self._looked_up(type, name)
+        return self._found[type, name]
 
     async def selected(self, name: str) -> Selected:
         """Return what the value set ``name`` takes. Raises :class:`Unexpandable`."""
@@ -143,23 +152,31 @@ class Terms:
         return found
 
     async def _selected(self, name: str) -> Selected:
-        versions: dict[str, set[str]] = {}
-
-        def compute() -> Selection:
-            expander = Expander(self.find, CODES_MAX)
-            found = expander.selection(name)
-            versions.update(expander.versions)
-            return found
-
-        selection = dict(await self.settled(compute))
+        # One for all attempts: what it has counted and computed stays, however often it has to ask.
+        expander = Expander(self.find, CODES_MAX)
+        selection = dict(await self._computed(expander, name))
         value_set = await self.artifact("ValueSet", name)
-        made = Selected(selection, versions, _listed(value_set))
+        made = Selected(selection, expander.versions, _listed(value_set))
         for system, codes in selection.items():
             if needed := asked(codes):
                 whole = await self.system(made.canonical(system))
                 known = await self.concepts(whole, needed) if whole is not None else {}
                 selection[system] = settled(codes, known)
         return made
+
+    async def _computed(self, expander: Expander, name: str) -> Selection:
+        """Return what the value set takes. It is computed in a thread: its definition says how long
+        that takes, and everybody else would wait. What it names is looked up level by level."""
+        while True:
+            try:
+                return await asyncio.to_thread(expander.selection, name)
+            except Lacking as lacking:
+                type, missing = lacking.args
+                found = await self._learned(type, missing)
+                for of, canonical in _named(found or {}):
+                    each = self.version_of(canonical) if of == "CodeSystem" else canonical
+                    if (of, each) not in self._found:
+                        await self._learned(of, each)
 
     async def concepts(self, system: System, codes: Collection[str]) -> dict[str, Concept]:
         """Return those of ``codes`` that ``system`` has, by code."""
@@ -188,12 +205,15 @@ class Terms:
         stored, weight = await of_url(Artifact("CodeSystem", name), self.context)
         if stored is not None:
             return await self._whole(stored, url), weight
-        if not version and (made := grammar_system(url, self.context.definitions.units)):
+        known = self.context.definitions
+        if not version and (made := grammar_system(url, known.units, known.displays)):
             return made, 200
         return (Listed(loaded) if loaded and "concept" in loaded else loaded), 200
 
     async def _whole(self, stored: Mapping[str, Any], url: str) -> Any:
         """Return the stored code system with its concepts, wherever they are."""
+        if isinstance(stored, Listed):
+            return stored
         if len(stored.get("concept", ())) > _CONCEPTS_APART:
             return await asyncio.to_thread(Listed, stored)
         if "concept" in stored:
@@ -222,13 +242,14 @@ class Terms:
         type, _, id = name.partition("/")
         stored = await self.context.store.read(type, id)
         if stored is not None and not stored.deleted:
-            return decode_stored(stored.json), len(stored.json)
+            return await decoded(stored, self.context), len(stored.json)
         return self.context.definitions.artifact(type, name), 200
 
     async def _concept_map(self, name: str) -> tuple[Any, int]:
         if name.startswith("ConceptMap/"):
             return await self._by_id(name)
-        return await of_url(Artifact("ConceptMap", name), self.context)
+        loaded = self.context.definitions.artifact("ConceptMap", name)
+        return (loaded, 200) if loaded else await of_url(Artifact("ConceptMap", name), self.context)
 
 
 _SOURCES: Mapping[str, Callable[[Terms, str], Awaitable[tuple[Any, int]]]] = {
@@ -238,13 +259,36 @@ _SOURCES: Mapping[str, Callable[[Terms, str], Awaitable[tuple[Any, int]]]] = {
 }
 
 
+def _named(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the value sets and code systems that a value set is computed from."""
+    if found.get("resourceType") != "ValueSet":
+        return
+    compose = found.get("compose", {})
+    for part in (*compose.get("include", ()), *compose.get("exclude", ())):
+        if "system" in part and "concept" not in part:
+            version = part.get("version")
+            yield "CodeSystem", f"{part['system']}|{version}" if version else part["system"]
+        for one in part.get("valueSet", ()):
+            yield "ValueSet", one
+
+
 def _listed(value_set: Mapping[str, Any]) -> dict[tuple[str, str], Concept]:
     """Return the concepts that the definition of ``value_set`` lists, by system and code."""
+    if "compose" not in value_set:
+        return dict(_expanded(value_set.get("expansion", {}).get("contains", ())))
     return {
         (part.get("system", ""), one["code"]): one
-        for part in value_set.get("compose", {}).get("include", ())
+        for part in value_set["compose"].get("include", ())
         for one in part.get("concept", ())
     }
+
+
+def _expanded(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Concept]]:
+    """Yield what the expansion of a value set without a definition says of its codes."""
+    for one in entries:
+        if "code" in one:
+            yield (one.get("system", ""), one["code"]), one
+        yield from _expanded(one.get("contains", ()))
 
 
 def shelved(head: Mapping[str, Any], shelf: Shelf) -> Shelved:
@@ -264,10 +308,6 @@ def plain_concept(system: System, code: str) -> Concept | None:
     if isinstance(system, Listed):
         found = system.hierarchy.concepts.get(code)
         if found is None and system.get("caseSensitive") is False:
-            wanted = code.casefold()
-            concepts = system.hierarchy.concepts
-            return next(
-                (one for one in concepts.values() if one["code"].casefold() == wanted), None
-            )
+            return system.hierarchy.concepts.get(system.folded.get(code.casefold(), ""))
         return found
     return system.grammar(code) if system.grammar else None

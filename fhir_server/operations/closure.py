@@ -6,7 +6,8 @@ The table is kept here by its name. Each call that adds concepts makes a version
 has what is new. With ``version`` instead, it has all that came after that version.
 """
 
-from collections.abc import Collection, Iterable
+import asyncio
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from fhir_server.context import Context
@@ -28,6 +29,9 @@ _NAME_MAX = 200
 _CONCEPTS_MAX = 10_000  # of one table
 _ENTRIES_MAX = 100_000  # of one table; a document of MongoDB has room for three times as many
 _TRIES = 10
+
+Above = Callable[[str], Iterable[str]]
+"""What a concept is a kind of, itself among them."""
 
 
 async def closure(request: Request, context: Context) -> Response:
@@ -99,26 +103,41 @@ async def _more(
         new = {code for at, of, code in fresh if (at, of) == (system, version)}
         old = {code for at, of, code in known if (at, of) == (system, version)}
         above = await _above(canonical(system, version), new | old, terms)
-        for low in sorted(new | old):
-            for high in sorted(above[low] & (new | old)):
-                if low != high and (low in new or high in new):
-                    entries.append([system, low, high, since])
-    if len(before.entries) + len(entries) > _ENTRIES_MAX:
-        text = f"A closure table has at most {_ENTRIES_MAX:,} entries."
-        raise FhirError(Issue("too-costly", text), status=422)
+        room = _ENTRIES_MAX - len(before.entries) - len(entries)
+        pairs = await asyncio.to_thread(_pairs, new, old, above, room)
+        entries += [[system, low, high, since] for low, high in pairs]
     return [[*one, since] for one in fresh], entries
 
 
-async def _above(name: str, codes: Collection[str], terms: Terms) -> dict[str, frozenset[str]]:
-    """Return what each of ``codes`` is a kind of. Raises ``not-found``."""
+def _pairs(
+    new: Collection[str], old: Collection[str], above: Above, room: int
+) -> list[tuple[str, str]]:
+    """Return which concept is a kind of which, where one of the two is new.
+
+    Raises ``too-costly`` for more than there is ``room`` for.
+    """
+    every, found = frozenset((*new, *old)), []
+    for low in sorted(every):
+        for high in sorted(every.intersection(above(low))):
+            if low != high and (low in new or high in new):
+                found.append((low, high))
+        if len(found) > room:
+            text = f"A closure table has at most {_ENTRIES_MAX:,} entries."
+            raise FhirError(Issue("too-costly", text), status=422)
+    return found
+
+
+async def _above(name: str, codes: Collection[str], terms: Terms) -> Above:
+    """Return what tells what a code is a kind of. Raises ``not-found`` where one is not there."""
     system = await named.code_system(terms, name)
     concepts = await terms.concepts(system, codes)
     for code in codes:
         if code not in concepts:
             raise no_such_code(named.Coded(name, code), system)
     if isinstance(system, Listed):
-        return {code: system.hierarchy.above(code) or frozenset() for code in codes}
-    return {code: frozenset(concepts[code].get("ancestors", ())) for code in codes}
+        hierarchy = system.hierarchy
+        return lambda code: hierarchy.above(code) or frozenset()
+    return lambda code: concepts[code].get("ancestors", ())
 
 
 def _answer(found: Table, entries: Iterable[Row], context: Context) -> Response:

@@ -7,13 +7,14 @@ said of it. The systems of a value set follow each other, so a page may have the
 beginning of the next.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.supplements import added, supplements
-from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of
+from fhir_server.interactions.terms import Selected, System, Terms, hierarchy_of, plain_concept
 from fhir_server.messages import Request, Response
 from fhir_server.operations import named
 from fhir_server.operations.asked import RESOURCES, Given, given
@@ -27,7 +28,7 @@ from fhir_server.search.string import fold
 from fhir_server.store.concepts import Wanted
 from fhir_server.store.documents import instant
 from fhir_server.terminology.expanding import Entry, Wish, entry, nested, ordered, overlaid
-from fhir_server.terminology.judging import Concept
+from fhir_server.terminology.judging import INLINE, Concept
 
 _FLAGS = (
     *("includeDesignations", "includeDefinition", "activeOnly", "excludeNested"),
@@ -53,6 +54,8 @@ _TABLE = {
 _UNSERVED = {"date": named.NO_DATE}
 _DIRECTIONS = ("incoming", "outgoing")
 _FILTER_WORDS_MAX = 10
+_CODES_APART = 500  # more are looked through in a thread
+_CODE_BYTES = 16  # of a code in a list; its text is that of the code system
 _UNCOUNTED = 10**9  # what the parameters offset and count can be at most
 _SUPPLEMENT = "http://hl7.org/fhir/StructureDefinition/valueset-supplement"
 _METADATA = (
@@ -65,16 +68,27 @@ _METADATA = (
 class Source:
     """What an expansion takes of one system: ``codes`` in their order, or a part of a shelf.
 
-    ``is_counted`` says whether ``total`` is known; it is then no less than anybody can ask for.
+    ``others`` are further versions of the system, for codes that it has not; ``concept`` returns
+    what is shown of one of ``codes``. ``is_counted`` says whether ``total`` is
+    known; it is then no less than anybody can ask for.
     """
 
     name: str
     system: System | None
+    others: Sequence[System]
     codes: list[str]
     wanted: Wanted | None
-    concepts: Mapping[str, Concept]
+    concept: Callable[[str], Concept] | None
     total: int
     is_counted: bool = True
+
+    def version_of(self, code: str) -> str:
+        """Return the version of the system that has ``code``, where there are several."""
+        if self.system is None or not self.others:
+            return ""
+        versions = (self.system, *self.others)
+        found = next((one for one in versions if plain_concept(one, code)), self.system)
+        return str(found.get("version", ""))
 
 
 async def expand(request: Request, context: Context) -> Response:
@@ -116,7 +130,9 @@ async def expand(request: Request, context: Context) -> Response:
         if low < high:
             page = await _page(source, low, high, context)
             concepts = [added(one, source.system or {}, more) for one in page]
-            entries = [entry(source.name, one, wish) for one in concepts]
+            entries = [
+                entry(source.name, one, wish, source.version_of(one["code"])) for one in concepts
+            ]
             hierarchy = hierarchy_of(source.system) if source.system is not None else None
             contains += entries if flat or hierarchy is None else nested(entries, hierarchy)
     body = _answer(value_set, asked)
@@ -175,7 +191,8 @@ def _refused(name: str, reason: str) -> FhirError:
 async def _source(
     name: str, system: str, codes: Codes, selected: Selected, wish: Wish, terms: Terms
 ) -> Source:
-    here = await terms.system(selected.canonical(system))
+    first, *rest = [await terms.system(one) for one in selected.canonicals(system)]
+    here, others = first, [one for one in rest if one is not None]
     most = terms.context.settings.expansion_codes_max
     apart = isinstance(here, Shelved) and here.shelf is not None and _size(codes) > most
     if not isinstance(codes, frozenset) or apart:
@@ -188,17 +205,33 @@ async def _source(
         wanted = Wanted(here.shelf, codes, wish.filter)
         total = await terms.context.store.concepts.total(wanted)
         return Source(
-            *(system, here, [], wanted, {}, _UNCOUNTED if total is None else total),
+            *(system, here, (), [], wanted, None, _UNCOUNTED if total is None else total),
             is_counted=total is not None,
         )
-    known = await terms.concepts(here, codes) if here is not None else {}
-    listed = [code for other, code in selected.concepts if other == system]
-    concepts = {
-        code: overlaid(known.get(code, {"code": code}), selected.concepts.get((system, code)))
-        for code in ordered(codes, here.hierarchy if isinstance(here, Listed) else None, listed)
-    }
-    taken = {code: one for code, one in concepts.items() if wish.takes(one, fold)}
-    return Source(system, here, list(taken), None, taken, len(taken))
+    is_shelved = isinstance(here, Shelved) and here.shelf is not None
+    known = await terms.concepts(here, codes) if here is not None and is_shelved else {}
+
+    def concept(code: str) -> Concept:
+        one = known.get(code)
+        for version in () if one else (here, *others):
+            one = one or (plain_concept(version, code) if version is not None else None)
+        one = one or {"code": code}
+        return overlaid(one, selected.concepts.get((system, code)))
+
+    def taken() -> list[str]:
+        listed = [code for other, code in selected.concepts if other == system]
+        hierarchy = here.hierarchy if isinstance(here, Listed) else None
+        found = ordered(codes, hierarchy, listed)
+        return [code for code in found if wish.takes(concept(code), fold)]
+
+    # The pages that follow need not look at all codes again.
+    key = "taken", name, system, wish.filter, wish.active_only, wish.for_ui
+    found = terms.memory.get(key) if terms.is_common else None
+    if found is None:
+        found = await asyncio.to_thread(taken) if len(codes) > _CODES_APART else taken()
+        if terms.is_common:
+            terms.memory.put(key, found, 200 + _CODE_BYTES * len(found))
+    return Source(system, here, others, found, None, concept, len(found))
 
 
 def _size(codes: Codes) -> int:
@@ -208,7 +241,8 @@ def _size(codes: Codes) -> int:
 async def _page(source: Source, low: int, high: int, context: Context) -> Sequence[Concept]:
     if source.wanted is not None:
         return await context.store.concepts.page(source.wanted, low, high - low)
-    return [source.concepts[code] for code in source.codes[low:high]]
+    assert source.concept is not None  # what is on no shelf
+    return [source.concept(code) for code in source.codes[low:high]]
 
 
 def _named_supplements(value_set: Mapping[str, Any]) -> list[str]:
@@ -226,7 +260,7 @@ def _answer(value_set: Mapping[str, Any], asked: Given) -> dict[str, Any]:
         found = {name: one for name, one in value_set.items() if name != "expansion"}
     else:
         found = {name: value_set[name] for name in _METADATA if name in value_set}
-    if found.get("url") == named.INLINE:
+    if found.get("url") == INLINE:
         del found["url"]
     found.pop("id", None)
     found.pop("meta", None)
@@ -242,8 +276,9 @@ def _echoed(asked: Given, sources: Sequence[Source]) -> list[dict[str, Any]]:
             if member and name not in ("url", "context"):
                 found.append({"name": name, member: value})
     for one in sources:
-        if one.system is not None and (version := one.system.get("version")):
-            found.append({"name": "version", "valueUri": f"{one.name}|{version}"})
+        for system in (one.system, *one.others):
+            if system is not None and (version := system.get("version")):
+                found.append({"name": "version", "valueUri": f"{one.name}|{version}"})
     return found
 
 

@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/codesystem-operation-find-matches.html
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,10 @@ async def _found(system: System, codes: Codes, context: Context) -> Sequence[Con
             raise FhirError(Issue("not-supported", text))
         wanted = Wanted(system.shelf, codes)
         return await context.store.concepts.page(wanted, 0, _LOOKED_AT_MAX)
+    return await asyncio.to_thread(_held, system, codes)
+
+
+def _held(system: Listed, codes: Codes) -> list[Concept]:
     concepts = (_keyed(system, one) for one in system.hierarchy.concepts.values())
     return [one for one in concepts if holds(codes, one)]
 

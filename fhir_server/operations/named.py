@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.interactions.defining import decoded
 from fhir_server.interactions.terms import System, Terms
 from fhir_server.messages import Request, Resource
 from fhir_server.operations.asked import RESOURCES, Given
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, shown
-from fhir_server.r4.json import decode_stored
+from fhir_server.terminology.judging import INLINE
 
-INLINE = "urn:fhir-server:inline"
-"""The name of a definition without a url that came with the request."""
 NO_DATE = "definitions are not kept by date; name a version instead"
 SYSTEM_VERSIONS = ("system-version", "force-system-version", "check-system-version")
 _TERMS = ("CodeSystem", "ValueSet", "ConceptMap")
@@ -66,11 +65,9 @@ async def instance(request: Request, context: Context) -> Resource:
     if stored is not None and stored.deleted:
         raise deleted(request.type, request.id, stored.version)
     if stored is not None:
-        return decode_stored(stored.json)
+        return await decoded(stored, context)
     name = f"{request.type}/{request.id}"
-    loaded = None
-    if request.type in ("CodeSystem", "ValueSet"):
-        loaded = context.definitions.artifact(request.type, name)
+    loaded = context.definitions.artifact(request.type, name)
     if loaded is None:
         raise not_found(request.type, request.id)
     return dict(loaded)

@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/conceptmap-operation-translate.html
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from fhir_server.operations.bodies import parameters_out
 from fhir_server.operations.named import Coded, canonical, coding_of
 from fhir_server.outcome import FhirError, Issue, shown
 from fhir_server.registry import Operation
+from fhir_server.terminology.judging import INLINE
 from fhir_server.terminology.translating import (
     Asked,
     Match,
@@ -50,7 +52,7 @@ Map = dict[str, Any]
 async def translate(request: Request, context: Context) -> Response:
     """Return all matches, and whether there is one that says the same or nearly the same.
 
-    Without a map, those that are stored for the named ``source`` or ``target`` value set are tried,
+    Without a map, those that are here for the named ``source`` or ``target`` value set are tried,
     or else all for the ``targetsystem``. Raises ``not-found`` where there is none, ``required``
     without a code.
     """
@@ -78,6 +80,7 @@ async def translate(request: Request, context: Context) -> Response:
 async def _all(maps: Iterable[Map], wish: Asked, terms: Terms) -> list[tuple[Match, str]]:
     """Return what ``maps`` make of one code, and those that they refer to."""
     waiting, seen = list(maps), set()
+    most = max(_MAPS_MAX, len(waiting))
     found: list[tuple[Match, str]] = []
     while waiting:
         one = waiting.pop(0)
@@ -85,11 +88,11 @@ async def _all(maps: Iterable[Map], wish: Asked, terms: Terms) -> list[tuple[Mat
         if name in seen:
             continue
         seen.add(name)
-        if len(seen) > _MAPS_MAX:
-            text = f"Maps refer to each other over more than {_MAPS_MAX} maps."
+        if len(seen) > most:
+            text = f"Maps refer to each other over more than {most} maps."
             raise FhirError(Issue("too-costly", text), status=422)
-        matches, others = translated(one, wish)
-        found += [(match, "" if name == named.INLINE else name) for match in matches]
+        matches, others = await asyncio.to_thread(translated, one, wish)
+        found += [(match, "" if name == INLINE else name) for match in matches]
         for other in others:
             waiting.append(await _map(other, terms))
     return found
@@ -140,14 +143,21 @@ async def _maps(
     here, there = ("target", "source") if asked.one("reverse", False) else ("source", "target")
     systems = frozenset(one.system for one in codes if one.system)
     stored = await stored_maps(terms.context, f"{here}-system", systems, _MAPS_MAX)
+    known = {one.get("url") for one in stored}
+    loaded = (
+        dict(one)
+        for one in terms.context.definitions.concept_maps
+        if one["url"] not in known
+        and any(part.get(here) in systems for part in one.get("group", ()))
+    )
     found = [
         one
-        for one in stored
+        for one in (*stored, *loaded)
         if asked.text("source") in ("", _end(one, here))
         and asked.text("target") in ("", _end(one, there))
     ]
     if not found:
-        raise FhirError(Issue("not-found", "No stored ConceptMap fits what is asked for."))
+        raise FhirError(Issue("not-found", "No ConceptMap here fits what is asked for."))
     return found
 
 

@@ -111,7 +111,8 @@ async def which_value_set(request: Request, context: Context, asked: Given) -> t
         raise FhirError(Issue("value", text))
     inline = asked.one("valueSet")
     if request.id:
-        inline = await named.instance(request, context)
+        await named.instance(request, context)
+        return f"{request.type}/{request.id}", None  # by its id, to be remembered by it
     if inline is not None:
         return named.named(inline)["url"], inline
     if "context" in asked.values:

@@ -7,7 +7,7 @@ resource (``SearchParameter-foo.json``) and one file a type (``SearchParameter.n
 a line).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +138,7 @@ class Definitions:
     compartments: Mapping[str, Mapping[str, tuple[str, ...]]]
     _code_systems: Mapping[str, Mapping[str, Any]] = field(repr=False)
     _value_sets: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    _concept_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     units: Units = field(default_factory=Units, repr=False)
     _expansions: dict[str, frozenset[Code] | None] = field(default_factory=dict, repr=False)
 
@@ -167,11 +168,12 @@ class Definitions:
         return self._expansions[value_set]
 
     def artifact(self, type: str, name: str) -> Mapping[str, Any] | None:
-        """Return the loaded ValueSet or CodeSystem ``name``: a url, ``url|version``, ``type/id``.
+        """Return the loaded ValueSet, CodeSystem or ConceptMap ``name``: a url, ``url|version``,
+        ``type/id``.
 
         ``None`` where it is not loaded, or not in that version.
         """
-        loaded = self._value_sets if type == "ValueSet" else self._code_systems
+        loaded = self._artifacts(type)
         if name.startswith(f"{type}/"):
             id = name.removeprefix(f"{type}/")
             return next((one for one in loaded.values() if one.get("id") == id), None)
@@ -181,12 +183,37 @@ class Definitions:
         found = loaded.get(url)
         return found if found and version in ("", found.get("version")) else None
 
+    def _artifacts(self, type: str) -> Mapping[str, Mapping[str, Any]]:
+        if type == "ConceptMap":
+            return self._concept_maps
+        return self._value_sets if type == "ValueSet" else self._code_systems
+
+    @property
+    def concept_maps(self) -> Iterable[Mapping[str, Any]]:
+        """The loaded ConceptMaps."""
+        return self._concept_maps.values()
+
     @property
     def whole_systems(self) -> Iterator[tuple[str, str]]:
         """The url and version of each code system that is loaded whole."""
         for url, one in self._code_systems.items():
             if one.get("content") == "complete":
                 yield url, str(one.get("version", ""))
+
+    def displays(self, system: str, code: str) -> Sequence[str]:
+        """Return what the loaded value sets call ``code`` of ``system``, the shortest first."""
+        return self._displays.get((system, code), ())
+
+    @cached_property
+    def _displays(self) -> Mapping[tuple[str, str], Sequence[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for value_set in self._value_sets.values():
+            for part in value_set.get("compose", {}).get("include", ()):
+                for one in part.get("concept", ()):
+                    if "display" in one:
+                        key = part.get("system", ""), one["code"]
+                        found.setdefault(key, set()).add(one["display"])
+        return {key: sorted(some, key=lambda one: (len(one), one)) for key, some in found.items()}
 
     def implied(self, value_set: str) -> str | None:
         """Return the url of the loaded code system that says that ``value_set`` is all of it."""
@@ -229,13 +256,14 @@ def load_definitions(root: Path) -> Definitions:
         },
         _code_systems=found.get("CodeSystem", {}),
         _value_sets=found.get("ValueSet", {}),
+        _concept_maps=found.get("ConceptMap", {}),
         units=load_units(root / "terminology" / "ucum"),
     )
 
 
 _READ_TYPES = (
     *("StructureDefinition", "SearchParameter", "CompartmentDefinition"),
-    *("CodeSystem", "ValueSet"),
+    *("CodeSystem", "ValueSet", "ConceptMap"),
 )
 
 

@@ -9,6 +9,7 @@ are not in the resource (:class:`Shelved`), a selection says what is taken witho
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import re2
@@ -45,8 +46,11 @@ _DEFINED = ("parent", "child", "inactive", "status", "notSelectable", "deprecate
 _CUT = ("valueset-toocostly", "valueset-unclosed")
 _PATTERN_MAX = 500
 _DEPTH_MAX = 100  # levels on which value sets take in each other
-# How many times over the codes of a largest expansion may be looked at.
+# How many times over the codes of a largest expansion may be looked at. To test what a code has for
+# a property counts for many: all of it together takes some four seconds at most.
 _LOOKS = 50
+_LOOKS_OF_A_TEST = 30
+_PATTERN_BYTES = 131_072  # what RE2 may make of one; a larger one is slow on long texts
 
 
 Selection = Mapping[str, Codes]
@@ -70,6 +74,11 @@ class Listed(dict[str, Any]):
     def __init__(self, code_system: Mapping[str, Any], hierarchy: Hierarchy | None = None) -> None:
         super().__init__(code_system)
         self.hierarchy = hierarchy or _hierarchy(code_system)
+
+    @cached_property
+    def folded(self) -> Mapping[str, str]:
+        """The codes by what they are where case says nothing; the first of several."""
+        return {code.casefold(): code for code in reversed([*self.hierarchy.concepts])}
 
 
 class Unexpandable(Exception):
@@ -246,8 +255,9 @@ class Expander:
             return Untold(str(missing))
         found = hierarchy.codes
         for one in part.get("filter", ()):
-            self._look_at(len(hierarchy.codes))
-            found &= _filtered(hierarchy, one, system)
+            looks = 1 if one.get("op") in _KINDS else _LOOKS_OF_A_TEST
+            self._look_at(looks * len(found))
+            found = _filtered(hierarchy, found, one, system)
         return found
 
 
@@ -285,8 +295,10 @@ def _contained(entries: Any) -> Iterator[Code]:
         yield from _contained(entry.get("contains", ()))
 
 
-def _filtered(hierarchy: Hierarchy, filter: Mapping[str, Any], system: str) -> frozenset[str]:
-    """Return the codes of one ``filter`` on ``system``."""
+def _filtered(
+    hierarchy: Hierarchy, codes: frozenset[str], filter: Mapping[str, Any], system: str
+) -> frozenset[str]:
+    """Return those of ``codes`` that one ``filter`` on ``system`` takes."""
     name, operator, value = (str(filter.get(key, "")) for key in ("property", "op", "value"))
     if operator in _KINDS:
         if name not in _ITSELF:
@@ -294,13 +306,13 @@ def _filtered(hierarchy: Hierarchy, filter: Mapping[str, Any], system: str) -> f
         kin = hierarchy.above(value) if operator == "generalizes" else hierarchy.below(value)
         if kin is None:
             raise Unexpandable(f"the filter {operator} names {value}, no code of {system}")
-        return _KINDS[operator](hierarchy.codes, kin, value)
+        return _KINDS[operator](codes, kin, value)
     if operator not in _TESTS:
         raise Unexpandable(f"the filter {operator} is not understood")
     if name not in (*_ITSELF, *_DEFINED, "display") and name not in hierarchy.properties:
         raise Unexpandable(f"no concept of {system} has the property {name} of a filter")
     passes = _TESTS[operator](value)
-    return frozenset(code for code in hierarchy.codes if passes(_values_of(hierarchy, code, name)))
+    return frozenset(code for code in codes if passes(_values_of(hierarchy, code, name)))
 
 
 def _values_of(hierarchy: Hierarchy, code: str, name: str) -> frozenset[str]:
@@ -412,6 +424,7 @@ def _matches(value: str) -> _Passes:
         raise Unexpandable(f"a regular expression of a filter is over {_PATTERN_MAX} characters")
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = _PATTERN_BYTES
     try:
         pattern = re2.compile(value, options)
     except re2.error as error:

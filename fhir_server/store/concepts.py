@@ -344,9 +344,11 @@ class Concepts:
             projection={"code": 1, "keys": 1, "_id": 0},
         )
         prefix = key(_PARENT, "")
-        async for row in cursor:
+        async for row in cursor.batch_size(_BATCH):  # left alone, 16 MB are decoded at once
             keys = (one for one in row["keys"] if one.startswith(prefix))
-            parents[row["code"]] = tuple(sys.intern(one.removeprefix(prefix)) for one in keys)
+            parents[sys.intern(row["code"])] = tuple(
+                sys.intern(one.removeprefix(prefix)) for one in keys
+            )
         for codes in _batched(parents, _BATCH):
             writes = []
             for code in codes:

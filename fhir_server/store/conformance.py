@@ -2,7 +2,8 @@
 
 All server processes on one database share one number, ``conformance`` in the collection ``server``,
 which grows with every write of one of :data:`TYPES`. Each looks at it at most once a second; when
-it has changed, all that was remembered is forgotten. Who writes forgets at once.
+it has changed, all that was remembered is forgotten. Who writes forgets at once. What a version of
+a resource is, decoded, outlives that: a write does not have all large ones decoded again.
 """
 
 import time
@@ -28,6 +29,8 @@ _TIMEOUT_S = 5.0
 _SYSTEMS_MAX = 5000  # as many as are listed
 WEIGHT_MAX = 16 * 1024 * 1024
 """Bytes of JSON that are remembered in all; decoded they take some six times as much."""
+DECODED_MAX = WEIGHT_MAX // 2
+"""Of these bytes, those that stay decoded when something else was written."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class Conformance:
     """The memory of this process, and how the processes tell each other what has changed."""
 
     database: Database
+    decoded: Memory = field(default_factory=lambda: Memory(DECODED_MAX))
+    """Versions of resources as they are decoded. A version never changes: nothing is forgotten."""
     _memory: Memory = field(default_factory=Memory)
     _number: int = -1
     _looked_at: float = float("-inf")

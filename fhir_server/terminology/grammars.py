@@ -11,15 +11,18 @@ system                         its codes
 =============================  =================================================================
 
 Whether the subtags of a language and the names of media types are registered is not looked at.
+Nobody lists what such codes are called: they are shown as R4's value sets have it, and no display
+is wrong.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import re2
 
 from fhir_server.r4.expansion import Shelved
 from fhir_server.r4.ucum import Units
+from fhir_server.terminology.judging import OPEN
 
 UCUM = "http://unitsofmeasure.org"
 LANGUAGES = "urn:ietf:bcp:47"
@@ -37,8 +40,13 @@ _MEDIA_TYPE = re2.compile(rf'{_NAME}/{_NAME}(?:\s*;\s*{_NAME}=(?:{_NAME}|"[^"\\]
 Grammar = Callable[[str], Mapping[str, Any] | None]
 
 
-def grammar_system(url: str, units: Units) -> Shelved | None:
-    """Return the code system ``url`` as a CodeSystem without a list, or ``None``."""
+def grammar_system(
+    url: str, units: Units, displays: Callable[[str, str], Sequence[str]]
+) -> Shelved | None:
+    """Return the code system ``url`` as a CodeSystem without a list, or ``None``.
+
+    ``displays`` gives what a code of a system is called, as far as that is known.
+    """
     made = _SYSTEMS.get(url)
     if made is None:
         return None
@@ -53,7 +61,11 @@ def grammar_system(url: str, units: Units) -> Shelved | None:
     )
 
     def grammar(code: str) -> Mapping[str, Any] | None:
-        return {"code": code, "display": code} if has(code, units) else None
+        if not has(code, units):
+            return None
+        first, *more = displays(url, code) or (code,)
+        found: dict[str, Any] = {"code": code, "display": first, OPEN: True}
+        return {**found, "designation": [{"value": one} for one in more]} if more else found
 
     found.grammar = grammar
     return found

@@ -13,6 +13,10 @@ from fhir_server.r4.questions import Coded
 
 Concept = Mapping[str, Any]
 
+INLINE = "urn:fhir-server:inline"
+"""The name of a definition without a url that came with the request."""
+OPEN = "open"
+"""What a concept has whose displays nobody lists: it may be called anything."""
 _NEAREST_AMONG_MAX = 5000
 _DISPLAYS_SHOWN = 3
 
@@ -40,7 +44,7 @@ def judged(asked: Asked, concept: Concept, displays: Iterable[str] = ()) -> Code
     if not asked.abstract and is_abstract(concept):
         text = f"{shown(asked.code)} of {shown(asked.system)} is abstract: it only groups others."
         return Coded(False, text, right)
-    if asked.display:
+    if asked.display and (extra or not concept.get(OPEN)):
         known = [*extra, *all_displays(concept)]
         if known and plain(asked.display) not in map(plain, known):
             few = ", ".join(map(shown, dict.fromkeys(known[:_DISPLAYS_SHOWN])))
@@ -58,7 +62,8 @@ def absent(asked: Asked, codes: Collection[str] = ()) -> Coded:
     found = nearest_code(asked.code, codes)
     hint = f" Did you mean {found}?" if found and found != asked.code else ""
     of = f" of {shown(asked.system, most=200)}" if asked.system not in ("", asked.where) else ""
-    text = f"{shown(asked.code)}{of} is not in {shown(asked.where, most=200)}.{hint}"
+    where = "what came along" if asked.where == INLINE else shown(asked.where, most=200)
+    text = f"{shown(asked.code)}{of} is not in {where}.{hint}"
     return Coded(False, text, "", found)
 
 

@@ -5,7 +5,9 @@ Run by ``make bench``; by hand with another size::
     FHIR_BENCH_CONCEPTS=350000 make bench ARGS="-k terminology"
 
 The server runs in the process of the bench, without HTTP, and shares the machine's cores with its
-MongoDB. Codes are drawn at random, so that nearly every one is read from the database.
+MongoDB. Codes are drawn at random, so that nearly every one is read from the database. Of each
+operation the best of :data:`RUNS` short runs counts: what else the machine does only slows it down.
+What is printed is Markdown, for ``docs/performance.md``.
 """
 
 import asyncio
@@ -26,7 +28,7 @@ from tests.interactions.asking import json_of
 
 CONCEPTS = int(os.environ.get("FHIR_BENCH_CONCEPTS", "50000"))
 SYSTEM, VERSION = "http://bench.example.org/large", "1"
-AT_ONCE, SECONDS = 16, 4.0
+AT_ONCE, RUNS, SECONDS = 16, 3, 1.5
 WORDS = "acute chronic heart lung kidney disorder procedure left right of the finding bone".split()
 
 
@@ -90,6 +92,11 @@ def ask(path: str, **parameters: str) -> Request:
     return Request(name, type, parameters=tuple(parameters.items()), reading=True)
 
 
+async def best_rate(server: Server, request: Callable[[], Request]) -> float:
+    """Return the best of a few short runs."""
+    return max([await rate(server, request) for _ in range(RUNS)])
+
+
 async def rate(server: Server, request: Callable[[], Request]) -> float:
     """Return how many of the requests are answered a second, with some at once."""
     end = time.monotonic() + SECONDS
@@ -119,11 +126,12 @@ async def measured(server: Server) -> None:
     chance = Random(7)
     adding, finishing = await loaded(server)
     sizes = await server.database.command("collStats", "concepts")
-    print(
-        f"\n{CONCEPTS:,} concepts: {adding:.0f} s to add, {finishing:.0f} s to finish", flush=True
-    )
-    print(f"on disk {sizes['storageSize'] >> 20} MB, indexes:", end=" ")
-    print({name: f"{size >> 20} MB" for name, size in sizes["indexSizes"].items()})
+    indexes = sum(sizes["indexSizes"].values()) >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\n| {CONCEPTS:,} concepts, {AT_ONCE} clients | |\n| --- | ---: |")
+    print(f"| load: add and finish | {adding:.0f} s + {finishing:.0f} s |")
+    print(f"| load: memory of the process at most | {peak:.0f} MB |")
+    print(f"| on disk: concepts and indexes | {sizes['storageSize'] >> 20} + {indexes} MB |")
 
     def code() -> str:
         return code_of(chance.randrange(CONCEPTS))
@@ -164,13 +172,12 @@ async def measured(server: Server) -> None:
     }
     first = time.monotonic()
     total = json_of(await answer(server.registry, page("isa")(), server.context))
-    print(
-        f"is-a: {total['expansion']['total']:,} codes, first page {time.monotonic() - first:.3f} s"
-    )
+    codes = total["expansion"]["total"]
+    print(f"| first page of is-a, {codes:,} codes | {time.monotonic() - first:.3f} s |")
     for name, request in asked.items():
-        print(f"{name:40} {await rate(server, request):10,.0f} a second", flush=True)
+        print(f"| {name} | {await best_rate(server, request):,.0f} a second |", flush=True)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"memory of the server's process {memory_mb():.0f} MB, at most {most:.0f} MB")
+    print(f"| memory of the process afterwards, and at most | {memory_mb():.0f}, {most:.0f} MB |")
 
 
 def test_terminology(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 # https://hl7.org/fhir/R4/terminology-service.html#validation
 """Whether codes are in value sets and code systems, for validation and FHIRPath."""
 
+from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from fhir_server.app import Server, opened
+from fhir_server.dispatch import answer
 from fhir_server.interactions.coding import answered
-from fhir_server.messages import Request
+from fhir_server.interactions.terms import Terms
+from fhir_server.messages import Request, Response
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet
 from fhir_server.settings import Settings
 from tests.conftest import Fhir
@@ -42,9 +46,9 @@ R4: list[tuple[CodeInValueSet | CodeInSystem, bool | None, str]] = [
 ]
 
 
-async def test_what_r4_defines(server: Server) -> None:
+async def test_what_r4_defines(empty: Server) -> None:
     """The value sets of R4 are answered out of the box, all of them at once."""
-    found = await answered([question for question, *_ in R4], server.context)
+    found = await answered([question for question, *_ in R4], empty.context)
 
     for question, result, words in R4:
         assert found[question].result is result, question
@@ -65,6 +69,21 @@ async def test_a_stored_system_is_answered_as_it_is_now(server: Server, fhir: Fh
         assert await result() is expected
     await fhir(Request("delete", "CodeSystem", "s"))
     assert await result() is None
+
+
+async def test_another_write_has_nothing_decoded_again(server: Server, fhir: Fhir) -> None:
+    """A version of a code system is decoded once; the next version is another."""
+
+    async def written(id: str, code: str) -> Any:
+        body = kept("CodeSystem", id, content="complete", concept=[{"code": code}])
+        assert (await fhir(Request("update", "CodeSystem", id, body=body))).status < 300
+        return await (await Terms.of(server.context)).system("http://x/s")
+
+    first = await written("s", "a")
+    assert await written("other", "a") is first
+    changed = await written("s", "b")
+    assert changed is not first
+    assert set(changed.hierarchy.concepts) == {"b"}
 
 
 async def test_another_process_hears_of_it(
@@ -103,22 +122,36 @@ LARGE: list[tuple[dict[str, Any], str, bool | None]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+async def plants(mongodb_uri: str) -> AsyncIterator[Server]:
+    """One server with the plants for all cases."""
+    named = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
+    async with opened(named, mongodb_uri) as server:
+
+        async def ask(request: Request) -> Response:
+            return await answer(server.registry, request, server.context)
+
+        await loaded(server, ask)
+        yield server
+        await server.database.client.drop_database(server.database.name)
+
+
 @pytest.mark.parametrize(("include", "code", "expected"), LARGE)
 async def test_a_large_system(
-    server: Server, fhir: Fhir, include: dict[str, Any], code: str, expected: bool | None
+    plants: Server, include: dict[str, Any], code: str, expected: bool | None
 ) -> None:
     """What is asked of a system in the database is answered concept by concept."""
-    await loaded(server, fhir)
     filters = [
         dict(zip(("property", "op", "value"), one, strict=True))
         for one in include.get("filter", ())
     ]
     part = {"system": PLANTS, **include, **({"filter": filters} if filters else {})}
-    body = kept("ValueSet", "v", compose={"include": [part]})
-    assert (await fhir(Request("update", "ValueSet", "v", body=body))).status == 201
-    question = CodeInValueSet("http://x/v", PLANTS, code)
+    id = uuid4().hex
+    put = Request("update", "ValueSet", id, body=kept("ValueSet", id, compose={"include": [part]}))
+    assert (await answer(plants.registry, put, plants.context)).status == 201
+    question = CodeInValueSet(f"http://x/{id}", PLANTS, code)
 
-    assert (await answered([question], server.context))[question].result is expected
+    assert (await answered([question], plants.context))[question].result is expected
 
 
 async def test_a_shelf_is_seen_when_it_is_whole(server: Server, fhir: Fhir) -> None:

@@ -13,6 +13,7 @@ CASES = [
     (f"code:above={PLANTS}|oak", {"oak", "plant"}),
     ("code:in=http://x/trees", {"oak", "rose"}),
     ("code:not-in=http://x/trees", {"plant"}),
+    (f"code:in={PLANTS}?fhir_vs", {"oak", "plant", "rose"}),
 ]
 
 

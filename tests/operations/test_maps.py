@@ -78,8 +78,31 @@ async def test_translate(fhir: Fhir) -> None:
 
     refused(await asked(("url", "http://no"), *red), 404, "not here")
     refused(await asked(*red), 400, "needs")
-    refused(await asked(*red, ("target", "http://no")), 404, "No stored ConceptMap")
+    refused(await asked(*red, ("target", "http://no")), 404, "No ConceptMap")
     refused(await asked(("url", "http://x/colours"), ("code", "rot")), 400, "system")
+
+
+async def test_the_maps_of_r4_are_here(asked: Fhir) -> None:
+    """By url, by id, and found by the value sets that they are between; in both directions."""
+    gender = "http://hl7.org/fhir/administrative-gender"
+    v3 = "http://terminology.hl7.org/CodeSystem/v3-AdministrativeGender"
+    name = "cm-administrative-gender-v3"
+    male = (("system", gender), ("code", "male"))
+
+    for how, id in (
+        (("url", f"http://hl7.org/fhir/ConceptMap/{name}"), ""),
+        (("target", "http://terminology.hl7.org/ValueSet/v3-AdministrativeGender"), ""),
+        (("targetsystem", v3), ""),
+        (("targetsystem", v3), name),
+    ):
+        found = await asked(ask("ConceptMap/$translate", how, *male, id=id))
+        assert matches(found) == [("equal", "M")]
+    back = (("system", v3), ("code", "F"), ("targetsystem", gender), ("reverse", "true"))
+    assert matches(await asked(ask("ConceptMap/$translate", *back))) == [("equal", "female")]
+    status = (("system", "http://hl7.org/fhir/resource-status"), ("code", "draft"))
+    one = ("targetsystem", "http://hl7.org/fhir/publication-status")
+    found = await asked(ask("ConceptMap/$translate", *status, one, ("reverse", "true")))
+    assert [code for _, code in matches(found)] == ["draft"]
 
 
 async def test_dependencies_and_products(fhir: Fhir) -> None:

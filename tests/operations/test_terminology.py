@@ -1,12 +1,14 @@
 # https://hl7.org/fhir/R4/terminology-service.html
 """The operations on code systems and value sets, through the front door."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.interactions import terms
 from fhir_server.messages import Request, Response
 from tests.conftest import Fhir
 from tests.terminology.systems import PLANTS, kept, loaded
@@ -72,7 +74,7 @@ def codes(response: Response) -> list[str]:
     return found
 
 
-async def test_lookup_of_what_r4_defines(fhir: Fhir) -> None:
+async def test_lookup_of_what_r4_defines(asked: Fhir) -> None:
     """Out of the box; by code and system, by a coding, in both methods."""
     for request in (
         ask("CodeSystem/$lookup", ("system", GENDER), ("code", "male")),
@@ -88,11 +90,9 @@ async def test_lookup_of_what_r4_defines(fhir: Fhir) -> None:
             {"name": "version", "valueString": "4.0.1"},
         ),
     ):
-        found = values(await fhir(request))
+        found = values(await asked(request))
         assert found["display"] == "Male"
         assert found["version"] == "4.0.1"
-    unit = ask("CodeSystem/$lookup", ("system", UCUM), ("code", "mg/dL"))
-    assert values(await fhir(unit))["display"] == "mg/dL"
 
 
 async def test_lookup_tells_properties(server: Server, fhir: Fhir) -> None:
@@ -184,10 +184,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("path", "parameters", "status", "words"), REFUSED)
 async def test_refusals(
-    fhir: Fhir, path: str, parameters: list[tuple[str, str]], status: int, words: str
+    asked: Fhir, path: str, parameters: list[tuple[str, str]], status: int, words: str
 ) -> None:
     """Each says which parameter is wrong and what was expected."""
-    refused(await fhir(ask(path, *parameters)), status, words)
+    refused(await asked(ask(path, *parameters)), status, words)
 
 
 VALID: list[tuple[str, list[tuple[str, str]], bool]] = [
@@ -203,10 +203,19 @@ VALID: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("CodeSystem", [("url", "urn:iso:std:iso:3166"), ("code", "BGD")], True),
     ("CodeSystem", [("url", "urn:iso:std:iso:4217"), ("code", "BDT")], True),
     ("CodeSystem", [("url", "urn:ietf:bcp:47"), ("code", "bn-BD")], True),
+    ("CodeSystem", [("url", "urn:ietf:bcp:47"), ("code", "bn"), ("display", "Bangla")], True),
     ("ValueSet", [("url", f"{SETS}administrative-gender"), ("coding", f"{GENDER}|male")], True),
     ("ValueSet", [("context", "Patient.gender"), ("code", "male")], True),
     ("ValueSet", [("url", f"{SETS}languages"), ("coding", "urn:ietf:bcp:47|bn")], True),
     ("ValueSet", [("url", f"{SETS}languages"), ("coding", "urn:ietf:bcp:47|sux")], False),
+    (
+        "ValueSet",
+        [
+            *(("url", f"{SETS}languages"), ("system", "urn:ietf:bcp:47")),
+            *(("code", "de"), ("display", "Bengali")),
+        ],
+        False,
+    ),
     (
         "ValueSet",
         [("url", f"{SETS}languages"), ("code", "bn"), ("system", "urn:ietf:bcp:47")],
@@ -215,12 +224,31 @@ VALID: list[tuple[str, list[tuple[str, str]], bool]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("system", "code", "display"),
+    [
+        (UCUM, "mg/dL", "milligram per deciliter"),
+        (UCUM, "min", "minute"),
+        (UCUM, "mg/{nothing}", "mg/{nothing}"),
+        ("urn:ietf:bcp:47", "bn", "Bengali"),
+        ("urn:ietf:bcp:47", "de-CH", "German (Switzerland)"),
+        ("urn:ietf:bcp:47", "sux", "sux"),
+    ],
+)
+async def test_codes_of_a_grammar_have_names(
+    asked: Fhir, system: str, code: str, display: str
+) -> None:
+    """As far as R4's value sets give them; else a code is its own name."""
+    found = await asked(ask("CodeSystem/$lookup", ("system", system), ("code", code)))
+    assert values(found)["display"] == display
+
+
 @pytest.mark.parametrize(("type", "parameters", "expected"), VALID)
 async def test_validate_code(
-    fhir: Fhir, type: str, parameters: list[tuple[str, str]], expected: bool
+    asked: Fhir, type: str, parameters: list[tuple[str, str]], expected: bool
 ) -> None:
     """Right or wrong, with a message where it is wrong."""
-    found = values(await fhir(ask(f"{type}/$validate-code", *parameters)))
+    found = values(await asked(ask(f"{type}/$validate-code", *parameters)))
 
     assert found["result"] is expected
     assert expected or found["message"]
@@ -307,18 +335,18 @@ async def test_subsumes(server: Server, fhir: Fhir) -> None:
     refused(await fhir(unknown), 404, "no code")
 
 
-async def test_expand_what_r4_defines(fhir: Fhir) -> None:
+async def test_expand_what_r4_defines(asked: Fhir) -> None:
     """By url, by id, by context; the parameters are said again in the expansion."""
-    found = await fhir(ask("ValueSet/$expand", ("url", f"{SETS}administrative-gender")))
+    found = await asked(ask("ValueSet/$expand", ("url", f"{SETS}administrative-gender")))
     assert codes(found) == ["male", "female", "other", "unknown"]
     assert body_of(found)["expansion"]["total"] == 4
     assert body_of(found)["expansion"]["contains"][0]["display"] == "Male"
     assert "compose" not in body_of(found)
-    by_id = await fhir(ask("ValueSet/$expand", id="administrative-gender"))
-    by_context = await fhir(ask("ValueSet/$expand", ("context", "Patient.gender")))
+    by_id = await asked(ask("ValueSet/$expand", id="administrative-gender"))
+    by_context = await asked(ask("ValueSet/$expand", ("context", "Patient.gender")))
     assert codes(by_id) == codes(by_context) == codes(found)
     parameters = (("url", f"{SETS}administrative-gender"), ("offset", "1"), ("count", "2"))
-    page = await fhir(ask("ValueSet/$expand", *parameters, ("includeDefinition", "true")))
+    page = await asked(ask("ValueSet/$expand", *parameters, ("includeDefinition", "true")))
     assert codes(page) == ["female", "other"]
     assert body_of(page)["expansion"]["offset"] == 1
     assert {"name": "count", "valueInteger": 2} in body_of(page)["expansion"]["parameter"]
@@ -341,20 +369,61 @@ EXPANDED: list[tuple[list[tuple[str, str]], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "expected"), EXPANDED)
-async def test_expand(fhir: Fhir, parameters: list[tuple[str, str]], expected: list[str]) -> None:
+async def test_expand(fhir: Fhir) -> None:
     """What each parameter leaves of an expansion."""
     await fhir(Request("update", "CodeSystem", "st", body=STATES))
     value_set = kept("ValueSet", "all", compose={"include": [{"system": "http://x/st"}]})
     await fhir(Request("update", "ValueSet", "all", body=value_set))
 
-    found = await fhir(ask("ValueSet/$expand", ("url", "http://x/all"), *parameters))
+    for parameters, expected in EXPANDED:
+        found = await fhir(ask("ValueSet/$expand", ("url", "http://x/all"), *parameters))
+        assert codes(found) == expected, parameters
+    whole = await fhir(ask("ValueSet/$expand", ("url", "http://x/all")))
+    [group, _] = body_of(whole)["expansion"]["contains"]
+    assert group["abstract"] is True
+    assert group["contains"][1] == {"system": "http://x/st", "inactive": True, "code": "old"}
 
-    assert codes(found) == expected
-    if not parameters:
-        [group, _] = body_of(found)["expansion"]["contains"]
-        assert group["abstract"] is True
-        assert group["contains"][1] == {"system": "http://x/st", "inactive": True, "code": "old"}
+
+async def test_an_expansion_without_a_definition(asked: Fhir) -> None:
+    """Its codes keep the displays that came with them; what is not in it is said in words."""
+    contains = [{"system": "http://q", "code": "1", "display": "One"}]
+    group = {"system": "http://q", "display": "Group", "abstract": True, "contains": contains}
+    expansion = {"timestamp": "2026-01-01", "contains": [group]}
+    body = {"resourceType": "ValueSet", "status": "draft", "expansion": expansion}
+    value_set = {"name": "valueSet", "resource": body}
+
+    found = body_of(await asked(post("ValueSet/$expand", value_set)))["expansion"]
+    assert found["contains"] == contains
+    for code, expected, words in ("1", True, ""), ("2", False, "not in what came along"):
+        coding = {"name": "coding", "valueCoding": {"system": "http://q", "code": code}}
+        answer = values(await asked(post("ValueSet/$validate-code", value_set, coding)))
+        assert answer["result"] is expected
+        assert words in answer.get("message", "")
+
+
+async def test_two_versions_in_one_value_set(fhir: Fhir) -> None:
+    """Each code is looked for in all the versions that are taken, and shown with its own; a code of
+    another version is not in the value set."""
+    for version, code in ("1", "a"), ("2", "b"):
+        body = kept("CodeSystem", f"v{version}", version=version, content="complete")
+        body |= {"url": "http://x/ver", "concept": [{"code": code, "display": f"In {version}"}]}
+        await fhir(Request("update", "CodeSystem", f"v{version}", body=body))
+    parts = [{"system": "http://x/ver", "version": one} for one in ("1", "2")]
+    both = kept("ValueSet", "both", compose={"include": parts})
+    await fhir(Request("update", "ValueSet", "both", body=both))
+
+    found = body_of(await fhir(ask("ValueSet/$expand", ("url", "http://x/both"))))["expansion"]
+    shown = [(one["version"], one["code"], one["display"]) for one in found["contains"]]
+    assert shown == [("1", "a", "In 1"), ("2", "b", "In 2")]
+    assert [one["valueUri"][-1] for one in found["parameter"]] == ["1", "2"]
+    for code, version, expected in (
+        *(("a", "", True), ("b", "", True), ("c", "", False)),
+        *(("b", "2", True), ("b", "1", False), ("b", "3", False)),
+    ):
+        asked = [("url", "http://x/both"), ("system", "http://x/ver"), ("code", code)]
+        asked += [("systemVersion", version)] if version else []
+        answer = values(await fhir(ask("ValueSet/$validate-code", *asked)))
+        assert answer["result"] is expected, (code, version, answer)
 
 
 async def test_versions_of_systems(fhir: Fhir) -> None:
@@ -451,7 +520,58 @@ async def test_hostile_value_sets(fhir: Fhir) -> None:
     assert len(body_of(found)["expansion"]["contains"]) == 2000
 
 
-async def test_in_a_batch(fhir: Fhir) -> None:
+async def test_a_costly_value_set_keeps_nobody_waiting(
+    fhir: Fhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a definition makes of a large system is computed beside the other requests, and once."""
+    monkeypatch.setattr(terms, "CODES_MAX", 20_000)
+    concepts = [{"code": f"c{n}", "display": f"abababa {n}"} for n in range(2000)]
+    patterns = [
+        {"system": "http://x/m", "filter": [{"property": "display", "op": "regex", "value": text}]}
+        for text in (f"(a|b|.*{n})*" for n in range(100))
+    ]
+    for body in (
+        kept("CodeSystem", "m", content="complete", concept=concepts),
+        kept("ValueSet", "costly", compose={"include": patterns}),
+    ):
+        put = Request("update", str(body["resourceType"]), str(body["id"]), body=body)
+        assert (await fhir(put)).status == 201
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    refused(await fhir(ask("ValueSet/$expand", ("url", "http://x/costly"))), 422, "too many codes")
+    ticking.cancel()
+
+    assert ticks > 10
+
+
+async def test_pages_of_an_instance(fhir: Fhir) -> None:
+    """By its id as by its url; the pages together are the whole, in the same order."""
+    concepts = [{"code": f"c{n % 7}{n}", "display": f"Code {n}"} for n in range(600)]
+    system = kept("CodeSystem", "m", content="complete", caseSensitive=False, concept=concepts)
+    await fhir(Request("update", "CodeSystem", "m", body=system))
+    body = kept("ValueSet", "m", compose={"include": [{"system": "http://x/m"}]})
+    await fhir(Request("update", "ValueSet", "m", body=body))
+    whole = codes(await fhir(ask("ValueSet/$expand", ("url", "http://x/m"))))
+
+    pages = [
+        codes(await fhir(ask("ValueSet/$expand", ("offset", at), ("count", "250"), id="m")))
+        for at in ("0", "250", "500")
+    ]
+    assert whole == [one["code"] for one in concepts] == [code for page in pages for code in page]
+    in_set = ask("ValueSet/$validate-code", ("system", "http://x/m"), ("code", "C00"), id="m")
+    assert values(await fhir(in_set))["result"] is True
+    await fhir(Request("delete", "ValueSet", "m"))
+    assert (await fhir(ask("ValueSet/$expand", id="m"))).status == 410
+
+
+async def test_in_a_batch(asked: Fhir) -> None:
     """Each entry of a batch is answered, or refused, by itself."""
     urls = [
         f"CodeSystem/$lookup?system={GENDER}&code=male",
@@ -460,6 +580,6 @@ async def test_in_a_batch(fhir: Fhir) -> None:
     ]
     entries = [{"request": {"method": "GET", "url": url}} for url in urls]
     body = {"resourceType": "Bundle", "type": "batch", "entry": entries}
-    found = body_of(await fhir(Request("transaction", body=body, base_url="http://x/fhir")))
+    found = body_of(await asked(Request("transaction", body=body, base_url="http://x/fhir")))
 
     assert [one["response"]["status"][:3] for one in found["entry"]] == ["200", "200", "404"]

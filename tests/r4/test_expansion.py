@@ -179,6 +179,23 @@ def test_an_expansion_is_bounded_and_each_set_is_expanded_once() -> None:
         Expander(find, 7).codes("s60")
 
 
+def test_filters_are_bounded_by_what_they_cost() -> None:
+    """A test of every code costs many times as much as a set; ten thousand are refused soon."""
+
+    def filtered(property: str, operator: str, value: str, times: int) -> int:
+        part = a_filter(property, operator, value)
+        sets = {"s": {"compose": {"include": [part] * times}}}
+        find = {"ValueSet": sets, "CodeSystem": CODE_SYSTEMS}
+        return len(Expander(lambda type, name: find[type].get(name), 200).codes("s"))
+
+    assert filtered("concept", "is-a", "mammal", 300) == 4
+    assert filtered("concept", "regex", "c.*", 20) == 2
+    with pytest.raises(Unexpandable, match="too many codes"):
+        filtered("concept", "regex", "c.*", 300)
+    with pytest.raises(Unexpandable, match="too many codes"):
+        filtered("concept", "is-a", "mammal", 10_000)
+
+
 CODES = st.sampled_from(sorted(ALL))
 
 
