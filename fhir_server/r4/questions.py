@@ -64,6 +64,13 @@ class Coded(NamedTuple):
     nearest: str = ""
 
 
+class Prepared(NamedTuple):
+    """A profile that is known and was not compiled yet. There is no answer: it is compiled, where
+    that holds up nobody, and the questions that this raises are answered."""
+
+    url: str
+
+
 class Unanswered(FhirError):
     """A write was judged as far as that goes; ``questions`` are to be answered first.
 
@@ -76,5 +83,5 @@ class Unanswered(FhirError):
         self.questions = frozenset(questions)
 
 
-Question = Canonical | Target | CodeInValueSet | CodeInSystem
+Question = Canonical | Target | CodeInValueSet | CodeInSystem | Prepared
 Answers = Mapping[Question, Any]

@@ -43,10 +43,12 @@ class Memory:
 
     def get(self, key: Hashable, default: Any = None) -> Any:
         """Return what is kept under ``key``, or ``default``."""
-        if key not in self._kept:
+        found = self._kept.get(key)
+        if found is None:
             return default
-        self._kept.move_to_end(key)
-        return self._kept[key][0]
+        with suppress(KeyError):  # another thread's write has just let it go
+            self._kept.move_to_end(key)
+        return found[0]
 
     def put(self, key: Hashable, value: Any, weight: int = 100) -> Any:
         """Keep ``value``, which weighs about as much as ``weight`` bytes of JSON; return it."""

@@ -106,6 +106,7 @@ def _bound(run: Run, item: Item, binding: Binding, severity: str, where: str) ->
     if any(one.result is None for one in verdicts):
         if binding.strength == "required":
             why = next((one.message for one in verdicts if one.message), "")
+            why = why.removeprefix("It cannot be told here: ")
             text = (
                 f"Whether {_listed(codes)} is in {binding.value_set} cannot be told here"
                 f"{': ' + why if why else ', as not all of its codes are loaded.'}"

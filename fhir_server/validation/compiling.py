@@ -22,6 +22,7 @@ from fhir_server.validation.targets import profiles_check, targets_check, types_
 from fhir_server.validation.trees import Node
 from fhir_server.validation.values import fixed_check, limit_checks
 
+_BASES_MAX = 8
 _INLINE = ("BackboneElement", "Element", "")
 _EXTENSIONS = ("extension", "modifierExtension")
 
@@ -42,6 +43,19 @@ def most(element: Mapping[str, Any]) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def inherited_constraints(trees: Trees, name: str) -> list[Mapping[str, Any]]:
+    """Return the constraints of what a type specializes (dom-3, qty-3): it names only its own."""
+    found: list[Mapping[str, Any]] = []
+    for _ in range(_BASES_MAX):
+        base = str((trees.structure(name) or {}).get("baseDefinition", ""))
+        name = base.removeprefix(TYPE_URL)
+        tree = trees.type(name) if base else None
+        if tree is None:
+            break
+        found += tree.element.get("constraint") or ()
+    return found
+
+
 class TypeCompiler:
     """Makes the rules of the types of R4, each from the type's own definition."""
 
@@ -56,7 +70,9 @@ class TypeCompiler:
             return None
         made: dict[int, Rule] = {}
         rule = self._rule(tree, name, tree, made)
-        rule.checks = (*rule.checks, *OF_TYPES.get(name, ()))
+        constraints = inherited_constraints(self._trees, name)
+        inherited = invariant_checks(constraints, "R4", is_core=True)
+        rule.checks = (*rule.checks, *inherited, *OF_TYPES.get(name, ()))
         return rule
 
     def _rule(self, node: Node, path: str, root: Node, made: dict[int, Rule]) -> Rule:
@@ -278,7 +294,7 @@ class ProfileCompiler:
         for name in names:
             seen = 0
             tree = self._core.type(name)
-            while tree is not None and seen < 8:
+            while tree is not None and seen < _BASES_MAX:
                 roots.append(tree)
                 structure = self._core.structure(name)
                 base = str((structure or {}).get("baseDefinition", ""))

@@ -82,6 +82,7 @@ class FhirPathEngine:
                 known=_Known(run, scope) if scope.bundle is not None else run.known,
                 asked=run.asked,
                 conforms=lambda node, url: _conforms(run, scope, node, url),
+                steps_max=run.limits.of_invariant,
             )
         return found
 

@@ -9,7 +9,7 @@ answers, until nothing is asked.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,9 +23,19 @@ from fhir_server.validation.cards import cds_hooks_issues, is_cds_hooks, resourc
 from fhir_server.validation.compiling import ProfileCompiler, TypeCompiler
 from fhir_server.validation.content import CONTENT
 from fhir_server.validation.fhirpath import FhirPathEngine
+from fhir_server.validation.holding import Holding
 from fhir_server.validation.ordering import in_order
 from fhir_server.validation.rules import Rule
-from fhir_server.validation.running import ISSUES_MAX, PENDING, Item, ProfileOptions, Run, Scope
+from fhir_server.validation.running import (
+    ISSUES_MAX,
+    PENDING,
+    WHOLE,
+    Item,
+    Limits,
+    ProfileOptions,
+    Run,
+    Scope,
+)
 from fhir_server.validation.snapshot import Trees
 from fhir_server.validation.structure import StructureValidator
 from fhir_server.validation.trees import Unusable
@@ -42,11 +52,14 @@ _MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError, Recur
 class Judgement:
     """What is wrong with a resource, in document order, and what must be known to say more.
 
-    It is final when nothing is ``asked``.
+    It is final when nothing is ``asked``, and no profile is ``uncompiled`` because it was not to
+    be compiled. ``is_cut`` where it took too many steps.
     """
 
     issues: tuple[Issue, ...]
     asked: frozenset[Question] = frozenset()
+    uncompiled: frozenset[str] = frozenset()
+    is_cut: bool = False
 
     @property
     def is_valid(self) -> bool:
@@ -110,11 +123,13 @@ class ProfileValidator:
         self._structural = structural or StructureValidator(definitions)
         self._engine: Engine = engine or FhirPathEngine(definitions)
         self._core = Trees(structures.get)
+        self._holding = Holding(self._core)
         self._types: dict[str, Rule | None] = {}
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._systems: dict[str, frozenset[str] | None] = {}
         self._displays: dict[str, Mapping[str, str]] = {}
         self._lock = threading.RLock()
+        self._types_lock = threading.RLock()
 
     def judge(
         self,
@@ -123,6 +138,7 @@ class ProfileValidator:
         known: Answers | None = None,
         *,
         options: ProfileOptions = _DEFAULTS,
+        limits: Limits = WHOLE,
     ) -> Judgement:
         """Return what is wrong with ``resource``, by its own and the given ``profiles``."""
         if is_cds_hooks(resource):
@@ -131,7 +147,9 @@ class ProfileValidator:
         type = resource.get("resourceType") if isinstance(resource, dict) else None
         if not isinstance(type, str) or type not in self._definitions.types:
             return Judgement(structural)
-        run = Run(self._definitions, self, known or {}, options, self._structures.get)
+        run = Run(
+            self._definitions, self, known or {}, options, self._structures.get, limits=limits
+        )
         run.root = resource
         run.issues.extend(structural)
         item = Item(resource, type, Scope(resource), None, type)
@@ -143,7 +161,23 @@ class ProfileValidator:
                 what = "errors" if is_error else "warnings and hints"
                 text = f"There are {count:,} {what}; the first {ISSUES_MAX} are here."
                 run.issues.append(Issue("too-costly", text, type, "information"))
-        return Judgement(in_order(run.issues, resource), frozenset(run.asked))
+        issues = in_order(run.issues, resource)
+        uncompiled = frozenset(run.uncompiled)
+        return Judgement(issues, frozenset(run.asked), uncompiled, run.is_exhausted)
+
+    def holds(self, resource: dict[str, Any], limits: Limits) -> bool:
+        """Return whether the invariants of R4 surely hold for ``resource``, whose structure is
+        valid; where they may not, :meth:`judge` says what is wrong."""
+        run = Run(self._definitions, self, {}, _DEFAULTS, self._structures.get, limits=limits)
+        run.root = resource
+        return self._holding.surely(run, resource)
+
+    def prepare(self, profiles: Iterable[str], known: Answers) -> frozenset[Question]:
+        """Compile ``profiles``; return what must be known first."""
+        run = Run(self._definitions, self, known, _DEFAULTS, self._structures.get)
+        for canonical in sorted(profiles):
+            self._found(run, canonical)
+        return frozenset(run.asked)
 
     def _cds_hooks(
         self, value: dict[str, Any], known: Answers, options: ProfileOptions
@@ -230,7 +264,7 @@ class ProfileValidator:
         if name not in self._types:
             if name not in self._definitions.types:
                 return None
-            with self._lock:
+            with self._types_lock:
                 self._types[name] = TypeCompiler(self._core, self._definitions).rule(name)
         return self._types[name]
 
@@ -284,6 +318,9 @@ class ProfileValidator:
         found = self._compiled.get(canonical)
         if found is not None and self._is_current(run, found, canonical, structure):
             return found
+        if not run.limits.compiles:
+            run.uncompiled.add(canonical)
+            return None
         with self._lock:
             return self._compile(run, canonical, structure)
 

@@ -12,14 +12,30 @@ from fhir_server.validation.entries import Entries
 
 ISSUES_MAX = 500
 """Errors, and as many of anything less: who gets so many begins with the first ones."""
-STEPS_MAX = 2_000_000
-"""Values looked at and steps of invariants; a bundle of 500 entries takes some 400,000."""
-_STEPS_A_VALUE = 100
-"""A large resource may take so many for each JSON value that it has."""
 _NESTED_MAX = 24
 
 
 Severity = Literal["error", "warning", "information", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one judgement may take: a step is a value looked at, or one of an invariant; about a
+    microsecond, and 3 at the worst. A bundle of 500 entries takes some 400,000.
+
+    ``steps`` are for any resource, ``a_value`` more for each JSON value that it has, where it needs
+    them; ``of_invariant`` is what one invariant may take at one place. Without ``compiles``, a
+    profile that was not used before is left out, and the judgement says so.
+    """
+
+    steps: int = 2_000_000
+    a_value: int = 100
+    of_invariant: int = 1_000_000
+    compiles: bool = True
+
+
+WHOLE = Limits()
+"""For who has asked for a judgement, in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +191,19 @@ class Run:
     issues: list[Issue] = field(default_factory=list)
     asked: set[Question] = field(default_factory=set)
     root: Any = None
+    limits: Limits = WHOLE
     steps: int = 0
-    steps_max: int = STEPS_MAX
+    steps_max: int = 0
+    uncompiled: set[str] = field(default_factory=set)
     judging: set[tuple[int, str]] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
     counts: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     verdicts: dict[tuple[int, str], bool] = field(default_factory=dict)
     environments: dict[int, Any] = field(default_factory=dict)
     depth: int = 0
+
+    def __post_init__(self) -> None:
+        self.steps_max = self.limits.steps
 
     def answer(self, question: Question) -> Any:
         """Return what is known of ``question``; else ask it and return :data:`PENDING`."""
@@ -225,8 +246,9 @@ class Run:
         self.steps += count
         if self.steps <= self.steps_max:
             return False
-        if self.steps_max == STEPS_MAX:
-            self.steps_max = STEPS_MAX + _STEPS_A_VALUE * _size(self.root)
+        limits = self.limits
+        if limits.a_value and self.steps_max == limits.steps:
+            self.steps_max = limits.steps + limits.a_value * _size(self.root)
             return self.spent(item, 0)
         most = f"{self.steps_max:,}"
         text = f"Judging this takes more than {most} steps, so the rest was not looked at."

@@ -280,9 +280,10 @@ async def test_formats_may_differ(http: httpx.AsyncClient, read: Any) -> None:
 
 async def test_a_large_body_is_read_as_well(http: httpx.AsyncClient, read: Any) -> None:
     """One that is read and written in a thread."""
+    of = '<extension url="http://x.org/of"><valueReference><reference value="#"/></valueReference>'
     contained = "".join(
-        f'<contained><Organization><id value="o{at}"/><name value="{"n" * 900}"/></Organization>'
-        "</contained>"
+        f'<contained><Organization><id value="o{at}"/>{of}</extension><name value="{"n" * 900}"/>'
+        "</Organization></contained>"
         for at in range(400)
     )
     text = PATIENT.replace("<active", f"{contained}<active")

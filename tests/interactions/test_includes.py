@@ -24,9 +24,12 @@ def _observation(id: str, subject: str, **members: Any) -> dict[str, Any]:
 
 
 RESOURCES: list[dict[str, Any]] = [
-    {"resourceType": "Organization", "id": "top"},
+    {"resourceType": "Organization", "id": "top", "name": "A"},
     *(
-        {"resourceType": "Organization", "id": id, "partOf": {"reference": f"Organization/{above}"}}
+        {
+            "resourceType": "Organization", "id": id, "name": "A",
+            "partOf": {"reference": f"Organization/{above}"},
+        }
         for id, above in {"mid": "top", "low": "mid", "ring1": "ring2", "ring2": "ring1"}.items()
     ),
     patient("a", managingOrganization={"reference": "Organization/low"}),

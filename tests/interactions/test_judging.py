@@ -2,6 +2,8 @@
 FHIR_PROFILES."""
 
 import asyncio
+import re
+import time
 from base64 import b64encode
 from dataclasses import replace
 from typing import Any
@@ -310,3 +312,56 @@ async def test_invariants_of_r4_itself(server: Server, key: str, resource: dict[
 
     assert key in refused(await written(on))
     assert (await written(off)).status == 201
+
+
+def costly(count: int) -> dict[str, Any]:
+    """A profile on Patient with ``count`` invariants that go through the whole resource."""
+    everything = "%resource.descendants().where($this ~ %resource.id)"
+    constraints = [
+        {
+            "key": f"x-{number}",
+            "severity": "error",
+            "human": "Never broken",
+            "expression": f"{everything}.count() != {number}",
+        }
+        for number in range(2, count + 2)
+    ]
+    element = [{"id": "Patient", "path": "Patient", "constraint": constraints}]
+    return profile("costly", differential={"element": element})
+
+
+LONG = {**GOOD, "name": [{"family": "Rahman", "given": ["Abdur"] * 40}] * 20}
+"""Some thousand values, and small enough to be judged at once."""
+
+
+async def test_a_write_by_a_costly_profile_is_bounded(fhir: Fhir) -> None:
+    """Any client may store a profile: a write by it is refused, and the sentence has the number."""
+    await fhir(put(costly(200)))
+    named = {**LONG, "meta": {"profile": [URL + "costly"]}}
+
+    said = refused(await fhir(put(named)))
+
+    [most] = re.findall(r"takes more than ([0-9,]+) steps", said)
+    assert int(most.replace(",", "")) <= 150_000
+
+
+async def test_a_costly_judgement_does_not_hold_up_others(fhir: Fhir) -> None:
+    """$validate may take as long as it takes; meanwhile the server answers."""
+    await fhir(put(costly(40)))
+    call = Request("$validate", "Patient", body=LONG, parameters=(("profile", URL + "costly"),))
+    gaps: list[float] = []
+
+    async def ticks() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - before)
+
+    ticking = asyncio.create_task(ticks())
+    began = time.perf_counter()
+    response = await fhir(call)
+    took = time.perf_counter() - began
+    ticking.cancel()
+
+    assert response.status == 200
+    assert max(gaps) < took / 3, (max(gaps), took)

@@ -25,6 +25,7 @@ def order(id: str, *contained: dict[str, Any], patient: str = "1") -> dict[str, 
         if contained
         else {"medicationCodeableConcept": {"text": "x"}}
     )
+    others = [{"reference": f"#{one['id']}"} for one in contained[1:]]
     return {
         "resourceType": "MedicationRequest",
         "id": id,
@@ -33,6 +34,7 @@ def order(id: str, *contained: dict[str, Any], patient: str = "1") -> dict[str, 
         "subject": {"reference": f"Patient/{patient}"},
         **medication,
         **({"contained": [*contained]} if contained else {}),
+        **({"supportingInformation": others} if others else {}),
     }
 
 

@@ -36,7 +36,7 @@ RESOURCES: list[dict[str, Any]] = [
     _observation("o3", "Patient/2"),
     {"resourceType": "Encounter", "id": "e1", "status": "finished", "class": {"code": "AMB"},
      "subject": {"reference": "Patient/1"}},
-    {"resourceType": "Organization", "id": "org"},
+    {"resourceType": "Organization", "id": "org", "name": "A"},
     {"resourceType": "List", "id": "l", "status": "current", "mode": "working",
      "entry": [{"item": {"reference": one}} for one in ("Patient/2", "Observation/o3")]},
     patient("gone"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fhir_server.r4.questions import Canonical, Coded, CodeInValueSet, Target
+from fhir_server.terminology.judging import untold
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.running import ProfileOptions
 from tests.validation.asking import judged
@@ -391,6 +392,22 @@ def test_strengths(strength: str, severity: str, profiles: ProfileValidator) -> 
         assert told == expected
 
 
+def test_what_cannot_be_told_is_said_once(profiles: ProfileValidator) -> None:
+    """The reason follows, without the same words again."""
+    value_set = "http://example.org/ValueSet/untold"
+    binding = {"strength": "required", "valueSet": value_set}
+    bound = profile("untold", "Patient", {"path": "maritalStatus", "binding": binding})
+    known: dict[Any, Any] = {
+        CodeInValueSet(value_set, "http://example.org/s", "a"): untold("it is not here"),
+        Canonical("StructureDefinition", bound["url"]): bound,
+    }
+    resource = {**PATIENT, "maritalStatus": coding("a")}
+    found = judged(profiles, resource, {}, [bound["url"]], known=known)
+    [said] = [one.diagnostics for one in found.issues if value_set in one.diagnostics]
+    assert said.count("told here") == 1
+    assert said.endswith("it is not here.")
+
+
 def test_unknown_extensions(profiles: ProfileValidator) -> None:
     """They are what the policy says; unknown modifier extensions are errors always."""
     resource = {**PATIENT, "extension": [{"url": "http://example.org/x", "valueCode": "y"}]}
@@ -489,3 +506,22 @@ def test_hostile_profiles(name: str, profiles: ProfileValidator) -> None:
         "no list of elements": "an element without a path",
     }
     assert said.get(name, "") in " ".join(one.diagnostics for one in found.issues)
+
+
+_INNER: dict[str, Any] = {"resourceType": "Organization", "id": "a", "name": "A"}
+_MANAGED = {**PATIENT, "managingOrganization": {"reference": "#a"}}
+_LABEL = {"system": "http://example.org/labels", "code": "a"}
+_CONDITION = {"resourceType": "Condition", "subject": {"reference": "Patient/a"}}
+INHERITED = {
+    "dom-3": {**PATIENT, "contained": [_INNER]},
+    "dom-4": {**_MANAGED, "contained": [{**_INNER, "meta": {"versionId": "1"}}]},
+    "dom-5": {**_MANAGED, "contained": [{**_INNER, "meta": {"security": [_LABEL]}}]},
+    "qty-3": {**_CONDITION, "onsetAge": {"value": 1, "code": "a"}},
+}
+
+
+@pytest.mark.parametrize("key", INHERITED)
+def test_invariants_of_what_a_type_specializes(key: str, profiles: ProfileValidator) -> None:
+    """Those of DomainResource hold for a Patient, those of Quantity for an Age."""
+    found = profiles.judge(INHERITED[key], options=ProfileOptions(codes=False))
+    assert any(f"({key}, R4)" in one.diagnostics for one in found.issues)

@@ -17,6 +17,7 @@ STEPS = 20_000
 DOUBLING = "'abcdefgh'" + ".select($this + $this)" * 40
 NAMES = [{"given": [f"name {number}" for number in range(30)]} for _ in range(30)]
 PATIENT: dict[str, Any] = {"resourceType": "Patient", "name": NAMES}
+_LONG = "'aaaaaaaaaaaaaaaaaaaa'" + ".replace('a', 'aaaaaaaaaaaaaaaaaaaa')" * 2
 COSTLY = {
     "a string that doubles": DOUBLING,
     "a collection that doubles": "1" + ".combine($this)" * 3 + ".select($this.combine(2))" * 30,
@@ -37,6 +38,10 @@ COSTLY = {
     "everything sorted": "name.given.select(%resource.name.given).sort($this)",
     "everything made distinct": "name.select(%resource.descendants()).distinct()",
     "encoding of encoding": "'abcdefghijklmnop'" + ".encode('hex')" * 40,
+    "a pattern that unrolls": _LONG + ".matches('(a?){1,400}b')",
+    "a whole pattern that unrolls": _LONG + ".matchesFull('(a?){1,400}b')",
+    "a replaced pattern that looks to the end each time": _LONG + ".replaceMatches('a*b|a', '')",
+    "a pattern of its own for each": "1.repeat($this + 1).where('a'.matches('b' + toString()))",
     "escapes of escapes": "'\\\\\\\\\\\\'" + ".escape('json')" * 40,
 }
 

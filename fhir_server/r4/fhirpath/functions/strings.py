@@ -28,7 +28,10 @@ from fhir_server.r4.fhirpath.model import Value, system
 
 _PATTERN_CHARACTERS_MAX = 2000
 _MATCH_STEPS = 20  # what one match that is replaced costs
-_PATTERN_BYTES_MAX = 2**21  # what RE2 may take for one; 256 of them are kept
+_PATTERN_BYTES_MAX = 2**18  # what RE2 may take for one; 256 of them are kept
+_PATTERN_STEPS = 100  # what a pattern costs when an environment first has it, and its instructions
+_REFUSED_STEPS = 10_000  # RE2 unrolls repetitions before it finds that there are too many
+_SEARCHED = 64  # characters times instructions that RE2 looks at in a microsecond, at the worst
 
 
 def _of_texts(name: str, call: Callable[..., Any], arguments: int) -> Run:
@@ -59,12 +62,38 @@ def _pattern(text: str) -> Any:
         raise FhirPathError(f"{shown(text)} is no pattern of RE2: {error}") from error
 
 
-def _matches(text: str, pattern: str) -> bool:
-    return _pattern(pattern).search(text) is not None
+def _weighed(pattern: str, state: State) -> Any:
+    """Return ``pattern``, compiled, having counted what that costs."""
+    kept = state.environment.memo
+    found = kept.get(("pattern", pattern))
+    if found is None:
+        state.spend(_PATTERN_STEPS)
+        try:
+            found = kept["pattern", pattern] = _pattern(pattern)
+        except FhirPathError:
+            state.spend(_REFUSED_STEPS)
+            raise
+        state.spend(found.programsize)
+    return found
 
 
-def _matches_full(text: str, pattern: str) -> bool:
-    return _pattern(pattern).fullmatch(text) is not None
+def _search_steps(pattern: Any, characters: int) -> int:
+    """Return what a search costs: RE2 is linear in the text and in what a repetition unrolls to."""
+    return int(characters * pattern.programsize // _SEARCHED)
+
+
+def _of_pattern(name: str, method: str) -> Run:
+    """Return the function that tells whether a pattern is found in a string, by ``method``."""
+
+    def run(items: list[Value], given: list[list[Value]], state: State) -> list[Value]:
+        text, pattern = (string(one, name) for one in (items, *given))
+        if text is None or pattern is None:
+            return []
+        made = _weighed(pattern, state)
+        state.spend(1 + _search_steps(made, len(text)))
+        return [getattr(made, method)(text) is not None]
+
+    return run
 
 
 def _replace(text: str, pattern: str, substitution: str) -> str:
@@ -81,8 +110,11 @@ def _replace_matches(items: list[Value], given: list[list[Value]], state: State)
         return []
     parts: list[str] = []
     length, at = 0, 0
-    for found in _pattern(pattern).finditer(text) if pattern else ():
-        state.spend(_MATCH_STEPS)
+    made = _weighed(pattern, state)
+    state.spend(_search_steps(made, len(text)))
+    for found in made.finditer(text) if pattern else ():
+        # Looking for the next one may lead to the end of the text again.
+        state.spend(_MATCH_STEPS + _search_steps(made, len(text) - found.end()))
         written = _substituted(substitution, found)
         length += found.start() - at + len(written)
         if length > CHARACTERS_MAX:
@@ -217,8 +249,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "lower": _function("lower", 0, str.lower),
     "trim": _function("trim", 0, str.strip),
     "length": _function("length", 0, len),
-    "matches": _function("matches", 1, _matches),
-    "matchesFull": _function("matchesFull", 1, _matches_full),
+    "matches": Function(1, 1, run=_of_pattern("matches()", "search")),
+    "matchesFull": Function(1, 1, run=_of_pattern("matchesFull()", "fullmatch")),
     "replace": _function("replace", 2, _replace),
     "replaceMatches": Function(2, 2, run=_replace_matches),
     "toChars": Function(0, 0, run=_to_chars),
