@@ -224,7 +224,7 @@ class Settings(BaseSettings):
         "with all issues; `warn`: written, and said; `off`, the default.",
     )
     invariants: bool = Field(
-        default=True,
+        default=False,
         description="Whether a write that breaks an invariant of R4 itself (`pat-1`, `obs-6`) is "
         "refused (422), profiles aside: some 25 µs a resource.",
     )
