@@ -222,7 +222,7 @@ def validate(
     if output not in ("text", "json"):
         _stop(f"--output is {output!r}; expected text or json.")
     try:
-        files = offline.files_of(paths)
+        files = load.files_of(paths)
         offline.packages_of(package or ())
     except (FileNotFoundError, FhirError) as error:
         _stop(str(error))

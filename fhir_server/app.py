@@ -261,17 +261,17 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
+    store = _store(settings, database, indexes, keys)
     page_key = b""
     if not keys.observing:
         await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
-        await Concepts(database, settings.request_timeout_s, Conformance(database)).ensure()
+        await store.concepts.ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
-    store = _store(settings, database, indexes, keys)
     started = now()
     return Server(
         registry,

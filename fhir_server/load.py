@@ -60,7 +60,7 @@ class Group:
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
-    """Return the files to load: each path that is a file, and those with our suffixes in a folder.
+    """Return the files: each path that is a file, and those with our suffixes in a folder.
 
     Raises :class:`FileNotFoundError` for a path that is not there.
     """

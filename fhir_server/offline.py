@@ -35,7 +35,6 @@ from fhir_server.terminology import judging
 from fhir_server.terminology.grammars import grammar_system
 from fhir_server.validation.profiles import Judgement, ProfileValidator
 
-SUFFIXES = tuple(f"{one}{gz}" for one in (".json", ".ndjson", ".xml") for gz in ("", ".gz"))
 FILE_BYTES_MAX = 268_435_456
 """Bytes of one file, unpacked."""
 _ROUNDS_MAX = 16
@@ -210,22 +209,6 @@ def findings(
     ) as pool:
         for found in pool.map(_of_file_here, files):
             yield from found
-
-
-def files_of(paths: Iterable[Path]) -> list[Path]:
-    """Return the files to judge: each path that is a file, and those with our suffixes in a folder.
-
-    Raises :class:`FileNotFoundError` for a path that is not there.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.name.endswith(SUFFIXES))
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"{path} is not there.")
-    return found
 
 
 def by_rule(found: Iterable[Finding]) -> Counter[tuple[str, str, str]]:

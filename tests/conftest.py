@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from socket import socket
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from pymongo import MongoClient, pool_shared
+from pymongo import MongoClient
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
@@ -26,27 +27,24 @@ hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis_settings.load_profile("repeatable")
 
 
-_connected = pool_shared._async_create_connection
+_sock_connect = BaseSelectorEventLoop.sock_connect
 
 
-async def _connected_or_closed(address: Any, options: Any) -> socket:
-    """Connect as PyMongo does, and close what was begun when the task that connects is cancelled.
+async def _connected_or_closed(self: BaseSelectorEventLoop, sock: socket, address: Any) -> None:
+    """Connect ``sock``, and close it when the task that connects is cancelled.
 
     PyMongo 4.20 leaves that socket to the garbage collector, about once in 20 clients that are
     closed within milliseconds, and the warning then fails whichever test runs next. Mended here
     and not ignored, so that a socket which the server leaves open stays an error.
     """
-    connecting = asyncio.ensure_future(_connected(address, options))
     try:
-        return await asyncio.shield(connecting)
+        await _sock_connect(self, sock, address)
     except asyncio.CancelledError:
-        await asyncio.wait({connecting})
-        if not connecting.cancelled() and connecting.exception() is None:
-            connecting.result().close()
+        sock.close()
         raise
 
 
-pool_shared._async_create_connection = _connected_or_closed
+BaseSelectorEventLoop.sock_connect = _connected_or_closed  # type: ignore[assignment,method-assign]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -13,7 +13,8 @@ import pytest
 
 from fhir_server import offline
 from fhir_server.app import offline_judge
-from fhir_server.offline import Finding, by_rule, files_of, findings, lines_of, summary
+from fhir_server.load import files_of
+from fhir_server.offline import Finding, by_rule, findings, lines_of, summary
 from tests.faults.serving import command
 from tests.test_packages import URL, profile
 

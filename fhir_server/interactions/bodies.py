@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/http.html#ops
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from fhir_server.context import Context
@@ -59,6 +60,18 @@ def issues_of(resource: Resource, context: Context) -> tuple[Issue, ...]:
     if resource["resourceType"] == SEARCH_PARAMETER:
         return added_issues(resource, context.parameters)
     return ()
+
+
+def judging(context: Context) -> Callable[[Resource], None]:
+    """Return what refuses (422) the resource that a patch or an operation has made of another:
+    what was sent is well formed; what it comes to is not."""
+
+    def check(after: Resource) -> None:
+        if issues := issues_of(after, context):
+            raise FhirError(*issues, status=422)
+        check_profiles(after, context)
+
+    return check
 
 
 async def written(change: Change, request: Request, context: Context) -> Response:

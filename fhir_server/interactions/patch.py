@@ -7,8 +7,7 @@ write comes in between, it is applied again to what that one has written.
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import issues_of, written
-from fhir_server.interactions.judging import check_profiles
+from fhir_server.interactions.bodies import judging, written
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, shown
@@ -40,12 +39,6 @@ def change_of(request: Request, id: str, context: Context) -> Change:
     def revise(before: Resource) -> Resource:
         return safe_narrative(before, _same_resource(before, patch(before)))
 
-    def check(after: Resource) -> None:
-        if issues := issues_of(after, context):
-            # The patch is well formed; what it makes of this resource is not.
-            raise FhirError(*issues, status=422)
-        check_profiles(after, context)
-
     return Change(
         "patch",
         request.type,
@@ -53,7 +46,7 @@ def change_of(request: Request, id: str, context: Context) -> Change:
         if_match=request.if_match,
         if_none_match=request.if_none_match,
         revise=revise,
-        check=check,
+        check=judging(context),
     )
 
 

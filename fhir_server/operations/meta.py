@@ -12,8 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.bodies import issues_of
-from fhir_server.interactions.judging import check_profiles
+from fhir_server.interactions.bodies import judging
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations.bodies import parameters_in, parameters_out
@@ -69,11 +68,6 @@ async def _revised(
         meta = revised(before["meta"], given["meta"])
         return {**before, "meta": meta}
 
-    def check(after: Resource) -> None:
-        if issues := issues_of(after, context):
-            raise FhirError(*issues, status=422)
-        check_profiles(after, context)
-
     change = Change(
         "update",
         request.type,
@@ -81,7 +75,7 @@ async def _revised(
         if_match=request.if_match,
         if_none_match=request.if_none_match,
         revise=revise,
-        check=check,
+        check=judging(context),
     )
     [stored] = await context.store.write([change], context.now())
     body = _returned(decode_stored(stored.json))

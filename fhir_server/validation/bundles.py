@@ -9,6 +9,7 @@ from typing import Any
 
 from fhir_server.outcome import shown
 from fhir_server.validation.entries import Entries, rest_parts
+from fhir_server.validation.members import list_of
 from fhir_server.validation.running import Item, Run
 
 _FIRST = {"document": "Composition", "message": "MessageHeader"}
@@ -24,7 +25,7 @@ def bundle_check(run: Run, item: Item) -> None:
     """Judge ``item``, a Bundle, as a whole."""
     bundle = item.value
     entries = [
-        (index, one) for index, one in enumerate(_list(bundle, "entry")) if isinstance(one, dict)
+        (index, one) for index, one in enumerate(list_of(bundle, "entry")) if isinstance(one, dict)
     ]
     _links(run, item)
     for index, entry in entries:
@@ -45,14 +46,9 @@ def bundle_check(run: Run, item: Item) -> None:
         _reachable(run, item, found, entries)
 
 
-def _list(value: Any, name: str) -> list[Any]:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, list) else []
-
-
 def _links(run: Run, item: Item) -> None:
     seen: set[str] = set()
-    for index, link in enumerate(_list(item.value, "link")):
+    for index, link in enumerate(list_of(item.value, "link")):
         relation = link.get("relation") if isinstance(link, dict) else None
         if isinstance(relation, str) and relation in _SINGLE_LINKS:
             if relation in seen:

@@ -9,6 +9,7 @@ from typing import Any
 import re2
 
 from fhir_server.outcome import Issue, nearest, shown
+from fhir_server.validation.members import objects_of
 
 _UUID = re2.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SUMMARY_MAX = 140
@@ -85,7 +86,7 @@ def cds_hooks_issues(value: dict[str, Any]) -> Iterator[Issue]:
     if "cards" in value:
         name = "CDSHooksResponse"
         yield from _members(value, _RESPONSE, name)
-        for index, card in _objects(value, "cards"):
+        for index, card in objects_of(value, "cards"):
             yield from _card(card, f"{name}.cards[{index}]")
     else:
         yield from _members(value, _REQUEST, "CDSHooksRequest")
@@ -98,13 +99,6 @@ def resources_of(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, one in prefetch.items() if isinstance(prefetch, dict) else ():
         if one is not None:
             yield f"CDSHooksRequest.prefetch.{key}", one
-
-
-def _objects(value: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = value.get(name) if isinstance(value, dict) else None
-    for index, one in enumerate(found if isinstance(found, list) else ()):
-        if isinstance(one, dict):
-            yield index, one
 
 
 def _members(value: dict[str, Any], members: _Members, path: str) -> Iterator[Issue]:
@@ -149,7 +143,7 @@ def _card(card: dict[str, Any], path: str) -> Iterator[Issue]:
         yield Issue("value", text, f"{path}.indicator")
     if isinstance(card.get("source"), dict):
         yield from _members(card["source"], _SOURCE, f"{path}.source")
-    for index, link in _objects(card, "links"):
+    for index, link in objects_of(card, "links"):
         place = f"{path}.links[{index}]"
         yield from _members(link, _LINK, place)
         if "type" not in link:
@@ -158,5 +152,5 @@ def _card(card: dict[str, Any], path: str) -> Iterator[Issue]:
         if link.get("type") not in ("absolute", "smart", None):
             text = f"type is {shown(link['type'])}; expected absolute or smart."
             yield Issue("value", text, f"{place}.type")
-    for index, suggestion in _objects(card, "suggestions"):
+    for index, suggestion in objects_of(card, "suggestions"):
         yield from _members(suggestion, _SUGGESTION, f"{path}.suggestions[{index}]")

@@ -11,6 +11,7 @@ import re2
 
 from fhir_server.outcome import nearest, shown
 from fhir_server.r4.structures import TYPE_URL
+from fhir_server.validation.members import objects_of
 from fhir_server.validation.responses import response_check
 from fhir_server.validation.running import PENDING, Check, Item, Run
 from fhir_server.validation.snapshot import type_code
@@ -19,13 +20,6 @@ _VARIABLE = re2.compile(r"%([A-Za-z_][A-Za-z0-9_\-]*)")
 _PARAMETER = "http://hl7.org/fhir/tools/StructureDefinition/valueset-parameter"
 _CQF_EXPRESSION = TYPE_URL + "cqf-expression"
 _ABSTRACT = ("Resource", "DomainResource", "Element", "BackboneElement")
-
-
-def _objects(value: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = value.get(name) if isinstance(value, dict) else None
-    for index, one in enumerate(found if isinstance(found, list) else ()):
-        if isinstance(one, dict):
-            yield index, one
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
@@ -78,7 +72,7 @@ def _concepts(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     rest: list[tuple[str, Any]] = [("", value)]
     while rest:
         path, one = rest.pop()
-        inner = [(f"{path}.concept[{i}]".lstrip("."), c) for i, c in _objects(one, "concept")]
+        inner = [(f"{path}.concept[{i}]".lstrip("."), c) for i, c in objects_of(one, "concept")]
         yield from inner
         rest.extend(reversed(inner))
 
@@ -91,10 +85,10 @@ def value_set_check(run: Run, item: Item) -> None:
     compose = item.value.get("compose")
     parameters = _parameters(item.value)
     for half in ("include", "exclude"):
-        for index, part in _objects(compose, half):
+        for index, part in objects_of(compose, half):
             path = f"compose.{half}[{index}]"
             _system(run, item, _text(part, "system"), path)
-            for place, filter in _objects(part, "filter"):
+            for place, filter in objects_of(part, "filter"):
                 _filter(run, item, filter, f"{path}.filter[{place}]", parameters)
                 if _text(part, "system") == "http://snomed.info/sct":
                     _expression(run, item, filter, f"{path}.filter[{place}]")
@@ -111,16 +105,16 @@ def _system(run: Run, item: Item, system: str, path: str) -> None:
 
 def _parameters(value: dict[str, Any]) -> set[str]:
     names = set()
-    for _, extension in _objects(value, "extension"):
+    for _, extension in objects_of(value, "extension"):
         if extension.get("url") == _PARAMETER:
-            for _, part in _objects(extension, "extension"):
+            for _, part in objects_of(extension, "extension"):
                 if part.get("url") == "name":
                     names.add(str(part.get("valueCode") or part.get("valueString")))
     return names
 
 
 def _filter(run: Run, item: Item, filter: dict[str, Any], path: str, parameters: set[str]) -> None:
-    for _, extension in _objects(filter.get("_value"), "extension"):
+    for _, extension in objects_of(filter.get("_value"), "extension"):
         expression = extension.get("valueExpression")
         if extension.get("url") != _CQF_EXPRESSION or not isinstance(expression, dict):
             continue
@@ -171,7 +165,7 @@ def questionnaire_check(run: Run, item: Item) -> None:
     for path, one in _items(item.value):
         questions.setdefault(_text(one, "linkId"), path)
     for path, one in _items(item.value):
-        for index, condition in _objects(one, "enableWhen"):
+        for index, condition in objects_of(one, "enableWhen"):
             question = _text(condition, "question")
             where = f"{path}.enableWhen[{index}]"
             place = questions.get(question)
@@ -187,11 +181,11 @@ def questionnaire_check(run: Run, item: Item) -> None:
 
 def _items(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield all items, in document order, with their paths."""
-    rest = [(f"item[{index}]", one) for index, one in _objects(value, "item")][::-1]
+    rest = [(f"item[{index}]", one) for index, one in objects_of(value, "item")][::-1]
     while rest:
         path, one = rest.pop()
         yield path, one
-        rest.extend([(f"{path}.item[{i}]", inner) for i, inner in _objects(one, "item")][::-1])
+        rest.extend([(f"{path}.item[{i}]", inner) for i, inner in objects_of(one, "item")][::-1])
 
 
 # ------------------------------------------------------------------------- capability statements
@@ -200,9 +194,9 @@ def _items(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def capability_check(run: Run, item: Item) -> None:
     """A search parameter has the type that its definition has."""
     types = {one.url: one.type for one in run.definitions.search_parameters}
-    for i, rest in _objects(item.value, "rest"):
-        for j, resource in _objects(rest, "resource"):
-            for k, parameter in _objects(resource, "searchParam"):
+    for i, rest in objects_of(item.value, "rest"):
+        for j, resource in objects_of(rest, "resource"):
+            for k, parameter in objects_of(resource, "searchParam"):
                 definition = _text(parameter, "definition").partition("|")[0]
                 found, wanted = parameter.get("type"), types.get(definition)
                 if wanted is not None and isinstance(found, str) and found != wanted:
@@ -213,7 +207,7 @@ def capability_check(run: Run, item: Item) -> None:
 
 def search_parameter_check(run: Run, item: Item) -> None:
     """A composite has two components or more."""
-    if item.value.get("type") == "composite" and len(list(_objects(item.value, "component"))) < 2:
+    if item.value.get("type") == "composite" and len(list(objects_of(item.value, "component"))) < 2:
         text = "A composite search parameter has two or more components."
         run.add("business-rule", text, item)
 
@@ -228,8 +222,8 @@ def structure_check(run: Run, item: Item) -> None:
     if fault:
         run.add("processing", f"No snapshot can be made. {fault}", item)
     for half in ("snapshot", "differential"):
-        for index, element in _objects(value.get(half), "element"):
-            for place, type in _objects(element, "type"):
+        for index, element in objects_of(value.get(half), "element"):
+            for place, type in objects_of(element, "type"):
                 path = f"{half}.element[{index}].type[{place}]"
                 _type_profiles(run, item, type, path)
 

@@ -56,20 +56,7 @@ class Discriminators:
         """Return the test of ``slice``; ``None`` where its discriminators say nothing."""
         tests = [self._test(slice, one) for one in discriminators]
         found = [test for test in tests if test is not None]
-        if not found:
-            return None
-
-        def matches(run: Run, item: Item) -> bool | None:
-            verdict: bool | None = True
-            for test in found:
-                one = test(run, item)
-                if one is False:
-                    return False
-                if one is None:
-                    verdict = None
-            return verdict
-
-        return matches
+        return _all_of(found) if found else None
 
     def expected(self, slice: Node, discriminators: Sequence[Mapping[str, Any]]) -> str:
         """Return by what a slice is known, in a few words, or ``""``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from fhir_server.outcome import FhirError
 from fhir_server.r4.dates import date_range
+from fhir_server.validation.members import list_of
 from fhir_server.validation.running import Check, Item, Run
 
 # The structural validator, texts.py and bundles.py say these, at a more exact place.
@@ -52,18 +53,13 @@ def _check(constraint: Mapping[str, Any], where: str, is_core: bool) -> Check:
     return check
 
 
-def _values(value: Any, name: str) -> list[Any]:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, list) else []
-
-
 def _meta_lacks(*names: str) -> Callable[[Item], bool]:
     """dom-4, dom-5: no contained resource has these in its meta."""
 
     def holds(item: Item) -> bool:
         return not any(
             name in one["meta"]
-            for one in _values(item.value, "contained")
+            for one in list_of(item.value, "contained")
             if isinstance(one, dict) and isinstance(one.get("meta"), dict)
             for name in names
         )
@@ -79,7 +75,7 @@ def _is_narrated(item: Item) -> bool:
 
 def _is_referred(item: Item) -> bool:
     """dom-3: each contained resource is referred to, or refers to the resource that contains it."""
-    contained = [one for one in _values(item.value, "contained") if isinstance(one, dict)]
+    contained = [one for one in list_of(item.value, "contained") if isinstance(one, dict)]
     if not contained:
         return True
     texts = set(_references(item.value))
