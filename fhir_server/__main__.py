@@ -66,7 +66,10 @@ def _mount_commands() -> None:
     except (ValidationError, SettingsError):
         return  # the command that needs them says what is wrong
     for feature in features:
-        if find_spec(feature) is not None and find_spec(f"{feature}.commands") is not None:
+        spec = find_spec(feature)
+        if spec is None or spec.submodule_search_locations is None:
+            continue  # not there, which the start names; or a single module
+        if find_spec(f"{feature}.commands") is not None:
             commands = import_module(f"{feature}.commands")
             cli.add_typer(commands.cli, name=commands.NAME)
 

@@ -38,6 +38,8 @@ def searches(path: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
         url = urlsplit(next(word for word in words if word.startswith(("$B", "http"))))
         place = url.path.rpartition("$B/")[2].removeprefix("$BASE/")
         pairs = tuple(parse_qsl(url.query) + [tuple(word.split("=", 1)) for word in given])
+        if pairs in SENT_BEFORE:
+            continue
         if re.fullmatch("[A-Z][A-Za-z]+", place) and "-X" not in words:
             yield place, tuple((name, value) for name, value in pairs)
 
@@ -50,6 +52,8 @@ def added(path: str) -> list[Any]:
 
 
 GIVEN = ("-d", "--data-urlencode")
+# What a laboratory's message brings: tests/adapters/hl7v2/test_commands.py sends it and asks this.
+SENT_BEFORE = {(("patient.identifier", "KC-2001"), ("code", "2345-7"))}
 
 
 @pytest.fixture
