@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from fhir_server.app import Server, opened
 from fhir_server.settings import Settings
 from fhir_server.store import client, embedded
+from tests.store.mongods import stands_still
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ class Stoppable:
         self._nth -= command == self._at
         if command == self._at and self._nth == 0:
             os.kill(self._pid, signal.SIGSTOP)
+            stands_still(self._pid)
             self.stopped.set()
 
     def kill(self) -> None:
@@ -107,6 +109,9 @@ class Stoppable:
 async def stoppable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stoppable]:
     """Two servers on a mongod of the test's own, which the test may stop (SIGSTOP)."""
     own = await embedded.start(tmp_path, cache_mb=256)
+    # What a server leaves open when it gives up is ended by mongod, after a minute by default.
+    with MongoClient[dict[str, object]](own.uri) as admin:
+        admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=5)
     found: list[Stoppable] = []
 
     class Watch(Commands):

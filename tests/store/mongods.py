@@ -39,6 +39,19 @@ def runs(pid: int) -> bool:
     return state != "Z"  # ended, and nobody has asked for its exit code yet
 
 
+def stands_still(pid: int) -> None:
+    """Wait until every thread of ``pid``, which was sent SIGSTOP, has stopped.
+
+    On a busy machine a thread that has not been told yet takes one command more.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with suppress(FileNotFoundError):  # a thread that ended while it was looked at
+            threads = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+            if all(one.rpartition(")")[2].split()[0] == "T" for one in threads):
+                return
+
+
 def kill(pid: int) -> None:
     """Kill a process that the test started, if it is still there."""
     with suppress(ProcessLookupError):
