@@ -38,6 +38,8 @@ _SAMPLE_LOAD = "sample_load"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
 _LEFT_OUT_SHOWN = 20
+# Features whose commands are of use without their being on in the server: who sends needs no server.
+_SHIPPED = ("adapters.hl7v2",)
 
 cli = typer.Typer(
     help="A FHIR R4 server on MongoDB.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -64,8 +66,8 @@ def _mount_commands() -> None:
     try:
         features = Settings().features
     except (ValidationError, SettingsError):
-        return  # the command that needs them says what is wrong
-    for feature in features:
+        features = ()  # the command that needs them says what is wrong
+    for feature in dict.fromkeys((*_SHIPPED, *features)):
         spec = find_spec(feature)
         if spec is None or spec.submodule_search_locations is None:
             continue  # not there, which the start names; or a single module
