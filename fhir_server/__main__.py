@@ -28,6 +28,7 @@ from fhir_server.offline import as_json, lines_of, summary
 from fhir_server.outcome import FhirError
 from fhir_server.packages import in_order
 from fhir_server.r4.packages import Package, read_package
+from fhir_server.registry import UnknownFeatureError
 from fhir_server.settings import Settings
 from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
@@ -38,7 +39,7 @@ _SAMPLE_LOAD = "sample_load"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
 _LEFT_OUT_SHOWN = 20
-# Features whose commands are of use without their being on in the server: who sends needs no server.
+# Features whose commands are of use without being on in a server: who sends needs none.
 _SHIPPED = ("adapters.hl7v2",)
 
 cli = typer.Typer(
@@ -118,7 +119,7 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,
         )
-    except UnfitDatabaseError as error:
+    except (UnfitDatabaseError, UnknownFeatureError) as error:
         _stop(str(error))
     except KeyboardInterrupt:
         pass  # Ctrl-C is how one stops it; uvicorn has ended what was under way
@@ -370,7 +371,7 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
         uri = own.uri if own else settings.mongodb_uri
         async with opened(settings, uri, observing=observing) as server:
             yield server
-    except UnfitDatabaseError as error:
+    except (UnfitDatabaseError, UnknownFeatureError) as error:
         _stop(str(error))
     finally:
         if own is not None:

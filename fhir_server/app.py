@@ -38,7 +38,7 @@ from fhir_server.r4.links import Links
 from fhir_server.r4.published import Published
 from fhir_server.r4.structures import Structures
 from fhir_server.r4.xml import Xml
-from fhir_server.registry import Registry
+from fhir_server.registry import Registry, UnknownFeatureError
 from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
@@ -113,7 +113,7 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     """Return the table of everything this server does: R4 interactions, then each feature.
 
     ``features`` are dotted module names, each with a ``register(registry)`` function. A
-    feature that is not named is not loaded; nothing is discovered.
+    feature that is not named is not loaded; nothing is discovered. Raises UnknownFeatureError.
     """
     registry = Registry()
     for name, handler in INTERACTIONS.items():
@@ -123,7 +123,15 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     for task in TASKS:
         registry.task(task)
     for module in features:
-        import_module(module).register(registry)
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the feature is there, what it needs is not
+            raise UnknownFeatureError(
+                f"FHIR_FEATURES lists {module}, which is not there: no module {error.name}."
+            ) from None
+        found.register(registry)
     return registry
 
 

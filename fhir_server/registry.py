@@ -13,6 +13,10 @@ Handler = Callable[[Request, Context], Awaitable[Response]]
 Preparer = Callable[[Request, Context], Change]
 
 
+class UnknownFeatureError(ValueError):
+    """A module that ``FHIR_FEATURES`` lists is not there; the text names it."""
+
+
 class Guard(Protocol):
     """Stands before the handlers of writes: it is given the handler, and calls it."""
 

@@ -81,6 +81,15 @@ def test_a_mongodb_that_is_not_there_is_explained(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_feature_that_is_not_there_is_named(tmp_path: Path, mongodb_uri: str) -> None:
+    """Exit code 2 and one sentence with the setting and the module; no stack trace."""
+    done = command("check", folder=tmp_path, mongodb_uri=mongodb_uri, features='["adapters.fax"]')
+
+    assert done.returncode == 2, done.stderr
+    assert "FHIR_FEATURES lists adapters.fax" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_a_standalone_mongodb_is_explained(tmp_path: Path) -> None:
     """The command that makes it a replica set is in the message."""
     with bare_mongod(tmp_path / "db") as uri:
