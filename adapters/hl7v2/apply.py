@@ -86,6 +86,8 @@ async def applied(
         return await finish(store, made)
 
     types = {one.type for one in item.report.changes} | {*DOCUMENTS, "Patient"}
+    if item.profile.directory == "create":
+        types |= {type for type, *_ in item.report.directory}
     if item.report.instructions:
         types |= set(await context.store.indexes.existing())
     # A message of thousands of results is one transaction all the same; sent again, it would take

@@ -130,6 +130,8 @@ class Instruction:
     ``rename``          the same for the resource of ``type``
     ``repatient``       the Encounter with ``prior``, and what names it, goes to ``target``
     ``hold``            a person must decide
+    ``snapshot``        the message has the whole list of ``type`` of the patient ``target`` (in the
+                        visit ``other``): entries of its sender that it does not name have ended
     ==================  =======================================================================
 
     ``target`` and ``other`` are handles of changes of this message.

@@ -23,6 +23,7 @@ from adapters.hl7v2.changes import (
 from adapters.hl7v2.identity import Identifier, identified, replaced_by, survivors
 from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.senders import Profile
+from adapters.hl7v2.snapshots import ENDED, is_current
 
 OPEN_STATUSES = ("planned", "arrived", "triaged", "in-progress", "onleave", "unknown")
 
@@ -44,7 +45,9 @@ class Report:
     partitions: tuple[str, ...] = ()
     fault: MessageFault | None = None
     source: str = ""  # meta.source of what the message writes
-    directory: tuple[tuple[str, str, str], ...] = ()  # (type, system, value) of who is named
+    # (type, system, value) of who is named -> what else is said of them
+    directory: Mapping[tuple[str, str, str], Json] = field(default_factory=dict)
+    held: str = ""  # why a person must decide, whatever is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Search:
             tokens = (f"{_token(system)}|{_token(value)}" for system, value in self.identifiers)
             found.append(("identifier", ",".join(tokens)))
         if self.patient:
-            found.append(("subject", self.patient))
+            found.append(("patient", self.patient))
         if self.statuses:
             found.append(("status", ",".join(self.statuses)))
         return tuple(found)
@@ -184,8 +187,9 @@ class _Resolving:
         self.misses = 0
         self.patients: dict[str, Json] | None = None  # those that are known, by id
         self.directory: dict[tuple[str, str, str], str] = {}
+        self.entries: dict[tuple[str, str], Json] = {}  # those that the directory lacks
         self.issues: list[Issue] = []
-        self.held = ""
+        self.held = report.held
 
     # ------------------------------------------------------------------------------ looking up
 
@@ -193,7 +197,10 @@ class _Resolving:
         for change in self.report.changes:
             self._resolve(change)
         for instruction in self.report.instructions:
-            self._prior(instruction)
+            if instruction.kind == "snapshot":
+                self._entries_of(instruction)
+            else:
+                self._prior(instruction)
         self._directory()
         return Wanted(frozenset(self.missing_ids), frozenset(self.missing_searches))
 
@@ -202,12 +209,25 @@ class _Resolving:
         found: dict[tuple[str, str, str], str] = {}
         for type in dict.fromkeys(named[0] for named in self.report.directory):
             numbers = tuple(named[1:] for named in self.report.directory if named[0] == type)
+            before = self.misses
             resources = self._search(Search(type, identifiers=numbers))
-            for number in numbers if resources else ():
+            if self.misses > before:
+                continue
+            for number in numbers:
                 fitting = [one["id"] for one in resources if _carries(one, number)]
+                if not fitting and self.profile.directory == "create":
+                    fitting = self._made(type, number)
                 if len(fitting) == 1:
                     found[type, *number] = f"{type}/{fitting[0]}"
         return found
+
+    def _made(self, type: str, number: Identifier) -> list[str]:
+        """Return the id of a new entry of the directory; none where something else has it."""
+        id = id_of(type, number[0], (number[1],))
+        if self._resource(type, id) is not None:
+            return []
+        self.entries[type, id] = self.report.directory[type, *number]
+        return [id]
 
     def _resource(self, type: str, id: str) -> Json | None:
         if (type, id) not in self.known.resources:
@@ -347,9 +367,15 @@ class _Resolving:
             write = self._written(change, place, writes.get(place), references)
             if write:
                 writes[place] = write
+        for place, said in self.entries.items():
+            entry = {"resourceType": place[0], "id": place[1], **said}
+            writes[place] = Write(*place, self._sourced(entry), None, Stamp(), "")
         merges: list[Merge] = []
         for instruction in self.report.instructions:
-            merges += self._merges(instruction)
+            if instruction.kind == "snapshot":
+                self._end(instruction, writes)
+            else:
+                merges += self._merges(instruction)
         return Plan(tuple(writes.values()), tuple(merges), tuple(self.issues), self.held)
 
     def _written(
@@ -379,10 +405,43 @@ class _Resolving:
         resource["id"] = place[1]
         resource = _ordered(resource)
         write = Write(*place, resource, stored, stamp, change.source)
-        if self.report.source and write.outcome != "unchanged":
-            meta = {**resource.get("meta", {}), "source": self.report.source}
-            write = replace(write, resource={**resource, "meta": meta})
+        if write.outcome != "unchanged":
+            write = replace(write, resource=self._sourced(resource))
         return write
+
+    def _sourced(self, resource: Json) -> Json:
+        """Return ``resource`` with the message as its source."""
+        if not self.report.source:
+            return resource
+        return {**resource, "meta": {**resource.get("meta", {}), "source": self.report.source}}
+
+    # ------------------------------------------------------------------------------- snapshots
+
+    def _entries_of(self, instruction: Instruction) -> list[Json]:
+        """Return what is stored of the list that a snapshot is of, whoever wrote it."""
+        patient = self.ids.get(instruction.target)
+        if not patient:
+            return []
+        return self._search(Search(instruction.type, patient=f"Patient/{patient}"))
+
+    def _end(self, instruction: Instruction, writes: dict[tuple[str, str], Write]) -> None:
+        """End the entries of a list that its sender made and does not send any more."""
+        type = instruction.type
+        mentioned = {self.ids[one.handle] for one in self.report.changes if one.type == type}
+        stamp = next(one.stamp for one in self.report.changes if one.handle == instruction.target)
+        sender = self.report.source.rpartition(":")[0] + ":"
+        visit = f"Encounter/{self.ids[instruction.other]}" if instruction.other else ""
+        for entry in self._entries_of(instruction):
+            place = (type, str(entry["id"]))
+            if (
+                place[1] in mentioned
+                or not str(entry.get("meta", {}).get("source", "")).startswith(sender)
+                or not is_current(entry, visit)
+                or is_older(stamp, self.known.origins.get(place))
+            ):
+                continue
+            ended = self._sourced(_ordered({**entry, **ENDED[type]}))
+            writes[place] = Write(*place, ended, entry, stamp, instruction.source)
 
     def _check_owners(self, changes: list[Change]) -> None:
         """Hold the message if what it changes belongs to another patient (section 9)."""

@@ -263,6 +263,22 @@ class Inbox:
             cursor = self._rows().find(states, wanted).sort("sequence", ASCENDING).limit(count)
             return [as_row(one) for one in await cursor.to_list()]
 
+    async def stopped_before(
+        self, sequence: int, sender: str, patients: Iterable[str]
+    ) -> str | None:
+        """Return the id of the last row before ``sequence`` of ``sender`` that a person must see
+        to, dead or held, and that shares one of ``patients``; else ``None``."""
+        filter: Document = {
+            "state": {"$in": ["dead", "held"]},
+            "sequence": {"$lt": sequence},
+            "sender": sender,
+            "patients": {"$in": list(patients)},
+        }
+        found = await self._rows().find_one(
+            filter, {"_id": 1}, sort=[("sequence", DESCENDING)], session=self.session
+        )
+        return str(found["_id"]) if found else None
+
     async def lead(self, owner: str, now: datetime, until: datetime) -> bool:
         """Take or keep the lead until ``until``; return whether ``owner`` has it."""
         free = {"_id": "rows", "$or": [{"owner": owner}, {"at": {"$lt": now}}]}
@@ -296,14 +312,19 @@ class Inbox:
             return {one["_id"]: one["count"] for one in await cursor.to_list()}
 
     async def unmapped(self, sender: str, count: int) -> list[Document]:
-        """Return the fields that no row of the mapping read: by sender and field how often, the
-        last time, and a row that has it."""
+        """Return the fields that no row of the mapping read, and the codes without a target: by
+        sender, field, system and code how often, the last time, and a row that has it."""
         stages: list[Document] = [
             {"$match": {"unmapped": {"$exists": True}, **({"sender": sender} if sender else {})}},
             {"$unwind": "$unmapped"},
             {
                 "$group": {
-                    "_id": {"sender": "$sender", "field": "$unmapped.field"},
+                    "_id": {
+                        "sender": "$sender",
+                        "field": "$unmapped.field",
+                        "system": "$unmapped.system",
+                        "code": "$unmapped.code",
+                    },
                     "count": {"$sum": "$unmapped.count"},
                     "last": {"$max": "$received"},
                     "row": {"$last": "$_id"},

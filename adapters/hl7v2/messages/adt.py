@@ -24,6 +24,7 @@ from adapters.hl7v2.messages.patient import (
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.segments.pid import numbers
 from adapters.hl7v2.segments.pv1 import R5, says_visit
+from adapters.hl7v2.snapshots import LISTS
 from adapters.hl7v2.times import moment
 
 Json = dict[str, Any]
@@ -69,6 +70,12 @@ def _admit(draft: Draft, group: PatientGroup, event: str) -> None:
     if visit:
         _visit(draft, group, visit, patient, event)
     lists(draft, group, patient)
+    for name in draft.scene.profile.snapshots:
+        if found := group.lists.get(name):
+            visit_of = patient.encounter if name == "DG1" else ""
+            instruct(
+                draft, "snapshot", found[0], patient.handle, type=LISTS[name][0], other=visit_of
+            )
 
 
 def _visit(
