@@ -241,8 +241,16 @@ def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
         return
     if fill and any(_owns(part, member) for member in members):
         return
-    kept = [member for member in members if not _owns(part, member)]
-    parent[name] = kept + (value if isinstance(value, list) else [value])
+    # They stay where they were: what comes out equal has to look so.
+    kept: list[Any] = []
+    at = len(members)
+    for member in members:
+        if not _owns(part, member):
+            kept.append(member)
+        elif at == len(members):
+            at = len(kept)
+    kept[at:at] = value if isinstance(value, list) else [value]
+    parent[name] = kept
 
 
 def _take(resource: Json, place: str) -> None:

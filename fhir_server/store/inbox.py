@@ -18,7 +18,15 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReplaceOne, ReturnDocument
+from pymongo import (
+    ASCENDING,
+    DESCENDING,
+    IndexModel,
+    InsertOne,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateOne,
+)
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError
 
@@ -349,6 +357,13 @@ class Inbox:
             *(InsertOne(one) for one in new),
             *(ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in known),
         ]
+        if writes:
+            await self.database[ORIGINS].bulk_write(writes, session=self.session)
+
+    async def touch_origins(self, places: Iterable[str], row: str) -> None:
+        """Note that ``row`` has done something with ``places``, without saying anything of them:
+        who writes about one of them at the same time has to begin anew."""
+        writes = [UpdateOne({"_id": one}, {"$set": {"row": row}}, upsert=True) for one in places]
         if writes:
             await self.database[ORIGINS].bulk_write(writes, session=self.session)
 

@@ -129,7 +129,9 @@ def _merge(draft: Draft, group: PatientGroup, event: str) -> None:
         return
     fields = (1, 4) if event in ("A34", "A18") else (1,)
     prior = merge_numbers(draft, merge, fields)
-    patient = patient_change(draft, group, places={"identifier[+]": prior}, after=(_olden(prior),))
+    own = numbers(group.pid, draft.scene) if group.pid else []
+    after = (_olden(prior), _renewed(own, prior))
+    patient = patient_change(draft, group, places={"identifier[+]": prior}, after=after)
     instruct(draft, "merge", merge, patient.handle, prior=_pairs(prior))
 
 
@@ -138,7 +140,11 @@ def _renumber(draft: Draft, group: PatientGroup, event: str) -> None:
     prior = merge_numbers(draft, merge, (1,)) if merge else []
     found = numbers(group.pid, draft.scene) if group.pid else []
     patient = patient_change(
-        draft, group, places={"identifier[+]": prior}, after=(_olden(prior),), first=_pairs(prior)
+        draft,
+        group,
+        places={"identifier[+]": prior},
+        after=(_olden(prior), _renewed(found, prior)),
+        first=_pairs(prior),
     )
     if merge and event == "A43":
         text = "Identifiers are to be moved: which data follow them is a decision."
@@ -155,6 +161,19 @@ def _olden(prior: list[Json]) -> Merging:
         for identifier in resource.get("identifier", ()):
             if "value" in identifier and system_value(identifier) in pairs:
                 identifier["use"] = "old"
+
+    return finish
+
+
+def _renewed(own: list[tuple[str, str]], prior: list[Json]) -> Merging:
+    """Return the function that has the numbers of PID-3 be old no more: a merge turned around."""
+    pairs = set(own) - set(_pairs(prior))
+
+    def finish(resource: Json, change: Change, late: bool) -> None:
+        for identifier in resource.get("identifier", ()):
+            is_old = identifier.get("use") == "old" and "value" in identifier
+            if is_old and system_value(identifier) in pairs:
+                del identifier["use"]
 
     return finish
 

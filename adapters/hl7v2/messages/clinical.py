@@ -43,7 +43,7 @@ def allergies(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     for name, table in (("AL1", al1.AL1), ("IAM", al1.IAM)):
         for segment in entries(group.lists.get(name, ()), draft.scene.profile):
             filled = table.apply(segment, draft.scene)
-            al1.reaction(filled.set)
+            reacted = al1.reacted(filled)
             if name == "AL1":
                 filled.set.update(present(name, draft.scene.profile))
             deleted = name == "IAM" and segment.text(6).upper() in _DELETED
@@ -59,7 +59,7 @@ def allergies(draft: Draft, group: PatientGroup, patient: Patient) -> None:
                 filled,
                 segment,
                 defaults=al1.REQUIRED,
-                after=(al1.in_error,) if deleted else (al1.confirmed,),
+                after=(reacted, al1.in_error if deleted else al1.confirmed),
                 subject=patient.handle,
             )
 
@@ -185,7 +185,7 @@ def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
         payor = places.get("payor[in1-4]")
         if not payor:
             number = payor_number(segment, scene)
-            places["payor[in1-4]"] = [{"id": "in1-4.1", **(number or {"display": "unknown"})}]
+            payor = [{"id": "in1-4.1", **(number or {"display": "unknown"})}]
         places["beneficiary"] = reference(patient.handle)
         _subscriber(draft, segment, places, patient)
         start, end = places.get("period.start"), places.get("period.end")
@@ -195,7 +195,7 @@ def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
             del places["period.end"]
         number_of = segment.value(3)
         payer = (cx(number_of, scene) or {}).get("value") if number_of else ""
-        names = [displayed(one) for one in places["payor[in1-4]"]]
+        names = [displayed(one) for one in payor]
         parts = (patient.handle, segment.text(2), str(payer or names[0]), segment.text(36))
         draft.add(
             "Coverage",
@@ -203,7 +203,7 @@ def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
             Mode.MERGE,
             filled,
             segment,
-            defaults={"status": "active"},
+            defaults={"status": "active", "payor[in1-4]": payor},
             subject=patient.handle,
         )
 

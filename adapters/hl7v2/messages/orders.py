@@ -131,7 +131,8 @@ def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mod
     """Draft the ServiceRequest of an OBR; return its handle."""
     scene, obr = draft.scene, order.obr
     assert obr is not None
-    places = ordered(order, scene)
+    filled = ordered(order, scene)
+    places = filled.set
     status = order_status(order, scene)
     defaults: dict[str, Any] = {"intent": "order", "status": "active"}
     if mode is Mode.MERGE:
@@ -155,7 +156,7 @@ def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mod
         "ServiceRequest",
         key,
         mode,
-        Filled(places, set()),
+        filled,
         obr,
         defaults=defaults,
         subject=patient.handle,
