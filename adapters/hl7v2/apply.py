@@ -84,7 +84,7 @@ async def applied(
         known = await looked_up(item, drawn.patients, inside)
         plan = planned(item.report, known.known, item.profile, drawn.patients)
         if plan.held:
-            raise HeldError((Fault("204", plan.held, ""),))
+            raise HeldError((Fault(plan.condition, plan.held, ""),))
         made = await _written(item, plan, known, drawn, inside)
         return await finish(store, made)
 

@@ -420,6 +420,7 @@ def _compared(left: str, right: str) -> int:
 def _instant(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
-        return moment - (moment.utcoffset() or timedelta())
+        # Without its zone: an aware time would be shifted once more when it is compared.
+        return moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
     except (ValueError, OverflowError):
         return None

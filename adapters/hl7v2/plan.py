@@ -95,6 +95,7 @@ class Known:
     resolved: dict[str, str] = field(default_factory=dict)
     patients: dict[tuple[str, str], str] = field(default_factory=dict)
     noted: dict[str, tuple[tuple[Issue, ...], str]] = field(default_factory=dict)
+    foreign: dict[str, frozenset[Identifier]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ class Plan:
     merges: tuple[Merge, ...] = ()
     issues: tuple[Issue, ...] = ()
     held: str = ""
+    condition: str = "204"  # of table 0357, where it is held
 
 
 def wanted(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Wanted:
@@ -190,6 +192,7 @@ class _Resolving:
         self.entries: dict[tuple[str, str], Json] = {}  # those that the directory lacks
         self.issues: list[Issue] = []
         self.held = report.held
+        self.condition = "204"
 
     # ------------------------------------------------------------------------------ looking up
 
@@ -290,20 +293,29 @@ class _Resolving:
         if not key.identifiers:
             return id_of("Patient", key.scope, key.parts), False
         before = self.misses
-        found = self._patients(key.identifiers)
+        # What is merged into the Patient does not contradict it.
+        merged = {
+            number
+            for one in self.report.instructions
+            if one.kind == "merge" and one.target == change.handle
+            for number in one.prior
+        }
+        identifiers = [one for one in key.identifiers if one not in merged] or key.identifiers
+        found = self._patients(identifiers)
         if self.misses > before:
             return "", False
         rules = self.profile.identity
-        decision = identified(key.identifiers, found, change.set, rules, change.source)
+        decision = identified(identifiers, found, change.set, rules, change.source)
+        self.known.foreign[change.handle] = decision.foreign
         if decision.issues or decision.held:
             self.known.noted[change.handle] = (decision.issues, decision.held)
         if decision.patient is not None:
             return str(decision.patient["id"]), False
-        for identifier in key.identifiers:
+        for identifier in identifiers:
             if identifier in self.anew:
                 self.known.noted.pop(change.handle, None)
                 return self.anew[identifier], True
-        self.anew |= dict.fromkeys(key.identifiers, drawn)
+        self.anew |= dict.fromkeys(identifiers, drawn)
         return drawn, True
 
     # ------------------------------------------------------------------------- everything else
@@ -314,8 +326,8 @@ class _Resolving:
         if any(part.startswith(HANDLE) for part in parts):
             return "", True
         own = id_of(change.type, key.scope, parts)
-        by_number = change.type in BY_NUMBER
-        if self.profile.filler_reuse == "new" or not by_number:
+        by_number, reuse = change.type in BY_NUMBER, self.profile.filler_reuse
+        if reuse == "new" or not by_number:
             own = self._of_this_patient(change, own, parts)
         if key.identifiers:
             stored = self._search(Search(change.type, identifiers=key.identifiers))
@@ -325,7 +337,7 @@ class _Resolving:
                 str(one["id"])
                 for one in stored
                 if (not key.codes or _has_code(one, key.codes))
-                and (by_number or self._is_of_this_patient(change, one))
+                and ((by_number and reuse != "new") or self._is_of_this_patient(change, one))
             ]
             if fitting:
                 return (own if own in fitting else fitting[0]), False
@@ -376,7 +388,9 @@ class _Resolving:
                 self._end(instruction, writes)
             else:
                 merges += self._merges(instruction)
-        return Plan(tuple(writes.values()), tuple(merges), tuple(self.issues), self.held)
+        return Plan(
+            tuple(writes.values()), tuple(merges), tuple(self.issues), self.held, self.condition
+        )
 
     def _written(
         self,
@@ -390,6 +404,10 @@ class _Resolving:
         if current is None and change.only_stored:
             return None
         places = linked_places(change.set, references)
+        if foreign := self.known.foreign.get(change.handle):
+            numbers = places.get("identifier[+]", ())
+            own = [one for one in numbers if not _carries({"identifier": [one]}, *foreign)]
+            places["identifier[+]"] = own
         if self.directory:
             places = known_in(places, self.directory)
         origin = self.known.origins.get(place) if stored else None
@@ -402,6 +420,9 @@ class _Resolving:
             stamp = change.stamp
         if resource is None:
             return None
+        if stored and change.type in BY_NUMBER and not self._is_of_this_patient(change, stored):
+            # ``move``: also what the message mentions only in passing goes along.
+            resource["subject"] = {"reference": f"Patient/{self.ids[change.subject]}"}
         resource["id"] = place[1]
         resource = _ordered(resource)
         write = Write(*place, resource, stored, stamp, change.source)
@@ -454,7 +475,7 @@ class _Resolving:
             text = "The number belongs to another patient."
             self.issues.append(Issue("warning", "number-of-another-patient", change.source, text))
             if change.type in BY_NUMBER and self.profile.filler_reuse == "hold":
-                self.held = self.held or text
+                self.held, self.condition = text, "205"
 
     def _leads(self, owner: str, mine: str) -> bool:
         patient = self.known.resources.get(("Patient", owner))
@@ -495,9 +516,9 @@ class _Resolving:
 BY_NUMBER = ("DiagnosticReport", "Observation", "Specimen", "ServiceRequest")
 
 
-def _carries(resource: Json, identifier: Identifier) -> bool:
+def _carries(resource: Json, *identifiers: Identifier) -> bool:
     return any(
-        (member.get("system", ""), member.get("value")) == identifier
+        (member.get("system", ""), member.get("value")) in identifiers
         for member in resource.get("identifier", [])
     )
 
