@@ -86,6 +86,17 @@ class Fault:
     severity: str = "E"
 
 
+def as_issue(fault: Fault) -> dict[str, str]:
+    """Return ``fault`` as an issue of a row."""
+    severity = "error" if fault.severity == "E" else "warning"
+    return {
+        "severity": severity,
+        "code": fault.condition,
+        "where": fault.place,
+        "text": fault.text,
+    }
+
+
 def header_of(data: bytes) -> Header | None:
     """Return the MSH that ``data`` begins with, or ``None``. Blank lines before it are skipped."""
     text = data[:65_536].decode("latin-1").removeprefix("ï»¿").lstrip("\r\n\t ")

@@ -33,6 +33,9 @@ from fhir_server.store.inbox import Row
 from fhir_server.store.resources import ResourceStore
 
 _CHANGE_S = 0.002
+# What is merged and moved. Their origins are written by every message about them, though nothing
+# else changes: a result that another process takes at once with a merge would be left behind.
+_REFERRED_TO = frozenset(("Patient", "Encounter", "Account"))
 _DATA_BYTES_MAX = 262_144  # of a Binary inside its document; more is a content beside it
 
 
@@ -81,11 +84,13 @@ async def applied(
         known = await looked_up(item, drawn.patients, inside)
         plan = planned(item.report, known.known, item.profile, drawn.patients)
         if plan.held:
-            raise HeldError((Fault("204", plan.held, ""),))
+            raise HeldError((Fault(plan.condition, plan.held, ""),))
         made = await _written(item, plan, known, drawn, inside)
         return await finish(store, made)
 
     types = {one.type for one in item.report.changes} | {*DOCUMENTS, "Patient"}
+    if item.profile.directory == "create":
+        types |= {type for type, *_ in item.report.directory}
     if item.report.instructions:
         types |= set(await context.store.indexes.existing())
     # A message of thousands of results is one transaction all the same; sent again, it would take
@@ -248,18 +253,21 @@ async def _piece(data: bytes) -> AsyncIterator[bytes]:
 async def _keep_origins(
     item: Item, writes: Sequence[Write], lookups: Lookups, context: Context
 ) -> None:
-    new, moved = [], []
+    new, moved, touched = [], [], []
     for one in writes:
+        place = f"{one.type}/{one.id}"
         if one.type == "Binary" or not (one.stamp.said or one.stamp.sent):
+            touched += [place] if one.type in _REFERRED_TO else []
             continue
         stamp = {"said": one.stamp.said, "sent": one.stamp.sent}
-        document = {"_id": f"{one.type}/{one.id}", **stamp, "row": item.id}
+        document = {"_id": place, **stamp, "row": item.id}
         before = lookups.known.origins.get((one.type, one.id))
         if (one.type, one.id) not in lookups.versions:
             new.append(document)
-        elif before != one.stamp:
+        elif before != one.stamp or one.type in _REFERRED_TO:
             moved.append(document)
     await context.store.inbox.set_origins(new, moved)
+    await context.store.inbox.touch_origins(touched, item.id)
 
 
 def _made(one: Write, lookups: Lookups) -> Mapping[str, Any]:

@@ -130,6 +130,8 @@ class Instruction:
     ``rename``          the same for the resource of ``type``
     ``repatient``       the Encounter with ``prior``, and what names it, goes to ``target``
     ``hold``            a person must decide
+    ``snapshot``        the message has the whole list of ``type`` of the patient ``target`` (in the
+                        visit ``other``): entries of its sender that it does not name have ended
     ==================  =======================================================================
 
     ``target`` and ``other`` are handles of changes of this message.
@@ -239,8 +241,16 @@ def _put(resource: Json, place: str, value: Any, *, fill: bool) -> None:
         return
     if fill and any(_owns(part, member) for member in members):
         return
-    kept = [member for member in members if not _owns(part, member)]
-    parent[name] = kept + (value if isinstance(value, list) else [value])
+    # They stay where they were: what comes out equal has to look so.
+    kept: list[Any] = []
+    at = len(members)
+    for member in members:
+        if not _owns(part, member):
+            kept.append(member)
+        elif at == len(members):
+            at = len(kept)
+    kept[at:at] = value if isinstance(value, list) else [value]
+    parent[name] = kept
 
 
 def _take(resource: Json, place: str) -> None:
@@ -410,6 +420,7 @@ def _compared(left: str, right: str) -> int:
 def _instant(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
-        return moment - (moment.utcoffset() or timedelta())
+        # Without its zone: an aware time would be shifted once more when it is compared.
+        return moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
     except (ValueError, OverflowError):
         return None

@@ -5,13 +5,14 @@ total, as those of ``datatypes.py``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.hl7v2.codetables import Image
 from adapters.hl7v2.message import Value
 from adapters.hl7v2.scene import Scene
-from adapters.hl7v2.vocabulary import V2_SYSTEM, system_of, target
+from adapters.hl7v2.vocabulary import V2_SYSTEM, Target, led_to, system_of, target
 
 Json = dict[str, Any]
 Converter = Callable[[Value, Scene], Any]
@@ -104,13 +105,21 @@ def _mapped(found: list[Json], scene: Scene) -> list[Json]:
     """Put the sender's own mapping first; count codes that have none."""
     table = scene.profile.code_tables[scene.field]
     for one in found:
-        key = (one.get("system", ""), one["code"])
-        to = table.get(key) or table.get(("", one["code"]))
-        if to:
-            return [dict(to), *found]
-    for one in found[:1]:
-        scene.codes[scene.field, one.get("system", ""), one["code"]] += 1
+        image = table.image(one.get("system", ""), one["code"])
+        if image and _is(found[0], image):
+            return found
+        if image:
+            return [Image(image), *(other for other in found if not _is(other, image))]
+    if not found or any(one.get("system") in table.systems for one in found):
+        return found
+    scene.codes[scene.field, found[0].get("system", ""), found[0]["code"]] += 1
+    if scene.profile.unmapped_code == "hold":
+        scene.held = f"A code of {scene.where} has no target in the map of its sender."
     return found
+
+
+def _is(coding: Json, image: Mapping[str, Any]) -> bool:
+    return (coding.get("system"), coding["code"]) == (image.get("system"), image["code"])
 
 
 def concept_text(value: Value) -> str:
@@ -144,13 +153,10 @@ def concept(map: str = "", table: str = "", *, both: bool = True) -> ObjectConve
         image = target(map, value[1]) if map and value[1] else None
         if image:
             first = coding(image.code, image.display, image.system)
-            rest = [
-                one
-                for one in sent
-                if both and (one["code"], one.get("system")) != (first["code"], first.get("system"))
-            ]
-            sent = [first, *rest]
-        elif map and value[1]:
+            own = [one for one in sent if isinstance(one, Image)]
+            rest = [one for one in sent[len(own) :] if both and not _is(one, first)]
+            sent = [*own, *([] if own and _is(own[0], first) else [first]), *rest]
+        elif map and value[1] and scene.field not in scene.profile.code_tables:
             scene.codes[scene.field, V2_SYSTEM + table if table else "", value[1]] += 1
         return concept_of(value, scene, sent)
 
@@ -168,7 +174,7 @@ def code(map: str, otherwise: str = "", table: str = "") -> Converter:
         said = value[1]
         if not said:
             return None
-        image = target(map, said)
+        image = _own_target(map, value, scene, table) or target(map, said)
         if image:
             return image.code
         scene.note("code-unknown", "This code has no image in FHIR.")
@@ -178,6 +184,15 @@ def code(map: str, otherwise: str = "", table: str = "") -> Converter:
         return Primitive(otherwise, (alternate(value, scene, table),))
 
     return convert
+
+
+def _own_target(map: str, value: Value, scene: Scene, table: str) -> Target | None:
+    """Return what the sender's own map makes of a code, where the guide's map leads there."""
+    own = scene.profile.code_tables.get(scene.field)
+    for one in codings(value, scene, table) if own else ():
+        if isinstance(one, Image):
+            return target(map, one["code"]) or led_to(map, one["code"])
+    return None
 
 
 def alternate(value: Value, scene: Scene, table: str = "") -> Json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.hl7v2.changes import HANDLE, Change, Instruction, Key, Merging, Mode, Stamp
+from adapters.hl7v2.codetables import Image
 from adapters.hl7v2.groups import Groups
 from adapters.hl7v2.message import Message, Segment
 from adapters.hl7v2.rows import Filled
@@ -93,9 +94,13 @@ def system_value(identifier: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def concept_key(concept: Mapping[str, Any] | None) -> str:
-    """Return what tells one CodeableConcept from another: its first coding, else its text."""
+    """Return what tells one CodeableConcept from another: its first coding, else its text.
+
+    What a map of the sender's has put before it does not count: that may come and go.
+    """
     for coding in (concept or {}).get("coding", ()):
-        return f"{coding.get('system', '')}|{coding['code']}"
+        if not isinstance(coding, Image):
+            return f"{coding.get('system', '')}|{coding['code']}"
     return str((concept or {}).get("text", ""))
 
 

@@ -2,6 +2,8 @@
 
 import logging
 
+from fhir_server.outcome import FhirError
+
 _failures = logging.getLogger("fhir_server.failures")
 
 
@@ -13,3 +15,8 @@ def log_failure(error: BaseException) -> None:
         places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
     _failures.error('"hl7v2: %s at %s"', type(error).__name__, " < ".join(places[-4:]))
+
+
+def places(error: FhirError) -> str:
+    """Return what ``error`` is about, as codes and places: nothing that a resource says."""
+    return ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])

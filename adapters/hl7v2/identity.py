@@ -28,11 +28,15 @@ class IdentityRules:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The Patient that is meant, None for a new one; ``held`` says why a person must decide."""
+    """The Patient that is meant, None for a new one; ``held`` says why a person must decide.
+
+    ``foreign`` are the numbers of the message that only other Patients carry: they stay theirs.
+    """
 
     patient: Json | None
     held: str = ""
     issues: tuple[Issue, ...] = ()
+    foreign: frozenset[Identifier] = frozenset()
 
 
 def survivors(found: Sequence[Json], patients: Mapping[str, Json]) -> tuple[list[Json], list[str]]:
@@ -87,6 +91,7 @@ def identified(
         held = "No Patient has these numbers." if rules.unknown_patient == "hold" else ""
         return Decision(None, held)
     chosen = next(iter(patients.values()))
+    chosen_id = str(chosen.get("id"))
     issues = []
     held = ""
     if len(patients) > 1:
@@ -97,7 +102,12 @@ def identified(
         text = "The Patient with this number has another birth date and another family name."
         issues.append(Issue("warning", "identity-suspect", where, text))
         held = held or (text if rules.suspect == "hold" else "")
-    return Decision(chosen, held, tuple(issues))
+    foreign = frozenset(
+        identifier
+        for identifier in identifiers
+        if found.get(identifier) and chosen_id not in {str(o.get("id")) for o in found[identifier]}
+    )
+    return Decision(chosen, held, tuple(issues), foreign)
 
 
 def _is_suspect(patient: Json, said: Mapping[str, Any]) -> bool:

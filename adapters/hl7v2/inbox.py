@@ -15,21 +15,33 @@ is no answer at all (:class:`UnavailableError`), upon which every sender sends a
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from adapters.hl7v2 import reading
-from adapters.hl7v2.ack import Asked, Fault, Header, Sent, acknowledgement, asked, header_of
-from adapters.hl7v2.apply import Applied, applied
+from adapters.hl7v2.ack import (
+    Asked,
+    Fault,
+    Header,
+    Sent,
+    acknowledgement,
+    as_issue,
+    asked,
+    header_of,
+)
+from adapters.hl7v2.apply import Applied, applied, unmapped_of
+from adapters.hl7v2.attempts import LostError, Outcome, RepeatedError
 from adapters.hl7v2.chains import Chains, Place
-from adapters.hl7v2.failures import log_failure
+from adapters.hl7v2.failures import log_failure, places
 from adapters.hl7v2.gathering import GroupInsert
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
 from adapters.hl7v2.outcomes import FINISHED, Outcomes, given
+from adapters.hl7v2.precedence import check_order, gives_up_key
+from adapters.hl7v2.profiles import Profiles
 from adapters.hl7v2.reading import Arrival, Item
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
@@ -59,28 +71,6 @@ class Taken:
     later: Callable[[], Awaitable[bytes]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an attempt: the state of the row, what else is set in it, why."""
-
-    state: str
-    faults: tuple[Fault, ...] = ()
-    set: Mapping[str, Any] | None = None
-    refused: bool = False
-
-
-class RepeatedError(Exception):
-    """The message is here already, as ``row``."""
-
-    def __init__(self, row: Row) -> None:
-        super().__init__(row.id)
-        self.row = row
-
-
-class LostError(Exception):
-    """Another process has taken the row up, or a person has changed it."""
-
-
 class Intake:
     """Takes messages in, for one process. ``wake`` is set when there may be rows to work off."""
 
@@ -94,10 +84,15 @@ class Intake:
         self.workers = asyncio.Semaphore(settings.hl7_workers)
         self.offer: Callable[[Row, Place], bool] | None = None
         self.readers = reading.Readers(settings)
+        self._profiles = Profiles()
         self._arrivals = Arrivals()
         self.outcomes = Outcomes(context)
         self._rejects: dict[str, deque[datetime]] = {}
         self._batch = GroupInsert(context)
+
+    async def refresh(self) -> None:
+        """Take the senders' profiles, and the maps that they name, as they are now."""
+        self.readers.profiles = await self._profiles.read(self.context)
 
     # ------------------------------------------------------------------------------- the door
 
@@ -147,7 +142,7 @@ class Intake:
             state=state,
             code=code,
             answer=answer,
-            issues=(_as_issue(told),),
+            issues=(as_issue(told),),
             **reading.known(arrival, header),
         )
         if state == "rejected":
@@ -222,8 +217,9 @@ class Intake:
                     await store.inbox.change(
                         first.id, ["dead"], {"key": "", "replaced_by": item.id}
                     )
-                else:
+                elif not await gives_up_key(first, item, store.inbox):
                     raise RepeatedError(first)
+            await check_order(item, store.inbox)
 
         outcome = await self._attempt(item, begin, finish)
         if isinstance(outcome, Row):
@@ -240,7 +236,7 @@ class Intake:
         try:
             return await applied(item, self.context, begin, finish)
         except HeldError as held:
-            return Outcome("held", held.faults)
+            return Outcome("held", held.faults, {"unmapped": unmapped_of(item.report)})
         except MessageFault as fault:
             told = Fault(str(fault.error_code), fault.text, fault.where)
             return Outcome("rejected" if fault.refused else "dead", (told,), refused=fault.refused)
@@ -248,7 +244,7 @@ class Intake:
             if error.status >= 500:
                 raise
             self.counts["mapping-invalid"] += 1
-            _failures.error('"hl7v2: our mapping made what is refused: %s"', _places(error))
+            _failures.error('"hl7v2: our mapping made what is refused: %s"', places(error))
             text = "The server made of this message what it cannot store itself; it is kept."
             invalid = tuple(
                 {
@@ -276,7 +272,8 @@ class Intake:
             raw=item.arrival.data,
             code=code,
             answer=answer,
-            issues=(*map(_as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
+            issues=(*map(as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
+            unmapped=(outcome.set or {}).get("unmapped", ()),
         )
         if outcome.state == "retry":
             row = self._retrying(row)
@@ -285,7 +282,7 @@ class Intake:
             row = replace(row, key="", until=until)
             if not self._may_keep(item.arrival):
                 return Taken(code, answer), False
-        first = await self._insert_or_find(row)
+        first = await self._insert_or_find(row, item=item)
         if first is not None:
             return await self._repetition(item, first), False
         self._tell(row, 0.0)
@@ -302,7 +299,8 @@ class Intake:
             if item.asked.wants_commit(positive=True):
                 answer = self._answer(item.header, "CA")
                 row = replace(row, code="CA", answer=answer)
-            first = await self._insert_or_find(row, gathered=len(row.raw) <= RAW_BYTES_MAX)
+            gathered = len(row.raw) <= RAW_BYTES_MAX
+            first = await self._insert_or_find(row, gathered=gathered, item=item)
             if first is not None:
                 return await self._repetition(item, first)
             kept = self.offer is not None and self.offer(row, place)
@@ -377,7 +375,7 @@ class Intake:
                 code=code,
                 answer=answer,
                 reason=f"The first one is {first.id}.",
-                issues=(_as_issue(fault),),
+                issues=(as_issue(fault),),
                 until=item.arrival.received + timedelta(days=_REJECTED_DAYS),
             )
             await self._insert_or_find(row)
@@ -395,6 +393,8 @@ class Intake:
             return ""
         began = self.context.now()
         try:
+            if row.replay_of:  # by the rules of now, whoever changed them, wherever
+                await self.refresh()
             item = self._item_of(row)
             outcome = await self._again(item, row)
         except MessageFault as fault:
@@ -427,8 +427,9 @@ class Intake:
     async def _again(self, item: Item, row: Row) -> Row | Outcome:
         sent = self._sent()
 
-        async def begin(_: ResourceStore) -> None:
-            pass
+        async def begin(store: ResourceStore) -> None:
+            if not row.replay_of:  # that is what a person has decided
+                await check_order(item, store.inbox)
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
             late, _ = self._positive(item, sent)
@@ -457,8 +458,9 @@ class Intake:
         set: dict[str, Any] = {
             "owner": "",
             "lease": None,
-            "issues": (*map(_as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
+            "issues": (*map(as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
             "attempt": self._tried(state),
+            "unmapped": (outcome.set or {}).get("unmapped", ()),
         }
         if state == "retry":
             retrying = self._retrying(row)
@@ -541,7 +543,9 @@ class Intake:
             "until": now + timedelta(days=self.context.settings.hl7_done_days),
         }
 
-    async def _insert_or_find(self, row: Row, *, gathered: bool = False) -> Row | None:
+    async def _insert_or_find(
+        self, row: Row, *, gathered: bool = False, item: Item | None = None
+    ) -> Row | None:
         """Write ``row`` alone; return the row that has its key already, if one has."""
         for _ in range(_REPEATED_TRIES):
             try:
@@ -552,7 +556,9 @@ class Intake:
                 return None
             except KeyTakenError:
                 found: Row | None = await self._inbox.with_key(row.key)
-                if found is not None:
+                if found is not None and not (
+                    item and await gives_up_key(found, item, self._inbox)
+                ):
                     return found
             except FhirError as error:
                 raise UnavailableError from error
@@ -582,17 +588,3 @@ class Intake:
 def row_state(row: Row) -> str:
     """Return the state in which ``row`` waits again: ``retry`` if it was tried before."""
     return "retry" if row.attempts else "received"
-
-
-def _places(error: FhirError) -> str:
-    return ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])
-
-
-def _as_issue(fault: Fault) -> dict[str, str]:
-    severity = "error" if fault.severity == "E" else "warning"
-    return {
-        "severity": severity,
-        "code": fault.condition,
-        "where": fault.place,
-        "text": fault.text,
-    }

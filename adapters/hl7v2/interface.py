@@ -8,7 +8,6 @@ from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.inbox import Intake, UnavailableError
 from adapters.hl7v2.reading import Arrival
-from adapters.hl7v2.senders import profile_of
 from adapters.hl7v2.server import Listener
 from adapters.hl7v2.workers import Workers
 from fhir_server.context import Context
@@ -36,23 +35,9 @@ class Interface:
                 if self._intake is None or self._intake.context is not context:
                     intake = Intake(context)
                     await context.store.inbox.ensure()
-                    await self.read_profiles(intake)
+                    await intake.refresh()
                     self._intake = intake
         return self._intake
-
-    async def read_profiles(self, intake: Intake) -> None:
-        """Take the senders' profiles as they are now."""
-        stored = await intake.context.store.inbox.senders()
-        settings = intake.context.settings
-        intake.readers.profiles = tuple(
-            profile_of(
-                one["profile"],
-                server_zone=settings.hl7_time_zone,
-                charset_fallback=settings.hl7_charset_fallback,
-            )
-            for one in stored
-            if one.get("profile")
-        )
 
     async def run(self, context: Context) -> None:
         """Work off rows, listen, take files, until cancelled."""
@@ -92,7 +77,7 @@ class Interface:
         while True:
             await asyncio.sleep(_PROFILES_S)
             try:
-                await self.read_profiles(intake)
+                await intake.refresh()
             except Exception as error:  # noqa: BLE001 - the old profiles stay until the next look
                 log_failure(error)
 

@@ -19,7 +19,7 @@ from fhir_server.store.documents import Stored
 ROUNDS_MAX = 64
 """Look-ups upon look-ups: links of Patients are followed up to 32, other chains are short."""
 
-_FOUND_MAX = 100
+_FOUND_MAX = 500
 
 
 class HeldError(Exception):

@@ -31,11 +31,11 @@ async def merge_writes(
     """Return what ``merge`` has written, on top of ``writes``. Raises :class:`HeldError`."""
     work = _Work(merge, writes, lookups, context)
     match merge.kind:
-        case "merge":
+        case "merge" if merge.type == "Patient":
             await work.merge()
         case "link" | "unlink":
             await work.see_also(present=merge.kind == "link")
-        case "move":
+        case "merge" | "move":
             await work.move()
         case "repatient":
             await work.repatient()
@@ -94,7 +94,8 @@ class _Work:
             self._write("Patient", one, {**rest, **({"link": changed} if changed else {})})
 
     async def move(self) -> None:
-        """What names the prior Encounter or Account names the other; the prior is an error."""
+        """What names the prior Encounter or Account names the other, its numbers included: a later
+        message under one of them is about the other. The prior is an error."""
         type, target, prior = self.task.type, self.task.target, self.task.prior
         await self._named(f"{type}/{prior}", f"{type}/{target}")
         survivor, gone = await self._current(type, target), await self._current(type, prior)
@@ -103,7 +104,8 @@ class _Work:
         old = [{**one, "use": "old"} for one in gone.get("identifier", [])]
         numbers = _with_numbers(survivor.get("identifier", []), old)
         self._write(type, target, {**survivor, "identifier": numbers})
-        self._write(type, prior, {**gone, "status": "entered-in-error"})
+        rest = {name: value for name, value in gone.items() if name != "identifier"}
+        self._write(type, prior, {**rest, "status": "entered-in-error"})
 
     async def repatient(self) -> None:
         """The Encounter, and what names it, goes to another Patient."""

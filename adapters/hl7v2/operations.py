@@ -22,8 +22,9 @@ from adapters.hl7v2.interface import Interface
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
 from adapters.hl7v2.parameters import answer, given
+from adapters.hl7v2.profiles import checked
 from adapters.hl7v2.reading import Arrival
-from adapters.hl7v2.senders import ProfileFault, profile_of
+from adapters.hl7v2.senders import ProfileFault
 from adapters.hl7v2.strict import verdict
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
@@ -92,6 +93,7 @@ async def _to_fhir(intake: Intake, request: Request, context: Context) -> Respon
     data = known.get("message", b"")
     if not data:
         raise FhirError(Issue("required", "message is to be given: base64Binary, or a string."))
+    await intake.refresh()
     arrival = Arrival(data, "", "dry-run", context.now(), size=len(data))
     parts: list[dict[str, Any]] = []
     issues: list[Issue] = []
@@ -219,6 +221,7 @@ async def _replay(intake: Intake, request: Request, context: Context) -> Respons
     )
     if not known.get("id") and not known.keys() & (_SELECTION.keys() - {"after"}):
         raise FhirError(Issue("required", "Which rows? Give id, or state, sender, type, since …"))
+    await intake.refresh()  # a map or profile that another process has changed holds at once
     count = min(max(known.get("_count", _SELECTED_MAX), 1), _SELECTED_MAX)
     # What replays make is not replayed: a selection ends with what was there at the first call.
     after, _, below = known.pop("after", "").partition("-")
@@ -294,7 +297,11 @@ async def _unmapped(intake: Intake, request: Request, context: Context) -> Respo
             "name": "unmapped",
             "part": [
                 {"name": "sender", "valueString": one["_id"].get("sender", "")},
-                {"name": "field", "valueString": one["_id"]["field"]},
+                *(
+                    {"name": name, "valueString": one["_id"][name]}
+                    for name in ("field", "system", "code")
+                    if one["_id"].get(name)
+                ),
                 {"name": "count", "valueInteger": one["count"]},
                 {"name": "last", "valueInstant": instant(one["last"])},
                 {"name": "example", "valueString": one["row"]},
@@ -313,13 +320,13 @@ async def _senders(interface: Interface, request: Request, context: Context) -> 
             raise FhirError(Issue("not-supported", "Set a profile with POST."), status=405)
         profile = decode(known["profile"].encode())
         try:
-            profile_of(profile)
+            await checked(profile, context)
         except ProfileFault as fault:
             raise FhirError(Issue("value", str(fault))) from fault
         parts: list[dict[str, Any]] = [{"name": "name", "valueString": profile["name"]}]
         if not known.get("check", False):
             version = await context.store.inbox.set_sender(profile["name"], profile, context.now())
-            await interface.read_profiles(intake)
+            await intake.refresh()
             parts.append({"name": "version", "valueInteger": version})
         return answer(parts)
     found = await context.store.inbox.senders()

@@ -23,6 +23,7 @@ from adapters.hl7v2.changes import (
 from adapters.hl7v2.identity import Identifier, identified, replaced_by, survivors
 from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.senders import Profile
+from adapters.hl7v2.snapshots import ENDED, is_current
 
 OPEN_STATUSES = ("planned", "arrived", "triaged", "in-progress", "onleave", "unknown")
 
@@ -44,7 +45,9 @@ class Report:
     partitions: tuple[str, ...] = ()
     fault: MessageFault | None = None
     source: str = ""  # meta.source of what the message writes
-    directory: tuple[tuple[str, str, str], ...] = ()  # (type, system, value) of who is named
+    # (type, system, value) of who is named -> what else is said of them
+    directory: Mapping[tuple[str, str, str], Json] = field(default_factory=dict)
+    held: str = ""  # why a person must decide, whatever is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Search:
             tokens = (f"{_token(system)}|{_token(value)}" for system, value in self.identifiers)
             found.append(("identifier", ",".join(tokens)))
         if self.patient:
-            found.append(("subject", self.patient))
+            found.append(("patient", self.patient))
         if self.statuses:
             found.append(("status", ",".join(self.statuses)))
         return tuple(found)
@@ -92,6 +95,7 @@ class Known:
     resolved: dict[str, str] = field(default_factory=dict)
     patients: dict[tuple[str, str], str] = field(default_factory=dict)
     noted: dict[str, tuple[tuple[Issue, ...], str]] = field(default_factory=dict)
+    foreign: dict[str, frozenset[Identifier]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ class Plan:
     merges: tuple[Merge, ...] = ()
     issues: tuple[Issue, ...] = ()
     held: str = ""
+    condition: str = "204"  # of table 0357, where it is held
 
 
 def wanted(report: Report, known: Known, profile: Profile, drawn: Sequence[str]) -> Wanted:
@@ -184,8 +189,10 @@ class _Resolving:
         self.misses = 0
         self.patients: dict[str, Json] | None = None  # those that are known, by id
         self.directory: dict[tuple[str, str, str], str] = {}
+        self.entries: dict[tuple[str, str], Json] = {}  # those that the directory lacks
         self.issues: list[Issue] = []
-        self.held = ""
+        self.held = report.held
+        self.condition = "204"
 
     # ------------------------------------------------------------------------------ looking up
 
@@ -193,7 +200,10 @@ class _Resolving:
         for change in self.report.changes:
             self._resolve(change)
         for instruction in self.report.instructions:
-            self._prior(instruction)
+            if instruction.kind == "snapshot":
+                self._entries_of(instruction)
+            else:
+                self._prior(instruction)
         self._directory()
         return Wanted(frozenset(self.missing_ids), frozenset(self.missing_searches))
 
@@ -202,12 +212,25 @@ class _Resolving:
         found: dict[tuple[str, str, str], str] = {}
         for type in dict.fromkeys(named[0] for named in self.report.directory):
             numbers = tuple(named[1:] for named in self.report.directory if named[0] == type)
+            before = self.misses
             resources = self._search(Search(type, identifiers=numbers))
-            for number in numbers if resources else ():
+            if self.misses > before:
+                continue
+            for number in numbers:
                 fitting = [one["id"] for one in resources if _carries(one, number)]
+                if not fitting and self.profile.directory == "create":
+                    fitting = self._made(type, number)
                 if len(fitting) == 1:
                     found[type, *number] = f"{type}/{fitting[0]}"
         return found
+
+    def _made(self, type: str, number: Identifier) -> list[str]:
+        """Return the id of a new entry of the directory; none where something else has it."""
+        id = id_of(type, number[0], (number[1],))
+        if self._resource(type, id) is not None:
+            return []
+        self.entries[type, id] = self.report.directory[type, *number]
+        return [id]
 
     def _resource(self, type: str, id: str) -> Json | None:
         if (type, id) not in self.known.resources:
@@ -270,20 +293,29 @@ class _Resolving:
         if not key.identifiers:
             return id_of("Patient", key.scope, key.parts), False
         before = self.misses
-        found = self._patients(key.identifiers)
+        # What is merged into the Patient does not contradict it.
+        merged = {
+            number
+            for one in self.report.instructions
+            if one.kind == "merge" and one.target == change.handle
+            for number in one.prior
+        }
+        identifiers = [one for one in key.identifiers if one not in merged] or key.identifiers
+        found = self._patients(identifiers)
         if self.misses > before:
             return "", False
         rules = self.profile.identity
-        decision = identified(key.identifiers, found, change.set, rules, change.source)
+        decision = identified(identifiers, found, change.set, rules, change.source)
+        self.known.foreign[change.handle] = decision.foreign
         if decision.issues or decision.held:
             self.known.noted[change.handle] = (decision.issues, decision.held)
         if decision.patient is not None:
             return str(decision.patient["id"]), False
-        for identifier in key.identifiers:
+        for identifier in identifiers:
             if identifier in self.anew:
                 self.known.noted.pop(change.handle, None)
                 return self.anew[identifier], True
-        self.anew |= dict.fromkeys(key.identifiers, drawn)
+        self.anew |= dict.fromkeys(identifiers, drawn)
         return drawn, True
 
     # ------------------------------------------------------------------------- everything else
@@ -294,8 +326,8 @@ class _Resolving:
         if any(part.startswith(HANDLE) for part in parts):
             return "", True
         own = id_of(change.type, key.scope, parts)
-        by_number = change.type in BY_NUMBER
-        if self.profile.filler_reuse == "new" or not by_number:
+        by_number, reuse = change.type in BY_NUMBER, self.profile.filler_reuse
+        if reuse == "new" or not by_number:
             own = self._of_this_patient(change, own, parts)
         if key.identifiers:
             stored = self._search(Search(change.type, identifiers=key.identifiers))
@@ -305,7 +337,7 @@ class _Resolving:
                 str(one["id"])
                 for one in stored
                 if (not key.codes or _has_code(one, key.codes))
-                and (by_number or self._is_of_this_patient(change, one))
+                and ((by_number and reuse != "new") or self._is_of_this_patient(change, one))
             ]
             if fitting:
                 return (own if own in fitting else fitting[0]), False
@@ -347,10 +379,18 @@ class _Resolving:
             write = self._written(change, place, writes.get(place), references)
             if write:
                 writes[place] = write
+        for place, said in self.entries.items():
+            entry = {"resourceType": place[0], "id": place[1], **said}
+            writes[place] = Write(*place, self._sourced(entry), None, Stamp(), "")
         merges: list[Merge] = []
         for instruction in self.report.instructions:
-            merges += self._merges(instruction)
-        return Plan(tuple(writes.values()), tuple(merges), tuple(self.issues), self.held)
+            if instruction.kind == "snapshot":
+                self._end(instruction, writes)
+            else:
+                merges += self._merges(instruction)
+        return Plan(
+            tuple(writes.values()), tuple(merges), tuple(self.issues), self.held, self.condition
+        )
 
     def _written(
         self,
@@ -364,6 +404,10 @@ class _Resolving:
         if current is None and change.only_stored:
             return None
         places = linked_places(change.set, references)
+        if foreign := self.known.foreign.get(change.handle):
+            numbers = places.get("identifier[+]", ())
+            own = [one for one in numbers if not _carries({"identifier": [one]}, *foreign)]
+            places["identifier[+]"] = own
         if self.directory:
             places = known_in(places, self.directory)
         origin = self.known.origins.get(place) if stored else None
@@ -376,13 +420,49 @@ class _Resolving:
             stamp = change.stamp
         if resource is None:
             return None
+        if stored and change.type in BY_NUMBER and not self._is_of_this_patient(change, stored):
+            # ``move``: also what the message mentions only in passing goes along.
+            resource["subject"] = {"reference": f"Patient/{self.ids[change.subject]}"}
         resource["id"] = place[1]
         resource = _ordered(resource)
         write = Write(*place, resource, stored, stamp, change.source)
-        if self.report.source and write.outcome != "unchanged":
-            meta = {**resource.get("meta", {}), "source": self.report.source}
-            write = replace(write, resource={**resource, "meta": meta})
+        if write.outcome != "unchanged":
+            write = replace(write, resource=self._sourced(resource))
         return write
+
+    def _sourced(self, resource: Json) -> Json:
+        """Return ``resource`` with the message as its source."""
+        if not self.report.source:
+            return resource
+        return {**resource, "meta": {**resource.get("meta", {}), "source": self.report.source}}
+
+    # ------------------------------------------------------------------------------- snapshots
+
+    def _entries_of(self, instruction: Instruction) -> list[Json]:
+        """Return what is stored of the list that a snapshot is of, whoever wrote it."""
+        patient = self.ids.get(instruction.target)
+        if not patient:
+            return []
+        return self._search(Search(instruction.type, patient=f"Patient/{patient}"))
+
+    def _end(self, instruction: Instruction, writes: dict[tuple[str, str], Write]) -> None:
+        """End the entries of a list that its sender made and does not send any more."""
+        type = instruction.type
+        mentioned = {self.ids[one.handle] for one in self.report.changes if one.type == type}
+        stamp = next(one.stamp for one in self.report.changes if one.handle == instruction.target)
+        sender = self.report.source.rpartition(":")[0] + ":"
+        visit = f"Encounter/{self.ids[instruction.other]}" if instruction.other else ""
+        for entry in self._entries_of(instruction):
+            place = (type, str(entry["id"]))
+            if (
+                place[1] in mentioned
+                or not str(entry.get("meta", {}).get("source", "")).startswith(sender)
+                or not is_current(entry, visit)
+                or is_older(stamp, self.known.origins.get(place))
+            ):
+                continue
+            ended = self._sourced(_ordered({**entry, **ENDED[type]}))
+            writes[place] = Write(*place, ended, entry, stamp, instruction.source)
 
     def _check_owners(self, changes: list[Change]) -> None:
         """Hold the message if what it changes belongs to another patient (section 9)."""
@@ -395,7 +475,7 @@ class _Resolving:
             text = "The number belongs to another patient."
             self.issues.append(Issue("warning", "number-of-another-patient", change.source, text))
             if change.type in BY_NUMBER and self.profile.filler_reuse == "hold":
-                self.held = self.held or text
+                self.held, self.condition = text, "205"
 
     def _leads(self, owner: str, mine: str) -> bool:
         patient = self.known.resources.get(("Patient", owner))
@@ -436,9 +516,9 @@ class _Resolving:
 BY_NUMBER = ("DiagnosticReport", "Observation", "Specimen", "ServiceRequest")
 
 
-def _carries(resource: Json, identifier: Identifier) -> bool:
+def _carries(resource: Json, *identifiers: Identifier) -> bool:
     return any(
-        (member.get("system", ""), member.get("value")) == identifier
+        (member.get("system", ""), member.get("value")) in identifiers
         for member in resource.get("identifier", [])
     )
 

@@ -42,15 +42,18 @@ def _remembered(convert: _Made) -> _Made:
     return cast(_Made, remembering)
 
 
-def _logical(type: str, identifier: Json | None, display: str, scene: Scene) -> Json | None:
+def _logical(
+    type: str, identifier: Json | None, display: str, scene: Scene, name: Any = None
+) -> Json | None:
     made: Json = {}
     if identifier:
         made["type"] = type
         made["identifier"] = identifier
         if "value" in identifier:
-            scene.directory[type, str(identifier.get("system", "")), str(identifier["value"])] = (
-                None
-            )
+            named = (type, str(identifier.get("system", "")), str(identifier["value"]))
+            said = {"identifier": [identifier], **({"name": name} if name else {})}
+            if named not in scene.directory or "name" not in scene.directory[named]:
+                scene.directory[named] = said
     if display:
         made["display"] = display
     return made or None
@@ -65,7 +68,8 @@ def xcn(value: Value, scene: Scene) -> Json | None:
         identifier = {"system": cx_system(value, scene, 9), "value": number}
         if len(value.parts) > 12 and (kind := value[13]):
             identifier["type"] = {"coding": [{"system": IDENTIFIER_TYPE, "code": code_text(kind)}]}
-    return _logical("Practitioner", identifier, shown(human(value, 2)), scene)
+    name = human(value, 2)
+    return _logical("Practitioner", identifier, shown(name), scene, [name] if name else None)
 
 
 def ndl(value: Value, scene: Scene) -> Json | None:
@@ -76,7 +80,8 @@ def ndl(value: Value, scene: Scene) -> Json | None:
     if number and usable(number, scene):
         system = authority(inner[9], inner[10], inner[11], scene) or own_system(scene)
         identifier = {"system": system, "value": number}
-    return _logical("Practitioner", identifier, shown(human(inner, 2)), scene)
+    name = human(inner, 2)
+    return _logical("Practitioner", identifier, shown(name), scene, [name] if name else None)
 
 
 @_remembered
@@ -86,7 +91,7 @@ def xon(value: Value, scene: Scene) -> Json | None:
     identifier: Json | None = None
     if number and usable(number, scene):
         identifier = {"system": cx_system(value, scene, 6), "value": number}
-    return _logical("Organization", identifier, value[1], scene)
+    return _logical("Organization", identifier, value[1], scene, value[1])
 
 
 @_remembered
@@ -97,7 +102,8 @@ def cwe_organization(value: Value, scene: Scene) -> Json | None:
     if number and usable(number, scene):
         system = system_of(value[3], scene.sender) or own_system(scene)
         identifier = {"system": system, "value": number}
-    return _logical("Organization", identifier, concept_text(value) or number, scene)
+    name = concept_text(value)
+    return _logical("Organization", identifier, name or number, scene, name)
 
 
 @_remembered
@@ -108,7 +114,7 @@ def pl(value: Value, scene: Scene) -> Json | None:
     display = " ".join(part for part in parts if part) or value.whole(9)
     number = value.subs(10) if len(value.parts) > 9 else None
     identifier = ei_of(number, scene) if number else None
-    return _logical("Location", identifier, display, scene)
+    return _logical("Location", identifier, display, scene, display)
 
 
 def hd(value: Value, scene: Scene) -> Json | None:

@@ -30,8 +30,9 @@ class Scene:
     issues: list[Issue] = dataclasses.field(default_factory=list)
     codes: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
     memo: dict[Any, Any] = dataclasses.field(default_factory=dict)  # what converters made
-    # (type, system, value) of who and what is named, for the directory
-    directory: dict[tuple[str, str, str], None] = dataclasses.field(default_factory=dict)
+    # (type, system, value) of who and what is named, for the directory, and what else is said of it
+    directory: dict[tuple[str, str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
+    held: str = ""  # why a person must decide before the message is applied
     _segment: Segment | None = None
     _number: int = 0
 

@@ -3,10 +3,12 @@
 design/hl7v2.md, section 18; not to be confused with FHIR profiles.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapters.hl7v2.codetables import CodeTable
 from adapters.hl7v2.identity import IdentityRules
 
 
@@ -14,8 +16,8 @@ from adapters.hl7v2.identity import IdentityRules
 class Profile:
     """The rules of one sender; the defaults are those of a sender without a profile.
 
-    ``code_tables`` is what the ConceptMaps of ``code_maps`` say, looked up: field -> (system,
-    code) -> Coding; system "" stands for any. ``translations`` are the maps of ``translate`` rules.
+    ``code_tables`` is what the ConceptMaps of ``code_maps`` say, looked up: field -> table.
+    ``translations`` are the maps of ``translate`` rules.
     ``server_zone`` and ``charset_fallback`` are settings of the server, kept here so that the pure
     functions get them.
     """
@@ -50,9 +52,7 @@ class Profile:
     us_core: bool = False
     expected_every: str = ""
     translations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    code_tables: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]] = field(
-        default_factory=dict
-    )
+    code_tables: Mapping[str, CodeTable] = field(default_factory=dict)
     server_zone: str = "UTC"
     charset_fallback: str = "windows-1252"
 
@@ -66,9 +66,9 @@ class ProfileFault(ValueError):
 
 
 # Member -> what it must be. The members of ``identity`` and ``keys`` are members of Profile.
-_TEXTS = ("name", "zone", "charset", "default_authority", "expected_every")
+_TEXTS = ("name", "zone", "charset", "default_authority")
 _FLAGS = ("charset_strict", "decimal_comma", "hold_after_dead", "us_core")
-_OBJECTS = ("peers", "principal", "accept", "authorities", "code_maps", "ack", "events")
+_OBJECTS = ("peers", "principal", "accept", "authorities", "ack", "events")
 _CHOICES = {
     "directory": ("refer", "create"),
     "unmapped_code": ("keep", "hold"),
@@ -86,8 +86,11 @@ _KEYS: dict[str, tuple[Any, ...]] = {
     "pid18_is_visit": (True, False),
     "filler_reuse": ("hold", "new", "move"),
 }
-_SNAPSHOTS = ("AL1", "DG1", "IN1")
+_SNAPSHOTS = ("AL1", "DG1", "IN1")  # those of snapshots.py
 _ROW_MEMBERS = {"field", "to", "as"}
+_FIELD = re.compile(r"[A-Z][A-Z0-9]{2}-[1-9][0-9]{0,2}")
+_CONCEPT_MAP = re.compile(r"ConceptMap/[A-Za-z0-9.-]{1,64}")
+_LENGTH_OF_TIME = re.compile(r"P(?=.)(\d{1,4}D)?(T(?=.)(\d{1,4}H)?(\d{1,4}M)?(\d{1,6}S)?)?")
 
 
 def profile_of(document: Mapping[str, Any], **settings: Any) -> Profile:
@@ -185,6 +188,21 @@ def _days(value: Any, given: dict[str, Any]) -> str:
     return "" if fits else "'control_id_days' must be a number of days."
 
 
+def _code_maps(value: Any, given: dict[str, Any]) -> str:
+    fits = isinstance(value, Mapping) and all(
+        _FIELD.fullmatch(str(place)) and isinstance(map, str) and _CONCEPT_MAP.fullmatch(map)
+        for place, map in value.items()
+    )
+    given["code_maps"] = value if fits else {}
+    return "" if fits else "'code_maps' must name fields (OBX-3), each with its ConceptMap/id."
+
+
+def _expected_every(value: Any, given: dict[str, Any]) -> str:
+    fits = isinstance(value, str) and (not value or _LENGTH_OF_TIME.fullmatch(value))
+    given["expected_every"] = value
+    return "" if fits else "'expected_every' must be a length of time, such as PT2H or P1D."
+
+
 def _before(value: Any, given: dict[str, Any]) -> str:
     fits = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
     given["before"] = tuple(value) if fits else ()
@@ -209,6 +227,8 @@ _TAKERS: Mapping[str, Callable[[Any, dict[str, Any]], str]] = {
     "match": _match,
     "snapshots": _snapshots,
     "control_id_days": _days,
+    "code_maps": _code_maps,
+    "expected_every": _expected_every,
     "before": _before,
     "rows": _rows,
 }

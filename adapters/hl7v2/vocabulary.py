@@ -70,6 +70,15 @@ def target(map: str, code: str) -> Target | None:
     return codes.get(code) or codes.get(code.casefold())
 
 
+def led_to(map: str, code: str) -> Target | None:
+    """Return the image ``code`` itself, if any code leads to it by the guide's map of that name.
+
+    >>> led_to("AdministrativeSex", "female").code, led_to("AdministrativeSex", "F")
+    ('female', None)
+    """
+    return next((one for one in _maps().get(map, {}).values() if one.code == code), None)
+
+
 @cache
 def _systems() -> Mapping[str, str]:
     return {row["name"]: row["system"] for row in _rows("coding-systems.csv")}

@@ -18,7 +18,15 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReplaceOne, ReturnDocument
+from pymongo import (
+    ASCENDING,
+    DESCENDING,
+    IndexModel,
+    InsertOne,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateOne,
+)
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError
 
@@ -263,6 +271,22 @@ class Inbox:
             cursor = self._rows().find(states, wanted).sort("sequence", ASCENDING).limit(count)
             return [as_row(one) for one in await cursor.to_list()]
 
+    async def stopped_before(
+        self, sequence: int, sender: str, patients: Iterable[str]
+    ) -> str | None:
+        """Return the id of the last row before ``sequence`` of ``sender`` that a person must see
+        to, dead or held, and that shares one of ``patients``; else ``None``."""
+        filter: Document = {
+            "state": {"$in": ["dead", "held"]},
+            "sequence": {"$lt": sequence},
+            "sender": sender,
+            "patients": {"$in": list(patients)},
+        }
+        found = await self._rows().find_one(
+            filter, {"_id": 1}, sort=[("sequence", DESCENDING)], session=self.session
+        )
+        return str(found["_id"]) if found else None
+
     async def lead(self, owner: str, now: datetime, until: datetime) -> bool:
         """Take or keep the lead until ``until``; return whether ``owner`` has it."""
         free = {"_id": "rows", "$or": [{"owner": owner}, {"at": {"$lt": now}}]}
@@ -296,14 +320,19 @@ class Inbox:
             return {one["_id"]: one["count"] for one in await cursor.to_list()}
 
     async def unmapped(self, sender: str, count: int) -> list[Document]:
-        """Return the fields that no row of the mapping read: by sender and field how often, the
-        last time, and a row that has it."""
+        """Return the fields that no row of the mapping read, and the codes without a target: by
+        sender, field, system and code how often, the last time, and a row that has it."""
         stages: list[Document] = [
             {"$match": {"unmapped": {"$exists": True}, **({"sender": sender} if sender else {})}},
             {"$unwind": "$unmapped"},
             {
                 "$group": {
-                    "_id": {"sender": "$sender", "field": "$unmapped.field"},
+                    "_id": {
+                        "sender": "$sender",
+                        "field": "$unmapped.field",
+                        "system": "$unmapped.system",
+                        "code": "$unmapped.code",
+                    },
                     "count": {"$sum": "$unmapped.count"},
                     "last": {"$max": "$received"},
                     "row": {"$last": "$_id"},
@@ -328,6 +357,13 @@ class Inbox:
             *(InsertOne(one) for one in new),
             *(ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in known),
         ]
+        if writes:
+            await self.database[ORIGINS].bulk_write(writes, session=self.session)
+
+    async def touch_origins(self, places: Iterable[str], row: str) -> None:
+        """Note that ``row`` has done something with ``places``, without saying anything of them:
+        who writes about one of them at the same time has to begin anew."""
+        writes = [UpdateOne({"_id": one}, {"$set": {"row": row}}, upsert=True) for one in places]
         if writes:
             await self.database[ORIGINS].bulk_write(writes, session=self.session)
 

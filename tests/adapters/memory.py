@@ -65,7 +65,8 @@ class Memory:
             }
             if search.identifiers and not numbers & set(search.identifiers):
                 continue
-            if search.patient and resource.get("subject", {}).get("reference") != search.patient:
+            whose = (resource.get(name) for name in ("subject", "patient", "beneficiary"))
+            if search.patient and {"reference": search.patient} not in whose:
                 continue
             if search.statuses and resource.get("status") not in search.statuses:
                 continue

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hl7v2.changes import Change, Key, Mode, Stamp, is_older, linked, merged, united
+from adapters.hl7v2.senders import Profile
 from tests.adapters.memory import Memory
 from tests.adapters.texts import adt, message, oru, pid, visit
 
@@ -112,6 +113,45 @@ def test_h31_an_older_statement_fills_gaps_only() -> None:
     assert encounter["status"] == "cancelled"
     assert encounter["hospitalization"]["admitSource"]["coding"][0]["code"] == "7"
     assert "late" in {issue.code for issue in plan.issues}
+
+
+def test_h31_an_older_update_fills_gaps_of_the_patient_too() -> None:
+    """What newer messages have said stands; what they did not say is taken."""
+    memory = Memory()
+    memory.take(adt("A08", said="20240105120000+0000", pv1=visit(place="W2")))
+    older = adt("A08", said="20240104120000+0000", pv1=visit(place="W1", f14="7"))
+    plan = memory.take(
+        older.replace("|DOE^JANE||19800203|F", "|ROE^MARY||19990101|M||||||||||||||||N")
+    )
+    patient, encounter = memory.one("Patient"), memory.one("Encounter")
+    assert (patient["name"][0]["family"], patient["gender"]) == ("DOE", "female")
+    assert patient["birthDate"] == "1980-02-03"
+    assert patient["multipleBirthBoolean"] is False
+    assert encounter["location"][0]["location"]["display"] == "W2"
+    assert encounter["hospitalization"]["admitSource"]["coding"][0]["code"] == "7"
+    assert "late" in {issue.code for issue in plan.issues}
+    memory.take(adt("A08", said="20240105110000+0000").replace("DOE^JANE", "POE^ANN"))
+    assert memory.one("Patient")["name"][0]["family"] == "DOE", "the older one moved no stamp"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "family"),
+    [
+        ("20240105120000+0600", "20240105070000+0000", "NEW"),
+        ("20240105120000+0600", "20240105050000+0000", "OLD"),
+        ("20240105120000", "20240105110000", "OLD"),
+        ("20240105120000", "20240105070000+0000", "NEW"),  # 06:00 UTC in the sender's zone
+        ("20240105120000", "20240105050000+0000", "OLD"),
+        ("20240105120000+0600", "20240105", "NEW"),
+        ("20240105", "20240104235959+0600", "OLD"),
+    ],
+)
+def test_h31_times_with_and_without_offset_and_dates(first: str, second: str, family: str) -> None:
+    """Without an offset the sender's zone; a date and a time are compared as dates."""
+    memory = Memory(Profile(zone="Asia/Dhaka"))
+    for sent, name in ((first, "OLD"), (second, "NEW")):
+        memory.take(message("ADT^A08", f"EVN||{sent}", pid(rest=f"|{name}"), sent=sent))
+    assert memory.one("Patient")["name"][0]["family"] == family
 
 
 def test_h31_a_late_preliminary_result_does_not_undo_a_correction() -> None:

@@ -89,6 +89,19 @@ def test_h54_an_order_written_by_a_fhir_client_is_found() -> None:
     assert based == [{"reference": "ServiceRequest/mine"}]
 
 
+def test_h55_a_specimen_is_known_by_its_own_number() -> None:
+    """Not by that of its group or shipment, which others have; without one, by its order."""
+    memory = Memory()
+    for number in ("1", "2"):
+        spm = f"SPM|1|S{number}^T{number}||SER" + "|" * 27 + "G1|ShipID-32"
+        memory.take(message("ORU^R01", pid(number), f"OBR|1|P{number}|F{number}|1^A^L", spm))
+        unnumbered = ("SPM|1|||SER" + "|" * 27 + "G1|ShipID-32", f"OBR|1|Q{number}||1^A^L")
+        memory.take(message("OML^O33", pid(), *unnumbered))
+    values = [[id["value"] for id in one["identifier"]] for one in memory.all("Specimen")]
+    numbered = [["S1", "T1", "G1", "ShipID-32"], ["S2", "T2", "G1", "ShipID-32"]]
+    assert sorted(values) == sorted([*numbered, ["G1", "ShipID-32"], ["G1", "ShipID-32"]])
+
+
 def test_h55_specimens_of_orders_and_results() -> None:
     """OML O33 and OUL R22 are led by the specimen, OML O21 has it behind the order."""
     o33 = message(
@@ -169,6 +182,19 @@ def test_h57_one_appointment_from_booking_to_no_show() -> None:
     actors = [one["actor"] for one in appointment["participant"]]
     assert [one.get("display") for one in actors][1:] == ["R1", "DOC"]
     assert actors[0]["reference"].startswith("Patient/")
+
+
+def test_h57_an_appointment_is_known_by_its_number_not_by_its_notes() -> None:
+    """Two with one note are two; of two patients with one number each keeps the own one."""
+    memory = Memory()
+    note = ("AIL|1||R1", "NTE|1||Location ready")
+    for number in ("1", "2"):
+        memory.take(_siu("S12", 1, f"SCH|P{number}|F{number}", *note))
+    assert [one["comment"] for one in memory.all("Appointment")] == ["Location ready"] * 2
+    other = _siu("S12", 2, "SCH|P1|F1", *note).replace(pid(), pid("2", "|ROE"))
+    memory.take(other)
+    patients = {one["participant"][0]["actor"]["reference"] for one in memory.all("Appointment")}
+    assert (len(memory.all("Appointment")), len(patients)) == (3, 2)
 
 
 @pytest.mark.parametrize(

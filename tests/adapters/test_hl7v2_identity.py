@@ -1,6 +1,8 @@
 """design/hl7v2.md, section 10: who is who, merges (H32, H34 to H38)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.hl7v2.identity import IdentityRules
 from adapters.hl7v2.issues import MessageFault
@@ -79,6 +81,29 @@ def test_h34_two_patients_are_never_merged_by_a_mention(conflict: str) -> None:
     assert len([one for one in memory.all("Patient") if one["active"]]) == 2
     assert "identity-conflict" in {issue.code for issue in plan.issues}
     assert bool(plan.held) is (conflict == "hold")
+    numbers = [[one["value"] for one in patient["identifier"]] for patient in memory.all("Patient")]
+    assert numbers == [["1"], ["2"]]
+    memory.take(oru("NM|1-8^X^LN||1||||||F", number="1"))
+    assert memory.one("Observation")["subject"] == {"reference": "Patient/p1"}
+
+
+@given(st.lists(st.lists(st.sampled_from("123456"), min_size=1, max_size=3), max_size=12))
+def test_h34_whatever_numbers_come_together_nobody_is_merged(mentions: list[list[str]]) -> None:
+    """A model: the first number that somebody has decides; a number that somebody has stays
+    theirs, one that nobody has becomes that of who is meant."""
+    memory = Memory()
+    model: dict[str, str] = {}
+    for n, mentioned in enumerate(mentions):
+        repetitions = "~".join(f"{one}^^^HOSP^MR" for one in mentioned)
+        memory.take(_a08(f"PID|1||{repetitions}||DOE", f"20240105{n:02}0000+0000"))
+        known = [model[one] for one in mentioned if one in model]
+        meant = known[0] if known else f"p{n + 1}"
+        model = {**dict.fromkeys(mentioned, meant), **model}
+    found = {id["value"]: one["id"] for one in memory.all("Patient") for id in one["identifier"]}
+    carried = sum(len(one["identifier"]) for one in memory.all("Patient"))
+    assert found == model
+    assert carried == len(model)
+    assert all(one["active"] for one in memory.all("Patient"))
 
 
 @pytest.mark.parametrize("suspect", ["warn", "hold"])
@@ -210,11 +235,39 @@ def test_h37_visits_are_renamed_merged_and_moved() -> None:
     assert [one.kind for one in memory.take(moved).merges] == ["repatient"]
 
 
-def test_h51_a_filler_number_of_another_patient() -> None:
-    """Held; ``new`` makes another report; ``move`` takes it along."""
-    for reuse, held, reports in (("hold", True, 1), ("new", False, 2), ("move", False, 1)):
-        memory = Memory(Profile(filler_reuse=reuse))
-        memory.take(oru("NM|1-8^X^LN||1||||||F", number="1"))
-        plan = memory.take(oru("NM|1-8^X^LN||2||||||F", number="2", sent="20240106120000+0000"))
-        assert bool(plan.held) is held
-        assert len(memory.all("DiagnosticReport")) == reports
+@pytest.mark.parametrize("reuse", ["hold", "new", "move"])
+def test_h51_a_filler_number_of_another_patient(reuse: str) -> None:
+    """Held, and nothing changes; ``new`` makes all of it anew; ``move`` takes all of it along.
+    Never does what one patient has refer to what another has."""
+    memory = Memory(Profile(filler_reuse=reuse))
+    spm = "SPM|1|S1^T1||SER"
+    memory.take(oru("NM|1-8^X^LN||1||||||F", spm, number="1").replace("OBX|2|SPM", "SPM"))
+    before = dict(memory.resources)
+    second = oru("NM|1-8^X^LN||2||||||F", spm, number="2", sent="20240106120000+0000")
+    plan = memory.take(second.replace("OBX|2|SPM", "SPM"))
+    assert "number-of-another-patient" in {one.code for one in plan.issues} or reuse == "new"
+    assert (bool(plan.held), plan.condition) == (reuse == "hold", "205" if plan.held else "204")
+    if reuse == "hold":
+        assert memory.resources == before
+        return
+    owners = {"new": ["Patient/p1", "Patient/p2"], "move": ["Patient/p2"]}[reuse]
+    of = {f"{type}/{id}": one["subject"]["reference"]
+          for (type, id), one in memory.resources.items() if "subject" in one}  # fmt: skip
+    for type in ("ServiceRequest", "Specimen", "DiagnosticReport", "Observation"):
+        found = memory.all(type)
+        assert [one["subject"]["reference"] for one in found] == owners, type
+        for one in found:
+            named = [*one.get("basedOn", []), *one.get("result", [])]
+            assert {of[ref["reference"]] for ref in named} <= {one["subject"]["reference"]}
+
+
+def test_h51_what_is_merged_is_the_same_patient() -> None:
+    """A correction under the number that was merged is no other patient's."""
+    memory = Memory()
+    memory.take(oru("NM|1-8^X^LN||1||||||F", number="2"))
+    memory.take(_a08(pid("1")))
+    memory.take(_a40("1", "2"))
+    for number in ("1", "2"):
+        plan = memory.take(oru("NM|1-8^X^LN||2||||||C", number=number, sent="20240106120000+0000"))
+        assert not plan.held
+    assert len(memory.all("Observation")) == 1

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from adapters.hl7v2.codetables import CodeTable
 from adapters.hl7v2.message import read
 from adapters.hl7v2.messages import changes_of
 from adapters.hl7v2.rules import faults, prepared
@@ -139,7 +140,7 @@ def test_the_most_exact_profile_is_chosen(application: str, facility: str, name:
 def test_h65_the_senders_map_comes_first_and_its_own_code_stays() -> None:
     """A code without a target is counted."""
     loinc = {"system": "http://loinc.org", "code": "2160-0"}
-    profile = Profile(code_tables={"OBX-3": {("", "CREA"): loinc}})
+    profile = Profile(code_tables={"OBX-3": CodeTable({("", "CREA"): loinc})})
     memory = Memory(profile)
     text = oru("NM|CREA^Creatinine^L||1||||||F", "NM|UREA^Urea^L||1||||||F")
     memory.take(text)

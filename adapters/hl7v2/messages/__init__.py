@@ -5,7 +5,9 @@ design/hl7v2.md, section 12.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from adapters.hl7v2.codetables import plain
 from adapters.hl7v2.draft import Draft
 from adapters.hl7v2.groups import groups_of
 from adapters.hl7v2.issues import MessageFault
@@ -86,6 +88,8 @@ def changes_of(message: Message, profile: Profile, *, arrived: str = "") -> Repo
         check_type(message, profile)
         FAMILIES[message.type][1](draft, event_of(message, profile))
         add_rows(draft, profile.rows)
+        if profile.code_tables:
+            draft.changes = [replace(one, set=plain(one.set)) for one in draft.changes]
     except MessageFault as found:
         fault = found
     return Report(
@@ -97,7 +101,8 @@ def changes_of(message: Message, profile: Profile, *, arrived: str = "") -> Repo
         tuple(draft.partitions),
         fault,
         f"urn:hl7v2:{uri_part(scene.sender)}:{uri_part(message.control_id)}",
-        tuple(scene.directory) if fault is None else (),
+        dict(scene.directory) if fault is None else {},
+        scene.held,
     )
 
 

@@ -24,6 +24,7 @@ from adapters.hl7v2.messages.patient import (
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.segments.pid import numbers
 from adapters.hl7v2.segments.pv1 import R5, says_visit
+from adapters.hl7v2.snapshots import LISTS
 from adapters.hl7v2.times import moment
 
 Json = dict[str, Any]
@@ -69,6 +70,12 @@ def _admit(draft: Draft, group: PatientGroup, event: str) -> None:
     if visit:
         _visit(draft, group, visit, patient, event)
     lists(draft, group, patient)
+    for name in draft.scene.profile.snapshots:
+        if found := group.lists.get(name):
+            visit_of = patient.encounter if name == "DG1" else ""
+            instruct(
+                draft, "snapshot", found[0], patient.handle, type=LISTS[name][0], other=visit_of
+            )
 
 
 def _visit(
@@ -122,7 +129,9 @@ def _merge(draft: Draft, group: PatientGroup, event: str) -> None:
         return
     fields = (1, 4) if event in ("A34", "A18") else (1,)
     prior = merge_numbers(draft, merge, fields)
-    patient = patient_change(draft, group, places={"identifier[+]": prior}, after=(_olden(prior),))
+    own = numbers(group.pid, draft.scene) if group.pid else []
+    after = (_olden(prior), _renewed(own, prior))
+    patient = patient_change(draft, group, places={"identifier[+]": prior}, after=after)
     instruct(draft, "merge", merge, patient.handle, prior=_pairs(prior))
 
 
@@ -131,7 +140,11 @@ def _renumber(draft: Draft, group: PatientGroup, event: str) -> None:
     prior = merge_numbers(draft, merge, (1,)) if merge else []
     found = numbers(group.pid, draft.scene) if group.pid else []
     patient = patient_change(
-        draft, group, places={"identifier[+]": prior}, after=(_olden(prior),), first=_pairs(prior)
+        draft,
+        group,
+        places={"identifier[+]": prior},
+        after=(_olden(prior), _renewed(found, prior)),
+        first=_pairs(prior),
     )
     if merge and event == "A43":
         text = "Identifiers are to be moved: which data follow them is a decision."
@@ -148,6 +161,19 @@ def _olden(prior: list[Json]) -> Merging:
         for identifier in resource.get("identifier", ()):
             if "value" in identifier and system_value(identifier) in pairs:
                 identifier["use"] = "old"
+
+    return finish
+
+
+def _renewed(own: list[tuple[str, str]], prior: list[Json]) -> Merging:
+    """Return the function that has the numbers of PID-3 be old no more: a merge turned around."""
+    pairs = set(own) - set(_pairs(prior))
+
+    def finish(resource: Json, change: Change, late: bool) -> None:
+        for identifier in resource.get("identifier", ()):
+            is_old = identifier.get("use") == "old" and "value" in identifier
+            if is_old and system_value(identifier) in pairs:
+                del identifier["use"]
 
     return finish
 

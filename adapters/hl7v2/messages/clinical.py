@@ -16,6 +16,7 @@ from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.segments import al1, dg1
 from adapters.hl7v2.segments.in1 import INSURANCE, classes, payor_number
 from adapters.hl7v2.segments.pv1 import diagnosis_use
+from adapters.hl7v2.snapshots import entries, present
 from adapters.hl7v2.times import later
 
 Json = dict[str, Any]
@@ -40,9 +41,11 @@ def _key(
 def allergies(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     """Draft AL1 and IAM."""
     for name, table in (("AL1", al1.AL1), ("IAM", al1.IAM)):
-        for segment in group.lists.get(name, ()):
+        for segment in entries(group.lists.get(name, ()), draft.scene.profile):
             filled = table.apply(segment, draft.scene)
-            al1.reaction(filled.set)
+            reacted = al1.reacted(filled)
+            if name == "AL1":
+                filled.set.update(present(name, draft.scene.profile))
             deleted = name == "IAM" and segment.text(6).upper() in _DELETED
             what = concept_key(filled.set.get("code"))
             key = _key(draft, "allergy", segment, 7, (patient.handle,), what)
@@ -56,7 +59,7 @@ def allergies(draft: Draft, group: PatientGroup, patient: Patient) -> None:
                 filled,
                 segment,
                 defaults=al1.REQUIRED,
-                after=(al1.in_error,) if deleted else (al1.confirmed,),
+                after=(reacted, al1.in_error if deleted else al1.confirmed),
                 subject=patient.handle,
             )
 
@@ -65,9 +68,10 @@ def diagnoses(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     """Draft DG1, and what the Encounter says of them."""
     members: list[Json] = []
     first: Segment | None = None
-    for segment in group.lists.get("DG1", ()):
+    for segment in entries(group.lists.get("DG1", ()), draft.scene.profile):
         first = first or segment
         filled = dg1.DIAGNOSIS.apply(segment, draft.scene)
+        filled.set.update(present("DG1", draft.scene.profile))
         what = concept_key(filled.set.get("code"))
         scope = (patient.handle, patient.encounter or "-")
         key = _key(draft, "diagnosis", segment, 20, scope, what)
@@ -172,15 +176,16 @@ def _performed_until(segment: Segment, filled: Filled) -> None:
 def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
     """Draft IN1."""
     scene = draft.scene
-    for segment in group.lists.get("IN1", ()):
+    for segment in entries(group.lists.get("IN1", ()), scene.profile):
         filled = INSURANCE.apply(segment, scene)
         places = filled.set
+        places.update(present("IN1", scene.profile))
         if kinds := classes(segment, scene):
             places["class[in1]"] = [{"id": f"in1.{n}", **k} for n, k in enumerate(kinds, 1)]
         payor = places.get("payor[in1-4]")
         if not payor:
             number = payor_number(segment, scene)
-            places["payor[in1-4]"] = [{"id": "in1-4.1", **(number or {"display": "unknown"})}]
+            payor = [{"id": "in1-4.1", **(number or {"display": "unknown"})}]
         places["beneficiary"] = reference(patient.handle)
         _subscriber(draft, segment, places, patient)
         start, end = places.get("period.start"), places.get("period.end")
@@ -190,7 +195,7 @@ def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
             del places["period.end"]
         number_of = segment.value(3)
         payer = (cx(number_of, scene) or {}).get("value") if number_of else ""
-        names = [displayed(one) for one in places["payor[in1-4]"]]
+        names = [displayed(one) for one in payor]
         parts = (patient.handle, segment.text(2), str(payer or names[0]), segment.text(36))
         draft.add(
             "Coverage",
@@ -198,7 +203,7 @@ def coverages(draft: Draft, group: PatientGroup, patient: Patient) -> None:
             Mode.MERGE,
             filled,
             segment,
-            defaults={"status": "active"},
+            defaults={"status": "active", "payor[in1-4]": payor},
             subject=patient.handle,
         )
 

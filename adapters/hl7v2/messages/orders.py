@@ -24,7 +24,7 @@ from adapters.hl7v2.scene import stamped
 from adapters.hl7v2.segments import spm as specimens
 from adapters.hl7v2.segments.nte import annotations
 from adapters.hl7v2.segments.obr import order_status, ordered, reported
-from adapters.hl7v2.segments.spm import specimen, specimen_of_order
+from adapters.hl7v2.segments.spm import number_of, specimen, specimen_of_order
 
 Json = dict[str, Any]
 
@@ -131,7 +131,8 @@ def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mod
     """Draft the ServiceRequest of an OBR; return its handle."""
     scene, obr = draft.scene, order.obr
     assert obr is not None
-    places = ordered(order, scene)
+    filled = ordered(order, scene)
+    places = filled.set
     status = order_status(order, scene)
     defaults: dict[str, Any] = {"intent": "order", "status": "active"}
     if mode is Mode.MERGE:
@@ -155,7 +156,7 @@ def service_request(draft: Draft, order: OrderGroup, patient: Patient, mode: Mod
         "ServiceRequest",
         key,
         mode,
-        Filled(places, set()),
+        filled,
         obr,
         defaults=defaults,
         subject=patient.handle,
@@ -185,15 +186,9 @@ def specimen_change(draft: Draft, group: SpecimenGroup, patient: Patient, order:
     """Draft the Specimen of an SPM; return its handle. ``order`` is what it is keyed by else."""
     places = specimen(group, draft.scene)
     places["subject"] = reference(patient.handle)
-    numbers = places.get("identifier[+]", [])
-    if numbers:
-        system, value = system_value(numbers[-1] if _is_pair(group) else numbers[0])
-        key = Key(system, (value,))
-    else:
-        key = Key("specimen", (order or patient.handle, group.spm.text(1) or group.spm.where))
     return draft.add(
         "Specimen",
-        key,
+        _specimen_key(draft, group, patient, order),
         Mode.REPLACE,
         Filled(places, set()),
         group.spm,
@@ -202,9 +197,21 @@ def specimen_change(draft: Draft, group: SpecimenGroup, patient: Patient, order:
     )
 
 
-def _is_pair(group: SpecimenGroup) -> bool:
-    value = group.spm.value(2)
-    return bool(value and value[2])
+def _specimen_key(draft: Draft, group: SpecimenGroup, patient: Patient, order: str) -> Key:
+    number = number_of(group.spm, draft.scene)
+    if number:
+        system, value = system_value(number)
+        return Key(system, (value,))
+    nth = group.spm.text(1) or group.spm.where
+    if order:
+        return Key("specimen", (order, nth))
+    # It comes before its orders: the numbers of the first one tell it from those of other messages.
+    orders = (each for one in draft.groups.patients for each in one.orders)
+    behind = (one for one in orders if any(each is group for each in one.specimens))
+    first = next(behind, None)
+    numbers = numbers_of(first, draft) if first else {}
+    parts = [part for one in numbers.values() for part in system_value(one)]
+    return Key("specimen", (patient.handle, *parts, nth))
 
 
 def _specimens(draft: Draft, order: OrderGroup, patient: Patient, led: dict[int, str]) -> list[str]:

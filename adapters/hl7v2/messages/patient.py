@@ -12,6 +12,7 @@ from adapters.hl7v2.groups import PatientGroup, VisitGroup
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Segment
 from adapters.hl7v2.rows import Filled
+from adapters.hl7v2.segments.nk1 import RELATIVE
 from adapters.hl7v2.segments.pid import PATIENT, PRIMARY_CARE, contact, finish_patient, numbers
 from adapters.hl7v2.segments.pv1 import VISIT, VISIT_MORE, says_visit
 
@@ -45,7 +46,8 @@ def patient_change(
     _keep_numbers(filled, identifiers)
     if group.pd1:
         PRIMARY_CARE.apply(group.pd1, scene, filled)
-    if group.relatives:
+    apart = scene.profile.next_of_kin == "RelatedPerson"
+    if group.relatives and not apart:
         made = [contact(nk1, scene) for nk1 in group.relatives]
         contacts = [{"id": f"nk1.{n}", **one} for n, one in enumerate(filter(None, made), 1)]
         if contacts:
@@ -66,7 +68,32 @@ def patient_change(
         defaults={"active": True},
         after=after,
     )
+    for nk1 in group.relatives if apart else ():
+        _relative(draft, nk1, handle)
     return Patient(handle)
+
+
+def _relative(draft: Draft, nk1: Segment, patient: str) -> None:
+    """Draft the RelatedPerson of an NK1: known by NK1-33, else by relationship and name."""
+    filled = RELATIVE.apply(nk1, draft.scene)
+    names = filled.set.get("name[nk1-2]", [])
+    numbers = tuple(system_value(one) for one in filled.set.get("identifier[+]", ()))
+    if not names and not numbers:
+        draft.scene.at(nk1, 2)
+        draft.scene.note("contact-incomplete", "A relative without name and number is left out.")
+        return
+    if numbers:
+        key = Key(numbers[0][0], (numbers[0][1],), numbers)
+    else:
+        parts = (nk1.text(3), names[0].get("family", ""), *names[0].get("given", ()))
+        key = Key("relative", (patient, *(part.casefold() for part in parts)))
+    start, end = filled.set.get("period.start"), filled.set.get("period.end")
+    if start and end and end[:10] < start[:10]:
+        del filled.set["period.end"]
+    filled.set["patient"] = reference(patient)
+    draft.add(
+        "RelatedPerson", key, Mode.MERGE, filled, nk1, defaults={"active": True}, subject=patient
+    )
 
 
 def _keep_numbers(filled: Filled, identifiers: list[tuple[str, str]]) -> None:

@@ -58,7 +58,8 @@ def _request(draft: Draft, order: OrderGroup, patient: Patient) -> str:
     scene = draft.scene
     segment = order.rxe or order.rxo
     assert segment is not None
-    places = prescription(order, scene)
+    filled = prescription(order, scene)
+    places = filled.set
     status = order_status(order, scene).get("status")
     if status:
         control = order.orc.text(1).upper() if order.orc else ""
@@ -76,7 +77,7 @@ def _request(draft: Draft, order: OrderGroup, patient: Patient) -> str:
         "MedicationRequest",
         key,
         Mode.FILL if draft.message.type in _IN_PASSING else Mode.MERGE,
-        Filled(places, set()),
+        filled,
         segment,
         defaults={"status": "active", "intent": "order", **unknown},
         subject=patient.handle,

@@ -59,7 +59,6 @@ def _appointment(
     if not numbers:
         raise MessageFault(101, "SCH^1^2", "The appointment has no number (SCH-1, SCH-2).")
     pairs = tuple(system_value(one) for one in numbers)
-    system, text = pairs[-1]
     resources = [one for group in draft.groups.patients for one in group.resources]
     status = _status(draft, sch, resources, event)
     filled.set["status"] = status
@@ -71,16 +70,19 @@ def _appointment(
     _participants(draft, resources, patients, filled, status)
     _services(draft, resources, filled)
     notes = [*draft.groups.schedule_notes, *(n for one in resources for n in one.notes)]
-    if texts := [text for nte in notes if (text := note_text(nte))]:
+    if texts := list(filter(None, map(note_text, notes))):
         filled.set["comment"] = "\n".join(texts)
+    system, number = pairs[-1]
     draft.add(
         "Appointment",
-        Key(system, (text,), pairs),
+        Key(system, (number,), pairs),
         Mode.MERGE,
         filled,
         sch,
         defaults={"_start": absent(), "_end": absent()},
         after=(_bounded,),
+        # The number of one patient's appointment is not that of another's; of a group it is.
+        subject=patients[0][1].handle if len(patients) == 1 else "",
     )
 
 

@@ -5,11 +5,11 @@ HL7 v2.5.1, 3.4.6 and 3.4.7; design/hl7v2.md, section 13.
 
 from typing import Any
 
-from adapters.hl7v2.changes import Change
+from adapters.hl7v2.changes import Change, Merging
 from adapters.hl7v2.codes import Primitive, alternate, concept, cwe
 from adapters.hl7v2.datatypes import date_time, ei, readable
 from adapters.hl7v2.message import Value
-from adapters.hl7v2.rows import Row, Table
+from adapters.hl7v2.rows import Filled, Row, Table
 from adapters.hl7v2.scene import Scene
 from adapters.hl7v2.vocabulary import target
 
@@ -88,17 +88,34 @@ IAM = Table(
 REQUIRED = {"clinicalStatus": {"coding": [{"system": CLINICAL, "code": "active"}]}}
 
 
-def reaction(places: dict[str, Any]) -> None:
-    """Put severity and manifestations together, in place: R4 wants a manifestation of each."""
-    severity = places.pop("_severity", None)
-    manifestations = places.pop("_manifestation", None)
-    if not severity and not manifestations:
-        return
-    unknown = [{"coding": [{"system": ABSENT, "code": "unknown"}]}]
-    made: Json = {"manifestation": manifestations or unknown}
-    if severity:
-        made["severity"] = severity
-    places["reaction[al1]"] = [{"id": "al1.1", **made}]
+_UNKNOWN = [{"coding": [{"system": ABSENT, "code": "unknown"}]}]
+
+
+def reacted(filled: Filled) -> Merging:
+    """Return what puts severity (field 4) and manifestations (field 5) into the one reaction that
+    they are of: each keeps, replaces or removes its own part. R4 wants a manifestation of each."""
+    said = {"severity": filled.set.pop("_severity", None)}
+    said["manifestation"] = filled.set.pop("_manifestation", None)
+    gone = {name for name in said if f"_{name}" in filled.remove}
+
+    def finish(resource: Json, change: Change, late: bool) -> None:
+        reactions = resource.get("reaction", [])
+        stored: Json = next((one for one in reactions if one.get("id") == "al1.1"), {})
+        if stored.get("manifestation") == _UNKNOWN:
+            stored = {name: value for name, value in stored.items() if name != "manifestation"}
+        own = {name: value for name, value in said.items() if value}
+        made = {**own, **stored} if late else {**stored, **own}
+        for name in set() if late else gone:
+            made.pop(name, None)
+        others = [one for one in reactions if one.get("id") != "al1.1"]
+        if made.keys() - {"id"}:
+            others.insert(0, {"id": "al1.1", "manifestation": _UNKNOWN, **made})
+        if others:
+            resource["reaction"] = others
+        else:
+            resource.pop("reaction", None)
+
+    return finish
 
 
 def in_error(resource: Json, change: Change, late: bool) -> None:

@@ -11,7 +11,7 @@ from adapters.hl7v2.groups import OrderGroup
 from adapters.hl7v2.message import Segment, Value
 from adapters.hl7v2.quantities import composite
 from adapters.hl7v2.references import ndl, xcn, xon
-from adapters.hl7v2.rows import Row, Table
+from adapters.hl7v2.rows import Filled, Row, Table
 from adapters.hl7v2.scene import Scene
 from adapters.hl7v2.vocabulary import V2_SYSTEM, target
 
@@ -105,14 +105,17 @@ CONTROL = Table(
 )  # fmt: skip
 
 
-def ordered(order: OrderGroup, scene: Scene) -> dict[str, Any]:
-    """Return the places of the ServiceRequest of an order."""
-    places: dict[str, Any] = {}
+def ordered(order: OrderGroup, scene: Scene) -> Filled:
+    """Return what an order says of its ServiceRequest."""
+    filled = Filled({}, set())
     if order.obr:
-        places = ORDER.apply(order.obr, scene).set
+        ORDER.apply(order.obr, scene, filled)
+    places = filled.set
     requesters = places.pop("_requester", None)
     if order.orc:
-        control = CONTROL.apply(order.orc, scene).set
+        said = CONTROL.apply(order.orc, scene)
+        control = said.set
+        filled.remove |= said.remove
         requesters = control.pop("_requester", None) or requesters
         organization = control.pop("_organization", None)
         requesters = requesters or ([organization] if organization else None)
@@ -124,7 +127,9 @@ def ordered(order: OrderGroup, scene: Scene) -> dict[str, Any]:
     if requesters:
         places["requester"] = requesters[0]
     _times(order, places, scene)
-    return places
+    if filled.remove & {"_requester", "_organization"}:
+        filled.remove.add("requester")
+    return filled
 
 
 def _once(numbers: list[Json]) -> list[Json]:

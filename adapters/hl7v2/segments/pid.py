@@ -25,11 +25,11 @@ from adapters.hl7v2.message import Segment, Value
 from adapters.hl7v2.references import xcn, xon
 from adapters.hl7v2.rows import Filled, Row, Table
 from adapters.hl7v2.scene import Scene
+from adapters.hl7v2.segments.uscore import race_and_ethnicity
 
 Json = dict[str, Any]
 
 EXTENSION = "http://hl7.org/fhir/StructureDefinition/"
-US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
 US_SSN = "http://hl7.org/fhir/sid/us-ssn"
 ANIMAL = EXTENSION + "patient-animal"
 NO_PERSON = frozenset(("AN", "VN", "BCT", "ANON", "ACSN", "PLAC", "FILL", "PGN", "FGN"))
@@ -156,7 +156,7 @@ def finish_patient(pid: Segment, filled: Filled, scene: Scene) -> None:
             filled.set["address[pid-11]"] = [{"id": "pid-11.1", "district": county}]
     _animal(pid, filled, scene)
     if scene.profile.us_core:
-        _us_core(pid, filled, scene)
+        filled.set.update(race_and_ethnicity(pid, scene))
 
 
 def _animal(pid: Segment, filled: Filled, scene: Scene) -> None:
@@ -168,27 +168,6 @@ def _animal(pid: Segment, filled: Filled, scene: Scene) -> None:
             parts.append({"url": url, **made})
     if parts and parts[0]["url"] == "species":
         filled.set[f"extension[{ANIMAL}]"] = [{"url": ANIMAL, "extension": parts}]
-
-
-def _us_core(pid: Segment, filled: Filled, scene: Scene) -> None:
-    for field, name in ((10, "race"), (22, "ethnicity")):
-        parts: list[Json] = []
-        texts = []
-        for value in pid.values(field):
-            made = concept("", f"000{5}" if field == 10 else "0189")(value, scene) or {}
-            for coding in made.get("coding", ())[:1]:
-                parts.append({"url": "ombCategory", "valueCoding": coding})
-            if said := str(made.get("text") or concept_code(made)):
-                texts.append(said)
-        if texts:
-            parts.append({"url": "text", "valueString": ", ".join(texts)})
-            url = US_CORE + name
-            filled.set[f"extension[{url}]"] = [{"url": url, "extension": parts}]
-
-
-def concept_code(concept: Json) -> str:
-    """Return the first code of a CodeableConcept."""
-    return next((str(one["code"]) for one in concept.get("coding", ())), "")
 
 
 # ------------------------------------------------------------------------------------------ NK1

@@ -13,7 +13,7 @@ from adapters.hl7v2.groups import OrderGroup
 from adapters.hl7v2.message import Segment, Value
 from adapters.hl7v2.quantities import composite, decimal_of, quantity, unit_of
 from adapters.hl7v2.references import xcn
-from adapters.hl7v2.rows import Row, Table
+from adapters.hl7v2.rows import Filled, Row, Table
 from adapters.hl7v2.scene import Scene
 from adapters.hl7v2.vocabulary import target
 
@@ -72,9 +72,10 @@ CONTROL = Table(
 )
 
 
-def prescription(order: OrderGroup, scene: Scene) -> dict[str, Any]:
-    """Return the places of the MedicationRequest of an order."""
-    places: dict[str, Any] = {}
+def prescription(order: OrderGroup, scene: Scene) -> Filled:
+    """Return what an order says of its MedicationRequest."""
+    filled = Filled({}, set())
+    places = filled.set
     requesters: list[Json] = []
     for table, segment in (
         (REQUESTED, order.rxo),
@@ -82,18 +83,19 @@ def prescription(order: OrderGroup, scene: Scene) -> dict[str, Any]:
         (CONTROL, order.orc),
     ):
         if segment:
-            found = table.apply(segment, scene).set
-            requesters = found.pop("_requester", None) or requesters
-            places.update(found)
+            table.apply(segment, scene, filled)
+            requesters = places.pop("_requester", None) or requesters
     if requesters:
         places["requester"] = requesters[0]
+    if "_requester" in filled.remove:
+        filled.remove.add("requester")
     if dosage := _dosage(order, scene):
         places["dosageInstruction"] = [dosage]
     for segment, amount, unit in ((order.rxo, 11, 12), (order.rxe, 10, 11)):
         if segment and (made := _amount(segment, amount, unit, scene)):
             places["dispenseRequest.quantity"] = made
     _form(order.rxo, places, scene)
-    return places
+    return filled
 
 
 def _amount(segment: Segment, amount: int, unit: int, scene: Scene) -> Json | None:

@@ -31,6 +31,17 @@ def _number(value: Value, scene: Scene) -> list[Json] | None:
     return found
 
 
+def number_of(spm: Segment, scene: Scene) -> Json | None:
+    """Return the number by which a specimen is known: SPM-2, the filler's before the placer's.
+
+    That of its group or its shipment (SPM-31, SPM-32) many specimens have.
+    """
+    value = spm.value(2)
+    scene.at(spm, 2)
+    found = _number(value, scene) if value else None
+    return found[-1] if found else None
+
+
 SPECIMEN = Table(
     "Specimen",
     "SPM",

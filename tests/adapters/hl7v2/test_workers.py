@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.hl7v2.ack import answered
+from adapters.hl7v2.apply import applied
 from adapters.hl7v2.chains import Chains, Place
 from adapters.hl7v2.messages import changes_of
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, control_of, running
@@ -75,6 +76,80 @@ async def test_h28_a_row_in_retry_holds_up_its_patient_only(
     assert [row["state"] for row in await site.rows()] == ["done", "done"]
     assert await peer.ask(adt("R1", "P1", "First")) == "AA"
     assert len(await site.search("Patient")) == 2
+
+
+APPLYING = "adapters.hl7v2.inbox.applied"
+
+
+async def test_h28_the_next_one_of_the_patient_waits_for_a_row_in_retry(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other patients go on; then both are applied, in order."""
+    broken = asyncio.Event()
+    broken.set()
+
+    async def faulty(item: Any, *rest: Any) -> Any:
+        if broken.is_set() and item.header.control_id == "R1":
+            raise RuntimeError
+        return await applied(item, *rest)
+
+    monkeypatch.setattr(APPLYING, faulty)
+    peer, second, third = [await site.peer() for _ in range(3)]
+    assert await peer.ask(adt("R1", "P1", "First")) == "AE"
+    await second.send(adt("R2", "P1", "Second"))
+    assert await third.ask(adt("X1", "P2")) == "AA"
+    assert [row["control_id"] for row in await site.rows() if row["state"] == "done"] == ["X1"]
+    broken.clear()
+    assert answered(await second.answer()) == ("AA", "R2")
+    [patient] = await site.search("Patient", identifier="P1")
+
+    assert (patient["name"][0]["family"], patient["meta"]["versionId"]) == ("Second", "2")
+
+
+async def test_h28_after_the_limit_the_next_one_goes_on(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is dead, and nobody waits for it any more."""
+
+    async def faulty(item: Any, *rest: Any) -> Any:
+        if item.header.control_id == "R1":
+            raise RuntimeError
+        return await applied(item, *rest)
+
+    site = await open_site(hl7_retry_s_max=0.1)
+    monkeypatch.setattr(APPLYING, faulty)
+    peer = await site.peer()
+    assert await peer.ask(adt("R1", "P1", "First")) == "AE"
+    assert await peer.ask(adt("R2", "P1", "Second")) == "AA"
+
+    assert [row["state"] for row in await site.rows()] == ["dead", "done"]
+
+
+async def test_h27_patients_are_applied_beside_each_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where applying takes its time, eight patients take a third of what one takes, or less."""
+
+    async def slow(*arguments: Any) -> Any:
+        await asyncio.sleep(0.12)
+        return await applied(*arguments)
+
+    peers = [await site.peer() for _ in range(8)]
+    for number in range(8):
+        assert await peers[0].ask(adt(f"A{number}", f"P{number}")) == "AA"
+    monkeypatch.setattr(APPLYING, slow)
+    seconds = {}
+    for name, whose in (("one", [0] * 8), ("eight", range(8))):
+        began = asyncio.get_running_loop().time()
+        texts = [adt(f"{name}{n}", f"P{who}", f"N{n}") for n, who in enumerate(whose)]
+        answers = await asyncio.gather(
+            *(peer.ask(text) for peer, text in zip(peers, texts, strict=True))
+        )
+        assert answers == ["AA"] * 8
+        seconds[name] = asyncio.get_running_loop().time() - began
+
+    assert seconds["one"] >= 8 * 0.12
+    assert seconds["eight"] * 3 <= seconds["one"]
 
 
 async def test_h28_what_fails_for_too_long_is_dead(
