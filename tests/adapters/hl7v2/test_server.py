@@ -96,7 +96,7 @@ async def test_h16_what_is_refused_is_told_and_kept(
     await peer.send(message)
     answer = await peer.answer()
     [error] = [line for line in answer.decode().split("\r") if line.startswith("ERR")]
-    *_, row = await lasting_site.rows()
+    row = await lasting_site.newest()
 
     assert answered(answer)[0] == code
     assert f"{condition}^" in error or f"^{condition}&" in error
