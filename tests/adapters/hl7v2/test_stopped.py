@@ -53,9 +53,8 @@ async def closed(peer: Peer) -> bool:
 
 async def test_h18_a_database_that_stops(mongod: embedded.Embedded) -> None:
     """No answer and the connection closed; no new ones taken; afterwards applied once."""
-    settings = Settings.model_validate(
-        {"mongodb_database": "stopped", "mllp_port": free_port(), "hl7_commit_s_max": COMMIT_S}
-    )
+    given = {"mongodb_database": "stopped", "mllp_port": free_port(), "write_timeout_s": COMMIT_S}
+    settings = Settings.model_validate({**given, "hl7_commit_s_max": COMMIT_S})
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(opened(settings, mongod.uri))
         interface = await stack.enter_async_context(running(server))
