@@ -1,4 +1,4 @@
-"""design/hl7v2.md, section 2: what of `adapters/` only computes, and what touches the world. H77."""
+"""design/hl7v2.md, section 2: what of the adapter only computes, what touches the world. H77."""
 
 import ast
 from pathlib import Path
@@ -66,7 +66,9 @@ def test_h77_what_computes_has_no_clock_socket_or_loop(path: Path) -> None:
 
     assert not imports(tree) & WORLD
     assert not calls(tree) & CLOCKS
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+    assert not [
+        node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
 
 
 def test_h77_the_pure_part_is_the_larger_one() -> None:

@@ -90,10 +90,12 @@ async def test_h75_garbage_disturbs_nobody(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     until = time.monotonic() + SECONDS
     with caplog.at_level(logging.WARNING, "fhir_server"):
-        taken, *sent = await asyncio.gather(
-            good(site, "GOOD", until),
-            *(bad(site, number, mutations, until) for number in range(CONNECTIONS)),
-        )
+        worse = [
+            asyncio.create_task(bad(site, number, mutations, until))
+            for number in range(CONNECTIONS)
+        ]
+        taken = await good(site, "GOOD", until)
+        sent = await asyncio.gather(*worse)
     # The peers are gone: connections end, and what they sent is answered or dropped.
     await site.until(lambda: len(site.listener.connections) <= 2)
     [patient] = await site.search("Patient", identifier="GOOD")
