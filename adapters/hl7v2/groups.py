@@ -60,11 +60,6 @@ class OrderGroup:
         """Whether it has said what is ordered."""
         return bool(self.obr or self.rxo or self.rxe or self.gives)
 
-    @property
-    def results(self) -> bool:
-        """Whether anything has been said about it yet."""
-        return bool(self.obxs or self.specimens)
-
 
 @dataclass(slots=True)
 class VisitGroup:
@@ -173,7 +168,8 @@ class _Walk:
 
     def orc(self, segment: Segment) -> None:
         order = self.order
-        if self.orc_follows and order and order.obr and not order.orc and not order.results:
+        said = order and (order.obxs or (order.specimens and not self.led))
+        if self.orc_follows and order and order.obr and not order.orc and not said:
             order.orc = segment  # OUL: the ORC stands behind its OBR
         else:
             self._new_order().orc = segment

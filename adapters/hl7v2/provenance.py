@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.hl7v2.reading import Item
+from adapters.hl7v2.scene import scene_of
+from adapters.hl7v2.times import moment
 
 DOCUMENTS = ("Binary", "DocumentReference", "Provenance")
 
@@ -55,10 +57,12 @@ def records(
             {"attachment": {"contentType": content_type, "url": f"Binary/{ids['Binary']}"}}
         ],
     }
+    occurred = _occurred(item)
     provenance = {
         "resourceType": "Provenance",
         "id": ids["Provenance"],
         "target": [{"reference": f"{type}/{id}"} for type, id in targets],
+        **({"occurredDateTime": occurred} if occurred else {}),
         "recorded": now,
         **({"activity": {"coding": [{"system": _EVENTS, "code": event}]}} if event else {}),
         "agent": [
@@ -73,6 +77,13 @@ def records(
         ],
     }
     return [binary, document, provenance]
+
+
+def _occurred(item: Item) -> str:
+    """Return when it happened as the message says: EVN-6, else EVN-2, else MSH-7."""
+    zone = scene_of(item.message, item.profile).zone
+    told = (item.message.text("EVN", 6), item.message.text("EVN", 2), item.message.header.text(7))
+    return next((made for one in told if (made := moment(one, zone))), "")
 
 
 def _agent(role: str, who: dict[str, Any]) -> dict[str, Any]:

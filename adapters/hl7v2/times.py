@@ -65,7 +65,7 @@ def moment(text: str, zone: Zone, precision: str = "") -> str | None:
     if written is None:
         return None
     shifted, mark = written if isinstance(written, tuple) else (wall, written)
-    return f"{shifted:%Y-%m-%dT%H:%M:%S}{fraction or ''}{mark}"
+    return f"{shifted.isoformat(timespec='seconds')}{fraction or ''}{mark}"
 
 
 @lru_cache(maxsize=2048)

@@ -1,6 +1,10 @@
 """HL7 v2.5.1, chapter 2; design/hl7v2.md, section 4: reader, escapes, batches (H10, H11)."""
 
 import csv
+import os
+import random
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ from hypothesis import strategies as st
 from adapters.hl7v2.charset import codec_of, decoded
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.message import Splitter, batch, escaped, plain, read, write
+from adapters.hl7v2.messages import changes_of
+from adapters.hl7v2.senders import Profile
 
 HEADER = "MSH|^~\\&|LAB|HOSP|EHR|HOSP|20240105||ADT^A01|M1|P|2.5.1"
 
@@ -65,6 +71,35 @@ def test_h10_escapes_are_undone_per_leaf(written: str, means: str) -> None:
     assert plain(written, read(HEADER).delimiters) == means
 
 
+# Sequence -> what it means: all of section 4, in the delimiters of HEADER
+ESCAPES = {
+    "\\F\\": "|", "\\S\\": "^", "\\T\\": "&", "\\R\\": "~", "\\E\\": "\\", "\\P\\": "#",
+    "\\X41\\": "A", "\\XC3A9\\": "é", "\\XE9\\": "é", "\\.br\\": "\n", "\\.sp\\": "\n",
+    "\\.sp2\\": "\n\n", "\\.ce\\": "\n", "\\.in\\": " ", "\\.ti\\": " ", "\\.sk3\\": "   ",
+    "\\.fi\\": " ", "\\.nf\\": " ", "\\H\\": "", "\\N\\": "", "\\C1234\\": "\\C1234\\",
+    "\\M123456\\": "\\M123456\\", "\\Zab\\": "\\Zab\\", "\\q\\": "\\q\\",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", ESCAPES)
+def test_h10_every_escape_at_every_level(written: str) -> None:
+    """In a field, a component, a subcomponent and a repetition, as any delimiters write it."""
+    for usual in (True, False):
+        text = f"a{written}b"
+        line = f"PID|{text}|x^{text}|x^y&{text}|x~{text}"
+        header, means = HEADER, f"a{ESCAPES[written]}b"
+        if not usual:
+            other = str.maketrans("|^~\\&", "$*!?%")
+            line, header = line.translate(other), HEADER.translate(other)
+            means = means.translate(other)
+        pid = read(f"{header}\r{line}").segments[1]
+        third = pid.value(3)
+
+        assert third is not None
+        assert pid.text(1) == pid.text(2, 2) == third.sub(2, 2) == means
+        assert pid.values(4)[1][1] == means
+
+
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]), max_size=60))
 def test_what_is_escaped_reads_as_it_was(text: str) -> None:
     """Writing and reading a leaf gives the leaf."""
@@ -87,6 +122,24 @@ def test_any_bytes_give_a_message_or_a_refusal(data: bytes) -> None:
                             assert isinstance(value.readable(), str)
         except MessageFault:
             continue
+
+
+def test_h11_random_messages_are_read_in_no_time() -> None:
+    """Any bytes, and bytes that look like a message: an answer or a refusal, under 100 ms each.
+
+    ``FHIR_TEST_HL7_RANDOM`` sets how many; a million is what a release is tried with.
+    """
+    chance = random.Random(11)
+    marks = [b"|", b"^", b"~", b"\\", b"&", b"\r", b"\n", b'""', b"MSH|^~\\&|", b"\rPID|", b"\\X"]
+    for _ in range(int(os.environ.get("FHIR_TEST_HL7_RANDOM", "10000"))):
+        parts = chance.choices([*marks, chance.randbytes(3)], k=chance.randrange(60))
+        data = chance.choice([b"", b"MSH|^~\\&|A|B", b"MSH"]) + b"".join(parts)
+        began = time.process_time()
+        with suppress(MessageFault):
+            for part in batch(decoded(data).text).texts:
+                changes_of(read(part), Profile())
+
+        assert time.process_time() - began < 0.1, data
 
 
 @given(st.text('MSHPID|^~\\&\r\nabc "1', max_size=200))

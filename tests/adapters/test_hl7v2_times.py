@@ -1,5 +1,8 @@
 """HL7 v2.5.1, 2.A.22; design/hl7v2.md, section 15: times (H62)."""
 
+import re
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +48,18 @@ UTC = Zone()
         ("20240115120000", Zone("No/Where", "+0100"), "2024-01-15T12:00:00+01:00"),
         ("20240229", UTC, "2024-02-29"),
         ("00010101", UTC, "0001-01-01"),
+        ("20000229", UTC, "2000-02-29"),
+        ("07991231235959", UTC, "0799-12-31T23:59:59+00:00"),
+        ("000101010000", UTC, "0001-01-01T00:00:00+00:00"),
+        ("99991231235959", UTC, "9999-12-31T23:59:59+00:00"),
+        ("20240101000000", DHAKA, "2024-01-01T00:00:00+06:00"),
+        ("202401010000-1200", UTC, "2024-01-01T00:00:00-12:00"),
+        ("202401010000+1400", UTC, "2024-01-01T00:00:00+14:00"),
+        ("20240101120000.5+0600", UTC, "2024-01-01T12:00:00.5+06:00"),
+        ("20240331005900", LONDON, "2024-03-31T00:59:00+00:00"),
+        ("20240331020000", LONDON, "2024-03-31T02:00:00+01:00"),
+        ("20240407023000", SYDNEY, "2024-04-07T02:30:00+11:00"),
+        ("20241006023000", SYDNEY, "2024-10-06T03:30:00+11:00"),
     ],
 )
 def test_h62_a_time_keeps_its_precision_and_offset(text: str, zone: Zone, means: str) -> None:
@@ -96,9 +111,48 @@ def test_a_time_of_day(text: str, means: str | None) -> None:
     assert clock(text) == means
 
 
+# https://hl7.org/fhir/R4/datatypes.html#dateTime
+FHIR = re.compile(
+    r"([0-9]([0-9]([0-9][1-9]|[1-9]0)|[1-9]00)|[1-9]000)(-(0[1-9]|1[0-2])(-(0[1-9]|[1-2][0-9]|3[0-1])"
+    r"(T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
+    r"(Z|[+-]((0[0-9]|1[0-3]):[0-5][0-9]|14:00)))?)?)?"
+)
+ZONES = (UTC, DHAKA, BERLIN, NEW_YORK, SYDNEY, LONDON, Zone(header="-0330"))
+
+
+@given(
+    st.datetimes(),
+    st.sampled_from([None, *range(-14 * 60, 14 * 60 + 1, 15)]),
+    st.sampled_from([4, 6, 8, 10, 12, 14]),
+    st.sampled_from(ZONES),
+)
+def test_h62_any_time_is_served_as_it_was_sent(
+    wall: datetime, offset: int | None, length: int, zone: Zone
+) -> None:
+    """Its digits and its offset come back, and what comes is a dateTime of FHIR."""
+    hours, minutes = divmod(abs(offset or 0), 60)
+    sign = "-" if (offset or 0) < 0 else "+"
+    mark = "" if offset is None else f"{sign}{hours:02d}{minutes:02d}"
+    digits = (
+        f"{wall.year:04d}{wall.month:02d}{wall.day:02d}"
+        f"{wall.hour:02d}{wall.minute:02d}{wall.second:02d}"
+    )[:length]
+    made = moment(digits + mark, zone)
+
+    assert made is not None
+    assert FHIR.fullmatch(made), made
+    if length <= 8:
+        assert made.replace("-", "") == digits
+    elif offset is not None or zone is UTC:
+        shown = made[:19].replace("-", "").replace(":", "").replace("T", "")
+        assert shown == digits.ljust(14, "0")
+        assert offset is None or made[19:].replace(":", "") == mark
+
+
 @given(st.text("0123456789+-.", max_size=24))
 def test_any_text_is_a_time_or_none(text: str) -> None:
     """Nothing else comes out, and digits are never invented: the text begins with the year."""
     made = moment(text, NEW_YORK)
     assert made is None or made[:4] == text.strip()[:4]
+    assert made is None or FHIR.fullmatch(made)
     clock(text)

@@ -3,6 +3,7 @@
 design/hl7v2.md, section 4, the table of frames; checks H1 and H3.
 """
 
+import random
 import time
 from itertools import pairwise
 
@@ -47,6 +48,24 @@ def test_h1_every_cut_of_one_stream_in_two() -> None:
 
         assert [frame.data for frame in found] == [b"MSH|one", b"MSH|two", b"MSH|three"]
         assert framer.faults["end-without-return"] == 1
+
+
+def test_h1_every_cut_in_two_of_fifty_streams() -> None:
+    """Random messages with blanks between and now and then no CR behind: the same ones, always."""
+    chance = random.Random(1)
+    for _ in range(50):
+        sent = [
+            bytes(chance.choices(b"MSH|^~\\&\r\n \xe9A", k=chance.randrange(1, 60)))
+            for _ in range(chance.randrange(1, 5))
+        ]
+        stream = b"".join(
+            b"\x0b" + one + chance.choice([b"\x1c\r", b"\x1c\r\n", b"\x1c\r \n", b"\x1c"])
+            for one in sent
+        )
+        for place in range(len(stream) + 1):
+            framer = Framer()
+            found = framer.receive(stream[:place]) + framer.receive(stream[place:])
+            assert [frame.data for frame in found] == sent, (stream, place)
 
 
 # bytes -> what comes out of them, and the faults that are counted
