@@ -49,7 +49,8 @@ _TOKEN = re.compile(r"\{\{\s*context\.(\w+)\s*\}\}")
 class Fetched:
     """What is known under one key.
 
-    ``state`` is ``data``, ``empty`` (asked, nothing there), ``unknown`` or ``incomplete``.
+    ``state`` is ``data``, ``empty`` (asked, nothing there), ``unknown``, ``incomplete``, or
+    ``late``: it could have been read, but not in time.
     """
 
     state: str
@@ -58,6 +59,9 @@ class Fetched:
 
 
 UNKNOWN = Fetched("unknown")
+LATE = Fetched("late")
+MISSING = ("unknown", "late")
+"""The states in which nothing is known."""
 
 
 def fetched(prefetch: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Fetched]:
@@ -122,3 +126,5 @@ def unread(known: Mapping[str, Fetched]) -> Iterator[tuple[str, str]]:
     for key in (*LISTS, *_OPTIONAL):
         if key in known and known[key].state == "incomplete":
             yield key, "list-incomplete"
+        if key in known and known[key].state == "late":
+            yield key, "out-of-time"

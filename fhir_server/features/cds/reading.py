@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fhir_server.context import Context
 from fhir_server.features.cds.elements import codes, text
 from fhir_server.features.cds.prefetch import (
+    LATE,
     MEASURED,
     MEASURED_AS,
     RESOURCES_MAX,
@@ -105,18 +106,24 @@ async def completed(
     for key, one in known.items():
         if one.state == "incomplete" and one.next and key not in MEASURED:
             asked[key] = _named(key, _further(source, one, pages_max - 1))
-    for there in await _in_time(asked.values(), seconds):
-        found.update(there)
+    there, late = await _in_time(asked, seconds)
+    for key in late:
+        found.update(dict.fromkeys(measured if key == "measured" else (key,), LATE))
+    for read in there:
+        found.update(read)
     return found
 
 
 async def _in_time(
-    asked: Iterable[Awaitable[Mapping[str, Fetched]]], seconds: float
-) -> list[Mapping[str, Fetched]]:
-    """Return what is there in ``seconds``, all asked for at once; what was not read is left out."""
-    tasks = [asyncio.ensure_future(one) for one in asked]
+    asked: Mapping[str, Awaitable[Mapping[str, Fetched]]], seconds: float
+) -> tuple[list[Mapping[str, Fetched]], list[str]]:
+    """Return what is there in ``seconds``, all asked for at once, and the keys of what was late.
+
+    What could not be read is in neither.
+    """
+    tasks = {asyncio.ensure_future(one): key for key, one in asked.items()}
     if not tasks:
-        return []
+        return [], []
     done, late = await asyncio.wait(tasks, timeout=max(seconds, 0.001))
     for task in late:
         task.cancel()
@@ -129,7 +136,7 @@ async def _in_time(
             raise error
         if error is None:
             there.append(task.result())
-    return there
+    return there, [tasks[task] for task in late]
 
 
 async def _named(key: str, reading: Awaitable[Fetched]) -> Mapping[str, Fetched]:
