@@ -427,14 +427,16 @@ class Settings(BaseSettings):
     )
     cds_clients: Path | None = Field(
         default=None,
-        description="JSON file with the CDS clients that are trusted, with their keys or where these are.",
+        description="JSON file with the CDS clients that are trusted, with their keys or where "
+        "these are.",
     )
     cds_providers: Path | None = Field(
         default=None, description="JSON file with other knowledge bases to ask beside ours."
     )
     cds_policy: Path | None = Field(
         default=None,
-        description="JSON file with rules that the site lowers, raises or turns off, and its pages about rules.",
+        description="JSON file with rules that the site lowers, raises or turns off, and its "
+        "pages about rules.",
     )
     cds_hooks_version: Literal["2.0", "3.0"] = Field(
         default="2.0", description="With `3.0` discovery says versions as well."
