@@ -23,6 +23,7 @@ SIGN = "/cds-services/drug-safety-sign"
 AUDIENCE = f"https://cds.example.org{SIGN}"
 ISSUER = "https://ehr.example.org"
 MONOGRAPH = "https://monographs.example.org/vka-nsaid"
+SANDBOX = "https://sandbox.cds-hooks.org"
 OTHER = "https://other.example.org"
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1980-01-01"}
 
@@ -145,7 +146,7 @@ async def open_server(
             "cds_deadline_ms": 20_000,
             "base_url": "http://cds.example.org/fhir",
             "cds_policy": _policy(tmp_path_factory.mktemp("policy") / "policy.json"),
-            "cors_origins": "https://sandbox.cds-hooks.org",
+            "cors_origins": SANDBOX,
         }
     )
     async with opened(settings, mongodb_uri) as server:
@@ -182,6 +183,14 @@ async def closed_server(
             "tenants": ["north"],
         },
     ]
+    clients.append(
+        {
+            "iss": SANDBOX,
+            "keys": {"keys": [EC.as_dict(private=False)]},
+            "algorithm": "ES384",
+            "origins": [SANDBOX],
+        }
+    )
     path.write_text(json.dumps({"clients": clients}), "utf-8")
     settings = Settings.model_validate(
         {
@@ -189,6 +198,7 @@ async def closed_server(
             "mongodb_database": f"test-{uuid4().hex[:12]}",
             "cds_services": "*",
             "cds_clients": path,
+            "cors_origins": SANDBOX,
             "cds_deadline_ms": 20_000,
             "base_url": "https://cds.example.org/fhir",
         }

@@ -27,6 +27,7 @@ from tests.conformance.cds_hooks.conftest import (
     ISSUER,
     OTHER,
     RSA,
+    SANDBOX,
     SIGN,
     full,
     naproxen,
@@ -364,7 +365,6 @@ ASKED = {
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "authorization,content-type",
 }
-SANDBOX = "https://sandbox.cds-hooks.org"
 
 
 @pytest.mark.parametrize("path", ["/cds-services", SIGN, f"{SIGN}/feedback"])
