@@ -457,7 +457,7 @@ class Settings(BaseSettings):
         default=1_048_576, ge=1024, description="Bytes of a CDS Hooks request."
     )
     cds_pages_max: int = Field(default=5, ge=1, description="Pages of a list that are followed.")
-    cds_cards_max: int = Field(default=20, ge=2, description="Cards of one answer.")
+    cds_cards_max: int = Field(default=20, ge=3, description="Cards of one answer.")
     cds_drafts_max: int = Field(default=100, ge=1, description="Drafts that are checked at once.")
     cds_drugs_max: int = Field(
         default=200, ge=1, description="Active drugs, and allergies, that are checked against."
