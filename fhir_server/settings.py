@@ -426,13 +426,17 @@ class Settings(BaseSettings):
         "without it drugs are known by ingredient code and by name.",
     )
     cds_clients: Path | None = Field(
-        default=None, description="JSON file with the CDS clients that are trusted."
+        default=None,
+        description="JSON file with the CDS clients that are trusted, with their keys or where "
+        "these are.",
     )
     cds_providers: Path | None = Field(
         default=None, description="JSON file with other knowledge bases to ask beside ours."
     )
     cds_policy: Path | None = Field(
-        default=None, description="JSON file with rules that the site lowers, raises or turns off."
+        default=None,
+        description="JSON file with rules that the site lowers, raises or turns off, and its "
+        "pages about rules.",
     )
     cds_hooks_version: Literal["2.0", "3.0"] = Field(
         default="2.0", description="With `3.0` discovery says versions as well."
@@ -453,7 +457,7 @@ class Settings(BaseSettings):
         default=1_048_576, ge=1024, description="Bytes of a CDS Hooks request."
     )
     cds_pages_max: int = Field(default=5, ge=1, description="Pages of a list that are followed.")
-    cds_cards_max: int = Field(default=20, ge=2, description="Cards of one answer.")
+    cds_cards_max: int = Field(default=20, ge=3, description="Cards of one answer.")
     cds_drafts_max: int = Field(default=100, ge=1, description="Drafts that are checked at once.")
     cds_drugs_max: int = Field(
         default=200, ge=1, description="Active drugs, and allergies, that are checked against."

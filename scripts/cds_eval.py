@@ -5,12 +5,14 @@ argument, ``../shared/data/cds`` by default. What is not there is left out of th
 """
 
 import csv
+import gzip
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -143,6 +145,63 @@ def _order(id: str, case: Mapping[str, Any], knowledge: Knowledge) -> Drug:
     return resolve(order, {}, knowledge)
 
 
+def dose_of(name: str, mg: Fraction, knowledge: Knowledge) -> str:
+    """Return what a card shows for so many mg a day of a drug, in ten doses by mouth, for a person
+    of whom nothing is known; ``""`` for nothing, ``no-limit`` where there is none to compare with.
+    Ten, so that it is the amount of a day that is judged, and exactly, not that of one dose.
+    """
+    each = {"value": Decimal(mg.numerator) / Decimal(mg.denominator) / 10, "code": "mg"}
+    timing = {"repeat": {"frequency": 10, "period": 1, "periodUnit": "d"}}
+    route = {"text": "oral"}
+    case = {
+        "medication": {"text": name},
+        "dosageInstruction": [
+            {"timing": timing, "route": route, "doseAndRate": [{"doseQuantity": each}]}
+        ],
+    }
+    drug = _order("draft", case, knowledge)
+    found = dose_screening([drug], [], Patient(), knowledge)
+    if any(one.reason in ("no-limit", "dose-not-computable") for one in found.not_checked):
+        return "no-limit"
+    severity = ""
+    for finding in found.findings:
+        severity = higher(severity, finding.severity)
+    return (INDICATORS.get(severity) or "") if drug.ingredients else "no-limit"
+
+
+def usual_doses(path: Path, knowledge: Knowledge) -> dict[str, tuple[str, str]]:
+    """Return drug -> what its usual daily dose shows, and what ten times it shows.
+
+    A row is ``name,mg,source``. Drugs without a limit in our tables are left out: nothing is said
+    about their doses.
+    """
+    found = {}
+    for row in rows_of(path):
+        amount = Fraction(row["mg"])
+        usual = dose_of(row["name"], amount, knowledge)
+        if usual != "no-limit":
+            found[row["name"]] = usual, dose_of(row["name"], 10 * amount, knowledge)
+    return found
+
+
+def codings_of(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the distinct medications of the orders in a folder of gzipped Bundles."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob("*.json.gz")):
+        for entry in json.loads(gzip.decompress(path.read_bytes()))["entry"]:
+            resource = entry["resource"]
+            concept = resource.get("medicationCodeableConcept")
+            if resource["resourceType"] == "MedicationRequest" and concept:
+                found[json.dumps(concept, sort_keys=True)] = resource
+    return found
+
+
+def unresolved(orders: Iterable[Mapping[str, Any]], knowledge: Knowledge) -> list[tuple[str, bool]]:
+    """Return the orders whose drug is not known, by what they say, and whether that is reported."""
+    drugs = [resolve(order, {}, knowledge) for order in orders]
+    return [(drug.display, bool(drug.unresolved)) for drug in drugs if not drug.ingredients]
+
+
 def renal_faults(rows: Iterable[Mapping[str, str]]) -> list[str]:
     """Return the ids of the rows of ``renal-cases.csv`` that a formula does not meet."""
     return [row["id"] for row in rows if not _renal_fits(row)]
@@ -219,6 +278,7 @@ def lines(folder: Path, knowledge: Knowledge) -> Iterator[Line]:
 
 
 def _cases(dev: Path, knowledge: Knowledge) -> Iterator[Line]:
+    yield from _doses(dev, knowledge)
     if rows := rows_of(dev / "allergy-cases.csv"):
         wrong = [row["id"] for row in rows if allergy_verdict(row, knowledge) != row["expected"]]
         yield _all("A8 allergy cases", len(rows), wrong)
@@ -232,6 +292,23 @@ def _cases(dev: Path, knowledge: Knowledge) -> Iterator[Line]:
         yield _all("A10 dose cases", len(cases), wrong)
     if rows := rows_of(dev / "renal-cases.csv"):
         yield _all("A10 renal cases", len(rows), renal_faults(rows))
+    if orders := codings_of(dev.parent.parent / "synthea"):
+        lost = unresolved(orders.values(), knowledge)
+        share = _share(len(orders) - len(lost), len(orders))
+        yield Line("A12 codings resolved", "97%", share, len(lost) <= 0.03 * len(orders))
+        told = [name for name, is_reported in lost if not is_reported]
+        yield _all("A12 unresolved ones reported", len(lost), told)
+
+
+def _doses(dev: Path, knowledge: Knowledge) -> Iterator[Line]:
+    """The site's own list of usual doses, each with its source; there is none with this project."""
+    found = usual_doses(dev / "usual-doses.csv", knowledge)
+    if found:
+        total = len(found)
+        quiet = sum(usual == "" for usual, _ in found.values())
+        loud = sum(ten in ("warning", "critical") for _, ten in found.values())
+        yield Line("A9 usual doses quiet", "99%", _share(quiet, total), quiet >= 0.99 * total)
+        yield Line("A9 ten times them alert", "98%", _share(loud, total), loud >= 0.98 * total)
 
 
 def _all(what: str, total: int, wrong: list[str]) -> Line:

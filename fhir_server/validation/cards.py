@@ -152,5 +152,8 @@ def _card(card: dict[str, Any], path: str) -> Iterator[Issue]:
         if link.get("type") not in ("absolute", "smart", None):
             text = f"type is {shown(link['type'])}; expected absolute or smart."
             yield Issue("value", text, f"{place}.type")
+        if "appContext" in link and link.get("type") != "smart":
+            text = "appContext is for links of the type smart only."
+            yield Issue("value", text, f"{place}.appContext")
     for index, suggestion in objects_of(card, "suggestions"):
         yield from _members(suggestion, _SUGGESTION, f"{path}.suggestions[{index}]")

@@ -131,21 +131,22 @@ def patient(chart: Iterable[Resource], now: datetime, creatinine_days: int) -> P
     """Return age, sex, weight, height, renal function and potassium as the chart has them."""
     resources = list(chart)
     person = next((one for one in resources if text(one, "resourceType") == "Patient"), {})
+    observed = _by_code(resources)
     born = _day(text(person, "birthDate"))
     days = (now.date() - born).days if born and born <= now.date() else None
     years = None if days is None else days / 365.25
     sex = text(person, "gender")
     weight_days = 90 if years is not None and years < _YOUNG_YEARS else 365
-    weight = _measured(resources, "29463-7", now, weight_days, _kilograms)
-    height = _measured(resources, "8302-2", now, 36_500, _centimetres)
+    weight = _measured(observed.get("29463-7", ()), now, weight_days, _kilograms)
+    height = _measured(observed.get("8302-2", ()), now, 36_500, _centimetres)
     creatinine = min(
         (
-            _observed(resources, "2160-0", now, creatinine_days, _creatinine),
-            _observed(resources, "14682-9", now, creatinine_days, _creatinine),
+            _observed(observed.get("2160-0", ()), now, creatinine_days, _creatinine),
+            _observed(observed.get("14682-9", ()), now, creatinine_days, _creatinine),
         ),
         key=lambda one: -one[0],
     )[1]
-    potassium = _measured(resources, "2823-3", now, creatinine_days, _potassium)
+    potassium = _measured(observed.get("2823-3", ()), now, creatinine_days, _potassium)
     clearance = egfr = None
     if years is not None and creatinine is not None and creatinine > 0:
         tall = None if height is None else float(height)
@@ -162,22 +163,28 @@ def _whole(value: float | None) -> Fraction | None:
     return None if value is None else Fraction(round(value * 10), 10)
 
 
+def _by_code(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    """Return the Observations that count, by each of their codes."""
+    found: dict[str, list[Resource]] = {}
+    for one in resources:
+        if text(one, "resourceType") == "Observation" and text(one, "status") in _USABLE:
+            for code in codes(one.get("code")):
+                found.setdefault(code, []).append(one)
+    return found
+
+
 def _measured(
-    resources: Iterable[Resource], code: str, now: datetime, days: int, read: Any
+    observations: Iterable[Resource], now: datetime, days: int, read: Any
 ) -> Fraction | None:
-    return _observed(resources, code, now, days, read)[1]
+    return _observed(observations, now, days, read)[1]
 
 
 def _observed(
-    resources: Iterable[Resource], code: str, now: datetime, days: int, read: Any
+    observations: Iterable[Resource], now: datetime, days: int, read: Any
 ) -> tuple[int, Fraction | None]:
     """Return how new the newest usable value is, and the value."""
     best: tuple[int, Fraction | None] = (-1, None)
-    for one in resources:
-        if text(one, "resourceType") != "Observation" or code not in codes(one.get("code")):
-            continue
-        if text(one, "status") not in _USABLE:
-            continue
+    for one in observations:
         when = _day(text(one, "effectiveDateTime") or text(one, "issued"))
         value = read(part(one, "valueQuantity"))
         if value is None or value <= 0:

@@ -71,16 +71,12 @@ def _levels(code: str, allergy: Allergy, knowledge: Knowledge) -> Iterable[tuple
         members |= knowledge.classes[name]
         if code in knowledge.classes[name]:
             yield "class", f"class-{name}", "The entry names a class, and the drug belongs to it."
-    for relation in knowledge.relations:
-        if _applies(relation, members, code, allergy, knowledge):
+    for relation in knowledge.relations.get(code, ()):
+        if _applies(relation, members, allergy, knowledge):
             yield relation.level, relation.id, relation.text
 
 
-def _applies(
-    relation: Relation, members: set[str], code: str, allergy: Allergy, knowledge: Knowledge
-) -> bool:
-    if not any(code in knowledge.classes[name] for name in relation.drug):
-        return False
+def _applies(relation: Relation, members: set[str], allergy: Allergy, knowledge: Knowledge) -> bool:
     if all(members.isdisjoint(knowledge.classes[name]) for name in relation.allergen):
         return False
     return not relation.only_reactions or _mentions(allergy, relation.only_reactions)

@@ -29,13 +29,12 @@ def duplicate_findings(
             finding = _same(one, other, drafts, knowledge)
             if finding is not None:
                 found[tuple(sorted((one.id, other.id)))] = finding
+    systemic = [drug for drug in (*ordered, *kept) if drug.is_systemic]
+    asked = systemic if among_current else [drug for drug in systemic if drug.id in drafts]
+    meant = {code for drug in asked for code in drug.ingredients}
     for group in knowledge.groups:
-        members = [
-            drug
-            for drug in (*ordered, *kept)
-            if drug.is_systemic and not group.members.isdisjoint(drug.ingredients)
-        ]
-        if among_current or any(drug.id in drafts for drug in members):
+        if not group.members.isdisjoint(meant):
+            members = [drug for drug in systemic if not group.members.isdisjoint(drug.ingredients)]
             finding = _too_many(group, members, drafts, knowledge)
             if finding is not None:
                 found.setdefault(tuple(sorted((*finding.orders, *finding.others))), finding)

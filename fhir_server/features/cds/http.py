@@ -6,7 +6,7 @@ https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_server.context import Context
@@ -15,10 +15,19 @@ from fhir_server.features.cds.reading import Source, own_bases, own_source
 from fhir_server.features.cds.record import Recorder, row_of
 from fhir_server.features.cds.request import HookRequest, hook_request
 from fhir_server.features.cds.services import Answer, DrugSafety
-from fhir_server.features.cds.trust import Claim, Client, Untrusted, claim_of, load_clients
+from fhir_server.features.cds.trust import (
+    Claim,
+    Client,
+    UnknownKey,
+    Untrusted,
+    claim_of,
+    key_set,
+    load_clients,
+)
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
+from fhir_server.remote.keys import KeysUnanswered, key_set_at
 from fhir_server.settings import Settings, covers
 from fhir_server.store.cds import claim_token, keep_feedback
 
@@ -26,6 +35,8 @@ PATH = "/cds-services"
 _LOG = logging.getLogger("fhir_server.cds")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _HEADERS_ALLOWED = b"Authorization, Content-Type"
+_KEYS_REST_S = 60.0
+"""The keys of a client are read again after so long at the earliest."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Headers = list[tuple[bytes, bytes]]
@@ -61,13 +72,14 @@ class Endpoint:
         """Serve ``hooks``, which may grow until the server starts."""
         self._hooks = hooks
         self._safety = safety
-        self._clients: Mapping[str, Client] | None = None
+        self._clients: dict[str, Client] | None = None
+        self._keys_read: dict[str, float] = {}
         self.recorder = Recorder()
 
     def clients(self, settings: Settings) -> Mapping[str, Client]:
         """Return the registered clients by issuer."""
         if self._clients is None:
-            self._clients = load_clients(settings.cds_clients)
+            self._clients = dict(load_clients(settings.cds_clients))
         return self._clients
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -101,6 +113,7 @@ class Endpoint:
             raise FhirError(Issue("not-found", "There is nothing here."))
         if method == "OPTIONS":
             return 204, b""
+        _check_https(call)
         expected = "POST" if call.service else "GET"
         if method != expected and not (method == "HEAD" and expected == "GET"):
             said = f"{method} is not possible here; use {expected}."
@@ -194,9 +207,7 @@ class Endpoint:
             scheme, _, token = said.partition(" ")
             if scheme.lower() != "bearer":
                 raise Untrusted("there is no token")
-            claim = claim_of(
-                token.strip(), self._audiences(call), clients, call.context.now().timestamp()
-            )
+            claim = await self._claim(token.strip(), call)
             await self.recorder.ready(call.context)
             name = f"{claim.client.iss} {claim.jti}"
             database = call.context.store.database
@@ -208,6 +219,33 @@ class Endpoint:
             headers = (("WWW-Authenticate", "Bearer"),)
             raise FhirError(issue, headers=headers) from error
         return claim
+
+    async def _claim(self, token: str, call: _Call) -> Claim:
+        """Return what ``token`` says; where its key is not known, the client's keys are read
+        again first."""
+        clients = self.clients(call.context.settings)
+        now = call.context.now().timestamp()
+        try:
+            return claim_of(token, self._audiences(call), clients, now)
+        except UnknownKey as error:
+            if not await self._read_keys(error.client):
+                raise
+        return claim_of(token, self._audiences(call), clients, now)
+
+    async def _read_keys(self, client: Client) -> bool:
+        """Read the keys of ``client`` where they are registered to be; return whether they were."""
+        last = self._keys_read.get(client.iss, float("-inf"))
+        if not client.keys_url or time.monotonic() - last < _KEYS_REST_S:
+            return False
+        self._keys_read[client.iss] = time.monotonic()
+        try:
+            keys = key_set(await key_set_at(client.keys_url))
+        except (KeysUnanswered, ValueError) as error:
+            _LOG.warning('"the keys of %s are not there: %s"', client.iss, error)
+            return False
+        assert self._clients is not None
+        self._clients[client.iss] = replace(client, keys=keys)
+        return True
 
     def _audiences(self, call: _Call) -> tuple[str, ...]:
         """Return what the audience of a token has to be: the URL that is called."""
@@ -235,6 +273,16 @@ class Endpoint:
                 (b"access-control-max-age", b"600"),
             ]
         return said
+
+
+def _check_https(call: _Call) -> None:
+    """https://cds-hooks.hl7.org/2.0/#security-and-safety: what is known of patients goes by TLS."""
+    if call.context.settings.mode == "production" and not call.root.startswith("https://"):
+        said = (
+            "In production CDS Hooks is answered over https only; FHIR_BASE_URL says by which "
+            "https URL this server is reached."
+        )
+        raise FhirError(Issue("security", said), status=403)
 
 
 async def _body(receive: Any, limit: int) -> bytes:

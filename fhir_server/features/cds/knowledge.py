@@ -102,7 +102,8 @@ class Cap:
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Knowledge:
     """Everything that the checks know. ``pairs`` is keyed by two codes, the smaller text first;
-    each rule says whether its side ``a`` is the first of them."""
+    each rule says whether its side ``a`` is the first of them. ``relations`` are keyed by the code
+    of the drug that they speak against."""
 
     version: str
     displays: Mapping[str, str]
@@ -110,7 +111,7 @@ class Knowledge:
     pairs: Mapping[tuple[str, str], tuple[tuple[Rule, bool], ...]]
     rules: Mapping[str, Rule]
     caps: tuple[Cap, ...]
-    relations: tuple[Relation, ...]
+    relations: Mapping[str, tuple[Relation, ...]]
     same: frozenset[frozenset[str]]
     class_names: Mapping[str, str]
     severe_reactions: tuple[str, ...]
@@ -167,7 +168,7 @@ def load_knowledge(terminology: Path, lookup: Path | None = None) -> Knowledge:
         pairs=_pairs(rules.values()),
         rules=rules,
         caps=tuple(_cap(row, classes) for row in tables["non-interruptive"]["pairs"]),
-        relations=tuple(_relations(cross["relations"])),
+        relations=_by_drug(_relations(cross["relations"]), classes),
         same=frozenset(frozenset(one["code"] for one in pair) for pair in cross["same_substance"]),
         class_names={text: name for name, texts in cross["class_names"].items() for text in texts},
         severe_reactions=tuple(cross["severe_reactions"]),
@@ -244,6 +245,16 @@ def _relations(rows: Iterable[Mapping[str, Any]]) -> Iterator[Relation]:
                 tuple(row.get("only_reactions", ())),
                 row["text"],
             )
+
+
+def _by_drug(
+    relations: Iterable[Relation], classes: Mapping[str, frozenset[str]]
+) -> dict[str, tuple[Relation, ...]]:
+    found: dict[str, list[Relation]] = defaultdict(list)
+    for relation in relations:
+        for code in frozenset().union(*(classes[name] for name in relation.drug)):
+            found[code].append(relation)
+    return {code: tuple(rows) for code, rows in found.items()}
 
 
 def _pairs(rules: Iterable[Rule]) -> dict[tuple[str, str], tuple[tuple[Rule, bool], ...]]:

@@ -7,6 +7,8 @@ turned off.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
 
 from fhir_server.features.cds.drug import KINDS, RANK, SEVERITIES, Finding, lowered
 from fhir_server.features.cds.schema import KnowledgeError
@@ -45,6 +47,17 @@ def policy(rows: Iterable[Mapping[str, str]]) -> tuple[Entry, ...]:
             raise KnowledgeError(f"policy, entry {place}: there is no kind {row['kind']}")
         found.append(Entry(**row))
     return tuple(found)
+
+
+def monographs(rows: Any) -> Mapping[str, str]:
+    """Return a site's pages about rules: rule -> https URL. Raises :class:`KnowledgeError`."""
+    if not isinstance(rows, dict):
+        raise KnowledgeError("policy, links: rules with a URL each")
+    for rule, url in rows.items():
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme != "https" or not parts.hostname or parts.username:
+            raise KnowledgeError(f"policy, links: the page of {rule} is no https URL")
+    return dict(rows)
 
 
 def applied(

@@ -14,16 +14,26 @@ _PATIENT = "{{context.patientId}}"
 _NEWEST = "&_sort=-date&_count=1"
 _LOINC = "http://loinc.org|"
 
+MEASURED: Mapping[str, str] = {
+    "weight": "29463-7",
+    "height": "8302-2",
+    "creatinine": "2160-0",
+    "creatinineMolar": "14682-9",
+    "potassium": "2823-3",
+}
+"""Keys of which only the newest value is wanted -> its LOINC code."""
+MEASURED_AS: Mapping[str, str] = {"creatinineMolar": "creatinine"}
+"""Keys that are another one in another unit."""
+
 TEMPLATES: Mapping[str, str] = {
     "patient": f"Patient/{_PATIENT}",
     "medications": f"MedicationRequest?patient={_PATIENT}&status=active",
     "statements": f"MedicationStatement?patient={_PATIENT}&status=active",
     "allergies": f"AllergyIntolerance?patient={_PATIENT}",
-    "weight": f"Observation?patient={_PATIENT}&code={_LOINC}29463-7{_NEWEST}",
-    "height": f"Observation?patient={_PATIENT}&code={_LOINC}8302-2{_NEWEST}",
-    "creatinine": f"Observation?patient={_PATIENT}&code={_LOINC}2160-0{_NEWEST}",
-    "creatinineMolar": f"Observation?patient={_PATIENT}&code={_LOINC}14682-9{_NEWEST}",
-    "potassium": f"Observation?patient={_PATIENT}&code={_LOINC}2823-3{_NEWEST}",
+    **{
+        key: f"Observation?patient={_PATIENT}&code={_LOINC}{code}{_NEWEST}"
+        for key, code in MEASURED.items()
+    },
 }
 """Key -> template. No ``_include`` and no lists of codes: clients need not support them."""
 
@@ -39,7 +49,8 @@ _TOKEN = re.compile(r"\{\{\s*context\.(\w+)\s*\}\}")
 class Fetched:
     """What is known under one key.
 
-    ``state`` is ``data``, ``empty`` (asked, nothing there), ``unknown`` or ``incomplete``.
+    ``state`` is ``data``, ``empty`` (asked, nothing there), ``unknown``, ``incomplete``, or
+    ``late``: it could have been read, but not in time.
     """
 
     state: str
@@ -48,6 +59,9 @@ class Fetched:
 
 
 UNKNOWN = Fetched("unknown")
+LATE = Fetched("late")
+MISSING = ("unknown", "late")
+"""The states in which nothing is known."""
 
 
 def fetched(prefetch: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Fetched]:
@@ -112,3 +126,5 @@ def unread(known: Mapping[str, Fetched]) -> Iterator[tuple[str, str]]:
     for key in (*LISTS, *_OPTIONAL):
         if key in known and known[key].state == "incomplete":
             yield key, "list-incomplete"
+        if key in known and known[key].state == "late":
+            yield key, "out-of-time"

@@ -4,15 +4,20 @@ design/cds.md, section 3.2. Another server is asked only where a client is regis
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fhir_server.context import Context
-from fhir_server.features.cds.elements import text
+from fhir_server.features.cds.elements import codes, text
 from fhir_server.features.cds.prefetch import (
+    LATE,
+    MEASURED,
+    MEASURED_AS,
     RESOURCES_MAX,
+    TEMPLATES,
     UNKNOWN,
     Fetched,
     filled,
@@ -31,6 +36,8 @@ Get = Callable[[str], Awaitable[dict[str, Any]]]
 """A path with its query, such as ``Patient/1`` -> the resource; raises :class:`Unread`."""
 
 _REFERENCES_MAX = 100
+MEASURED_ROWS = 20
+"""Observations that are read of a patient to find the newest value of each code."""
 
 
 class Unread(Exception):
@@ -87,29 +94,87 @@ async def completed(
     found = dict(known)
     if source is None:
         return found
-    asked: dict[str, Awaitable[Fetched]] = {}
-    for key, template in wanted(known).items():
-        path = filled(template, request.context)
+    asked: dict[str, Awaitable[Mapping[str, Fetched]]] = {}
+    missing = wanted(known)
+    measured = [key for key in missing if key in MEASURED]
+    if measured and is_plain_id(request.patient):
+        asked["measured"] = _read_measured(source, request.patient, measured)
+    for key, template in missing.items():
+        path = None if key in MEASURED else filled(template, request.context)
         if path is not None:
-            asked[key] = _read(source, path, pages_max)
+            asked[key] = _named(key, _read(source, path, pages_max))
     for key, one in known.items():
-        if one.state == "incomplete" and one.next:
-            asked[key] = _further(source, one, pages_max - 1)
+        if one.state == "incomplete" and one.next and key not in MEASURED:
+            asked[key] = _named(key, _further(source, one, pages_max - 1))
+    there, late = await _in_time(asked, seconds)
+    for key in late:
+        found.update(dict.fromkeys(measured if key == "measured" else (key,), LATE))
+    for read in there:
+        found.update(read)
+    return found
+
+
+async def _in_time(
+    asked: Mapping[str, Awaitable[Mapping[str, Fetched]]], seconds: float
+) -> tuple[list[Mapping[str, Fetched]], list[str]]:
+    """Return what is there in ``seconds``, all asked for at once, and the keys of what was late.
+
+    What could not be read is in neither.
+    """
     tasks = {asyncio.ensure_future(one): key for key, one in asked.items()}
     if not tasks:
-        return found
+        return [], []
     done, late = await asyncio.wait(tasks, timeout=max(seconds, 0.001))
     for task in late:
         task.cancel()
     if late:
         await asyncio.wait(late)
+    there = []
     for task in done:
         error = task.exception()
         if error is not None and not isinstance(error, Unread):
             raise error
         if error is None:
-            found[tasks[task]] = task.result()
-    return found
+            there.append(task.result())
+    return there, [tasks[task] for task in late]
+
+
+async def _named(key: str, reading: Awaitable[Fetched]) -> Mapping[str, Fetched]:
+    return {key: await reading}
+
+
+async def _read_measured(
+    source: Source, patient: str, keys: Sequence[str]
+) -> Mapping[str, Fetched]:
+    """Return the newest values of ``keys``, by one look-up for all of them where that is enough.
+
+    What was measured most often may fill the page: the others are asked for again, without it.
+    There are several rows of each, since the newest may be one that does not count.
+    """
+    found: dict[str, Fetched] = {}
+    left = list(keys)
+    while left:
+        listed = ",".join(f"http://loinc.org|{MEASURED[key]}" for key in left)
+        path = f"Observation?patient={patient}&code={listed}&_sort=-date&_count={MEASURED_ROWS}"
+        page = of_resource(await source.get(path))
+        now = _by_key(page.resources, left)
+        if not page.next or not now:
+            return dict.fromkeys(keys, Fetched("empty")) | found | now
+        found |= now
+        # Of two units of one thing only the newest value counts, whichever it is in.
+        known = {MEASURED_AS.get(key, key) for key in found}
+        left = [key for key in left if MEASURED_AS.get(key, key) not in known]
+    return dict.fromkeys(keys, Fetched("empty")) | found
+
+
+def _by_key(rows: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, Fetched]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        for code in codes(row.get("code")):
+            found.setdefault(code, []).append(row)
+    return {
+        key: Fetched("data", tuple(found[MEASURED[key]])) for key in keys if MEASURED[key] in found
+    }
 
 
 async def _read(source: Source, path: str, pages_max: int) -> Fetched:
@@ -166,12 +231,7 @@ async def with_medications(
     return {**resources, **{f"Medication/{text(one, 'id')}": one for one in bundle.resources}}
 
 
-_CHART = (
-    "MedicationRequest?patient={id}&status=active",
-    "MedicationStatement?patient={id}&status=active",
-    "AllergyIntolerance?patient={id}",
-    "Observation?patient={id}&code=29463-7,8302-2,2160-0,14682-9,2823-3&_sort=-date&_count=100",
-)
+_CHART = ("medications", "statements", "allergies")
 
 
 async def read_chart(source: Source, patient: str, pages_max: int) -> dict[str, Fetched]:
@@ -179,10 +239,10 @@ async def read_chart(source: Source, patient: str, pages_max: int) -> dict[str, 
     is one at a time."""
     if not is_plain_id(patient):
         return {"medications": UNKNOWN, "allergies": UNKNOWN}
-    keys = ("medications", "statements", "allergies", "observations")
     found = {"patient": await _read(source, f"Patient/{patient}", 1)}
-    for key, path in zip(keys, _CHART, strict=True):
-        one = await _read(source, path.format(id=patient), pages_max)
-        # There may be more results than are needed; the newest are there.
-        found[key] = Fetched("data", one.resources) if key == "observations" else one
+    for key in _CHART:
+        path = filled(TEMPLATES[key], {"patientId": patient})
+        found[key] = await _read(source, path or "", pages_max)
+    with suppress(Unread):
+        found |= await _read_measured(source, patient, tuple(MEASURED))
     return found

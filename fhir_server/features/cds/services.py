@@ -21,9 +21,17 @@ from fhir_server.features.cds.chart import Question, medications, question
 from fhir_server.features.cds.drug import KINDS, RANK, Drug, Finding, NotChecked, Screening
 from fhir_server.features.cds.elements import name_of, text
 from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
-from fhir_server.features.cds.policy import Entry, applied, policy, shown, touching
+from fhir_server.features.cds.policy import (
+    Entry,
+    applied,
+    monographs,
+    policy,
+    shown,
+    touching,
+)
 from fhir_server.features.cds.prefetch import (
     LISTS,
+    MISSING,
     RESOURCES_MAX,
     TEMPLATES,
     Fetched,
@@ -116,6 +124,7 @@ class DrugSafety:
 
     _knowledge: Knowledge | None = None
     _policy: tuple[Entry, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     providers: Sequence[Provider] = ()
 
@@ -126,7 +135,7 @@ class DrugSafety:
                 if self._knowledge is None:
                     settings = context.settings
                     root = artifacts_root(settings.artifacts) / "terminology"
-                    self._policy = await asyncio.to_thread(_policy, settings.cds_policy)
+                    self._policy, self.links = await asyncio.to_thread(_policy, settings.cds_policy)
                     self._knowledge = await asyncio.to_thread(
                         load_knowledge, root, settings.cds_lookup
                     )
@@ -154,12 +163,13 @@ class DrugSafety:
         return Screening(ranked(applied(found.findings, self._policy, today)), found.not_checked)
 
 
-def _policy(path: Path | None) -> tuple[Entry, ...]:
+def _policy(path: Path | None) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
     if path is None:
-        return ()
+        return (), {}
     try:
-        return policy(json.loads(path.read_text("utf-8"))["entries"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        said = json.loads(path.read_text("utf-8"))
+        return policy(said.get("entries", ())), monographs(said.get("links", {}))
+    except (OSError, AttributeError, TypeError, ValueError) as error:
         raise KnowledgeError(f"FHIR_CDS_POLICY, {path.name}: {error}") from error
 
 
@@ -242,7 +252,7 @@ async def answered(
     missing += [*unknown, *found.not_checked]
     findings = _shown(kind, request, found.findings, settings.cds_minimum_severity)
     findings = await _not_repeated(findings, request, context)
-    making = _making(asked, drafts, request, knowledge, context)
+    making = _making(asked, drafts, request, knowledge, context, safety.links)
     if kind.way == "chart":
         made = overview(findings, _mentioned(kind, missing), making)
     else:
@@ -262,6 +272,7 @@ def _making(
     request: HookRequest,
     knowledge: Knowledge,
     context: Context,
+    links: Mapping[str, str],
 ) -> Making:
     return Making(
         knowledge=knowledge,
@@ -270,6 +281,7 @@ def _making(
         names={drug.id: _name(drug, knowledge) for drug in (*asked.ordered, *asked.current)},
         labels={drug.id: _label(drug) for drug in (*asked.ordered, *asked.current)},
         patient=asked.patient,
+        links=links,
         with_evidence=request.options.get("show-evidence-support") is True,
     )
 
@@ -297,7 +309,7 @@ def _check_enough(
 ) -> None:
     """https://cds-hooks.hl7.org/2.0/#http-status-codes: 412 without the data that is needed."""
     lists = [key for key in LISTS if key in known] if kind.way != "chart" else ["medications"]
-    if len(drafts) < 2 and all(known[key].state == "unknown" for key in lists):
+    if len(drafts) < 2 and all(known[key].state in MISSING for key in lists):
         said = f"{' and '.join(lists)} are not in prefetch, and cannot be read from fhirServer."
         raise FhirError(Issue("required", said, "prefetch"), status=412)
 

@@ -26,7 +26,17 @@ LIFE_S_MAX = 300
 _TOKEN_CHARACTERS_MAX = 8_192
 _JTI_CHARACTERS_MAX = 200
 _MEMBERS = frozenset(
-    ("iss", "keys", "algorithm", "tenants", "services", "fhirServers", "origins", "principal")
+    (
+        "iss",
+        "keys",
+        "keysUrl",
+        "algorithm",
+        "tenants",
+        "services",
+        "fhirServers",
+        "origins",
+        "principal",
+    )
 )
 
 
@@ -34,9 +44,19 @@ class Untrusted(Exception):
     """The call is refused, always with the same answer; the text is for the log."""
 
 
+class UnknownKey(Untrusted):
+    """The token names a key that its client does not have, or not yet."""
+
+    def __init__(self, client: "Client") -> None:
+        super().__init__("the key is not known")
+        self.client = client
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """A registered client. Empty ``services`` and ``tenants`` are all of them.
+
+    ``keys`` were registered by hand, or were last read at ``keys_url``.
 
     ``fhir_servers`` are the base URLs that it may have us read from; ``origins`` those of its
     pages in a browser.
@@ -49,6 +69,7 @@ class Client:
     services: tuple[str, ...] = ()
     fhir_servers: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    keys_url: str = ""
 
     def may(self, service: str) -> bool:
         """Whether the service is open to it."""
@@ -85,21 +106,40 @@ def _client(row: Mapping[str, Any]) -> Client:
     algorithm = row.get("algorithm", "ES384")
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{row['iss']} has the algorithm {algorithm}; one of {ALGORITHMS}")
+    if ("keys" in row) == ("keysUrl" in row):
+        raise ValueError(f"{row['iss']} has to have keys, or keysUrl")
     servers = tuple(one.rstrip("/") for one in row.get("fhirServers", ()))
     for one in servers:
-        parts = urlsplit(one)
-        is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
-            raise ValueError(f"{row['iss']} has the FHIR server {one}, which is not https")
+        _check_https(one, f"{row['iss']} has the FHIR server")
+    keys_url = row.get("keysUrl", "")
+    if keys_url:
+        _check_https(keys_url, f"{row['iss']} has its keys at")
     return Client(
         row["iss"],
-        KeySet.import_key_set({"keys": row["keys"]["keys"]}),
+        key_set(row.get("keys", {"keys": ()})),
         algorithm,
         tuple(row.get("tenants", ())),
         tuple(row.get("services", ())),
         servers,
         tuple(row.get("origins", ())),
+        keys_url,
     )
+
+
+def key_set(found: Mapping[str, Any]) -> KeySet:
+    """Return the keys of a JSON Web Key Set, those that sign. Raises ``ValueError``."""
+    rows = [row for row in found["keys"] if isinstance(row, dict) and row.get("use") != "enc"]
+    try:
+        return KeySet.import_key_set({"keys": rows}) if rows else KeySet([])
+    except JoseError as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_https(url: str, what: str) -> None:
+    parts = urlsplit(url)
+    is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
+        raise ValueError(f"{what} {url}, which is not https")
 
 
 def claim_of(
@@ -115,6 +155,7 @@ def claim_of(
     client = clients.get(_issuer(token))
     if client is None:
         raise Untrusted("the issuer is not registered")
+    _check_key(token, client)
     try:
         decoded = jwt.decode(token, client.keys, algorithms=[client.algorithm])
     except (JoseError, ValueError, TypeError, KeyError) as error:
@@ -136,19 +177,40 @@ def claim_of(
     return Claim(client, jti, str(tenant), claims["exp"] - now + SKEW_S)
 
 
+def _check_key(token: str, client: Client) -> None:
+    """Refuse a key that is not the client's, and an address of keys that is not the registered one.
+
+    For keys that were registered by hand an address means nothing.
+    """
+    header = _unverified(token, 0)
+    if client.keys_url and header.get("jku", client.keys_url) != client.keys_url:
+        raise Untrusted("the address of its keys")
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise Untrusted("the header")
+    if all(key.kid != kid for key in client.keys.keys):
+        raise UnknownKey(client)
+
+
 def _issuer(token: str) -> str:
     """Return who says to have signed; nothing of it is believed before the signature is."""
+    found = _unverified(token, 1).get("iss")
+    if not isinstance(found, str):
+        raise Untrusted("the issuer is no text")
+    return found
 
+
+def _unverified(token: str, part: int) -> Mapping[str, Any]:
     parts = token.split(".")
     if len(parts) != 3:
         raise Untrusted("the token has no three parts")
     try:
-        padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        found = json.loads(base64.urlsafe_b64decode(padded))["iss"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        padded = parts[part] + "=" * (-len(parts[part]) % 4)
+        found = json.loads(base64.urlsafe_b64decode(padded))
+    except (ValueError, RecursionError) as error:
         raise Untrusted("the token cannot be read") from error
-    if not isinstance(found, str):
-        raise Untrusted("the issuer is no text")
+    if not isinstance(found, dict):
+        raise Untrusted("the token cannot be read")
     return found
 
 

@@ -1,6 +1,7 @@
 """One server for the whole checklist, with a registered client and a patient who takes warfarin."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from fhir_server.app import Server, opened
@@ -17,9 +19,36 @@ from tests.features.cds.conftest import client_of
 
 EC = ECKey.generate_key("P-384", {"kid": "ec1"}, private=True)
 RSA = RSAKey.generate_key(2048, {"kid": "rsa1"}, private=True)
+SIGN = "/cds-services/drug-safety-sign"
+AUDIENCE = f"https://cds.example.org{SIGN}"
 ISSUER = "https://ehr.example.org"
+MONOGRAPH = "https://monographs.example.org/vka-nsaid"
+SANDBOX = "https://sandbox.cds-hooks.org"
 OTHER = "https://other.example.org"
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1980-01-01"}
+
+
+def token(
+    key: Any = EC,
+    header: dict[str, Any] | None = None,
+    **claims: Any,
+) -> dict[str, str]:
+    """Return the header of a call that is signed; a claim that is ``None`` is left out."""
+    now = int(time.time())
+    said = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "exp": now + 120,
+        "iat": now,
+        "jti": str(uuid4()),
+        **claims,
+    }
+    head = {"alg": "ES384", "typ": "JWT", "kid": "ec1", **(header or {})}
+    algorithms = ["ES384", "RS384", "HS256", "ES256"]
+    made = jwt.encode(
+        head, {k: v for k, v in said.items() if v is not None}, key, algorithms=algorithms
+    )
+    return {"Authorization": f"Bearer {made}"}
 
 
 def order(id: str, drug: str, status: str = "active", **more: Any) -> dict[str, Any]:
@@ -33,6 +62,11 @@ def order(id: str, drug: str, status: str = "active", **more: Any) -> dict[str, 
         "medicationCodeableConcept": {"text": drug},
         **more,
     }
+
+
+def naproxen(**more: Any) -> dict[str, Any]:
+    """Return a draft that interacts with the warfarin of the chart."""
+    return order("n1", "naproxen", "draft", **more)
 
 
 def bundle(*resources: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +95,25 @@ def full(*drafts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return hook(*drafts, prefetch=known, **more)
 
 
+async def cards_of(hooks: httpx.AsyncClient, body: dict[str, Any], path: str = SIGN) -> list[Any]:
+    """Return the cards that are answered to ``body``."""
+    response = await hooks.post(path, json=body)
+    assert response.status_code == 200, response.text
+    found: list[Any] = response.json()["cards"]
+    return found
+
+
+def empties(of: Any, place: str = "") -> list[str]:
+    """Return the places of null, empty text, array and object."""
+    if of is None or of in ("", [], {}):
+        return [place] if place else []
+    if isinstance(of, dict):
+        return [found for name, value in of.items() for found in empties(value, f"{place}.{name}")]
+    if isinstance(of, list):
+        return [found for n, value in enumerate(of) for found in empties(value, f"{place}[{n}]")]
+    return []
+
+
 async def filled(server: Server) -> None:
     """Store the patient with warfarin and an allergy."""
     allergy = {
@@ -75,8 +128,16 @@ async def filled(server: Server) -> None:
         await server.perform(request)
 
 
+def _policy(path: Path) -> Path:
+    """Write a policy with a page about one rule."""
+    path.write_text(json.dumps({"links": {"vka-nsaid": MONOGRAPH}}), "utf-8")
+    return path
+
+
 @pytest.fixture(scope="module")
-async def open_server(mongodb_uri: str) -> AsyncIterator[Server]:
+async def open_server(
+    mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
     """A server for trying out: no client is registered."""
     settings = Settings.model_validate(
         {
@@ -84,7 +145,8 @@ async def open_server(mongodb_uri: str) -> AsyncIterator[Server]:
             "cds_services": "*",
             "cds_deadline_ms": 20_000,
             "base_url": "http://cds.example.org/fhir",
-            "cors_origins": "https://sandbox.cds-hooks.org",
+            "cds_policy": _policy(tmp_path_factory.mktemp("policy") / "policy.json"),
+            "cors_origins": SANDBOX,
         }
     )
     async with opened(settings, mongodb_uri) as server:
@@ -121,6 +183,14 @@ async def closed_server(
             "tenants": ["north"],
         },
     ]
+    clients.append(
+        {
+            "iss": SANDBOX,
+            "keys": {"keys": [EC.as_dict(private=False)]},
+            "algorithm": "ES384",
+            "origins": [SANDBOX],
+        }
+    )
     path.write_text(json.dumps({"clients": clients}), "utf-8")
     settings = Settings.model_validate(
         {
@@ -128,6 +198,7 @@ async def closed_server(
             "mongodb_database": f"test-{uuid4().hex[:12]}",
             "cds_services": "*",
             "cds_clients": path,
+            "cors_origins": SANDBOX,
             "cds_deadline_ms": 20_000,
             "base_url": "https://cds.example.org/fhir",
         }

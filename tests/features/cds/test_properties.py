@@ -70,7 +70,7 @@ def test_a_pair_is_symmetric(one: str, other: str, by: str, by_other: str, who: 
 
 
 @given(drugs, drugs, patients)
-@limits(max_examples=300)
+@limits(max_examples=1000)
 def test_every_finding_is_about_an_order(
     ordered: list[tuple[str, str]], current: list[tuple[str, str]], who: Patient
 ) -> None:
@@ -83,7 +83,7 @@ def test_every_finding_is_about_an_order(
 
 
 @given(drugs, drugs, codes, patients)
-@limits(max_examples=300)
+@limits(max_examples=1000)
 def test_another_drug_removes_nothing(
     ordered: list[tuple[str, str]], current: list[tuple[str, str]], more: str, who: Patient
 ) -> None:
@@ -100,7 +100,7 @@ def test_another_drug_removes_nothing(
 
 
 @given(drugs, drugs, patients, st.randoms())
-@limits(max_examples=200)
+@limits(max_examples=1000)
 def test_the_order_of_what_is_given_changes_nothing(
     ordered: list[tuple[str, str]], current: list[tuple[str, str]], who: Patient, random: object
 ) -> None:
@@ -126,7 +126,7 @@ UNITS = {"g": Fraction(1, 1000), "mg": Fraction(1), "ug": Fraction(1000), "mcg":
     st.sampled_from(sorted(UNITS)),
     patients,
 )
-@limits(max_examples=500)
+@limits(max_examples=1000)
 def test_the_unit_changes_no_verdict(
     code: str, amount: Fraction, times: int, unit: str, who: Patient
 ) -> None:
@@ -173,7 +173,7 @@ anythings: st.SearchStrategy[object] = st.recursive(
 
 
 @given(anythings)
-@limits(max_examples=500)
+@limits(max_examples=1000)
 def test_any_json_is_read(anything: object) -> None:
     """An order of any shape gives a drug or says that it is not known; nothing fails."""
     order = {"resourceType": "MedicationRequest", "id": "n", "medicationCodeableConcept": anything}
