@@ -167,3 +167,38 @@ async def test_h28_without_the_profile_the_next_ones_go_on(
     assert await sent(site, adt("D1").partition(b"PID|")[0], adt("D2"), adt("D3")) == [
         "AE", "AA", "AA",
     ]  # fmt: skip
+
+
+async def test_h43_lists_relatives_and_the_directory_on_a_server(site: Site) -> None:
+    """What the pure half asks for is found: entries of lists, the open visit, who is named."""
+    await profile(
+        site, snapshots=["AL1", "DG1", "IN1"], next_of_kin="RelatedPerson", directory="create"
+    )
+    visit = "PV1|1|I|W1||||17^HOUSE^GREGORY"  # no number: the patient's open visit is meant
+    relative = "NK1|1|ROE^MARY|MTH"
+    both = ("AL1|1||A^a^L", "AL1|2||B^b^L", "DG1|1||A^a^L", "DG1|2||B^b^L", "IN1|1|P|A|X")
+    one = ("AL1|1||A^a^L", "DG1|1||A^a^L", "IN1|1|P|B|Y")
+    messages = [
+        adt(f"S{n}", type="ADT^A01") + "".join(f"{line}\r" for line in lines).encode()
+        for n, lines in enumerate([(visit, relative, *both), (visit, relative, *one)])
+    ]
+    assert await sent(site, *messages) == ["AA", "AA"]
+    [patient] = await site.search("Patient")
+    [encounter] = await site.search("Encounter")
+    [relation] = await site.search("RelatedPerson")
+    [doctor] = await site.search("Practitioner", identifier="17")
+    statuses = {}
+    for type in ("AllergyIntolerance", "Condition", "Coverage"):
+        found = await site.search(type, patient=f"Patient/{patient['id']}")
+        statuses[type] = sorted(
+            one.get("status") or one["clinicalStatus"]["coding"][0]["code"] for one in found
+        )
+    attending = encounter["participant"][0]["individual"]
+
+    assert statuses == {
+        "AllergyIntolerance": ["active", "inactive"],
+        "Condition": ["active", "resolved"],
+        "Coverage": ["active", "cancelled"],
+    }
+    assert relation["meta"]["versionId"] == doctor["meta"]["versionId"] == "1"
+    assert attending["reference"] == f"Practitioner/{doctor['id']}"
