@@ -14,6 +14,7 @@ from adapters.hl7v2.groups import Groups
 from adapters.hl7v2.message import Message, Segment
 from adapters.hl7v2.rows import Filled
 from adapters.hl7v2.scene import Scene
+from adapters.hl7v2.vocabulary import LOCAL_SYSTEM
 
 Json = dict[str, Any]
 
@@ -102,6 +103,18 @@ def concept_key(concept: Mapping[str, Any] | None) -> str:
         if not isinstance(coding, Image):
             return f"{coding.get('system', '')}|{coding['code']}"
     return str((concept or {}).get("text", ""))
+
+
+def unsigned(key: str) -> str:
+    """Return a :func:`concept_key` without the sender that a local system names.
+
+    Beside a number, which has a scope of its own, it is enough; and a profile that a sender gets
+    later, under whatever name, does not make its results anew.
+    """
+    if not key.startswith(LOCAL_SYSTEM):
+        return key
+    system, _, code = key.partition("|")
+    return f"{LOCAL_SYSTEM}{system.rpartition(':')[2]}|{code}"
 
 
 def concept_keys(concept: Mapping[str, Any] | None) -> tuple[str, ...]:

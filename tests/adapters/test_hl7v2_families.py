@@ -97,6 +97,8 @@ def test_h55_a_specimen_is_known_by_its_own_number() -> None:
         memory.take(message("ORU^R01", pid(number), f"OBR|1|P{number}|F{number}|1^A^L", spm))
         unnumbered = ("SPM|1|||SER" + "|" * 27 + "G1|ShipID-32", f"OBR|1|Q{number}||1^A^L")
         memory.take(message("OML^O33", pid(), *unnumbered))
+    again = message("ORU^R01", pid("1"), "OBR|1|P3|F3|2^B^L", "SPM|1|S1^T1||SER")
+    memory.take(again)  # of the same specimen, another test
     values = [[id["value"] for id in one["identifier"]] for one in memory.all("Specimen")]
     numbered = [["S1", "T1", "G1", "ShipID-32"], ["S2", "T2", "G1", "ShipID-32"]]
     assert sorted(values) == sorted([*numbered, ["G1", "ShipID-32"], ["G1", "ShipID-32"]])

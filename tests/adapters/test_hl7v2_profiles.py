@@ -189,8 +189,8 @@ def test_h43_relatives_are_resources_on_wish() -> None:
     mother = "NK1|1|ROE^MARY|MTH^Mother^HL70063|1 High St|(555)1||||||||||F|19500101"
     father = "NK1|2|DOE^JOHN|FTH|||" + "|" * 27 + "77^^^HOSP^PI"
     memory.take(adt("A08", mother, father))
-    memory.take(adt("A08", father.replace("DOE", "DO"), mother.replace("(555)1", "(555)2"),
-                    said=LATER))  # fmt: skip
+    again = (father.replace("NK1|2|DOE", "NK1|1|DO"), mother.replace("NK1|1", "NK1|2"))
+    memory.take(adt("A08", again[0], again[1].replace("(555)1", "(555)2"), said=LATER))
     first, second = memory.all("RelatedPerson")
     patient = memory.one("Patient")
     assert "contact" not in patient

@@ -128,3 +128,15 @@ def test_h30_each_field_keeps_its_place_among_the_names_of_others() -> None:
     for day, text in zip(DAYS, (both, one, both), strict=False):
         memory.take(message("ADT^A08", f"EVN||{day}", text, sent=day))
     assert len([place for place in memory.history if place[0] == "Patient"]) == 1
+
+
+def test_h29_a_number_stands_for_the_payor_only_until_it_has_a_name() -> None:
+    """IN1-3 where IN1-4 never said who it is; afterwards what IN1-4 said stays."""
+    memory = Memory()
+    shown = []
+    for day, name in zip(DAYS, ("", "Insurer", ""), strict=False):
+        in1 = f"IN1|1|P1|C1|{name}"
+        memory.take(message("ADT^A08", f"EVN||{day}", "PID|1||1^^^HOSP^MR", in1, sent=day))
+        [payor] = memory.one("Coverage")["payor"]
+        shown.append(payor.get("display") or payor["identifier"]["value"])
+    assert shown == ["C1", "Insurer", "Insurer"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.hl7v2.changes import Key, Mode, Stamp
 from adapters.hl7v2.datatypes import authority, own_system
-from adapters.hl7v2.draft import Draft, Patient, concept_key, reference
+from adapters.hl7v2.draft import Draft, Patient, concept_key, reference, unsigned
 from adapters.hl7v2.groups import ObxGroup
 from adapters.hl7v2.message import Segment
 from adapters.hl7v2.rows import Filled
@@ -63,7 +63,7 @@ def observations(draft: Draft, groups: list[ObxGroup], parent: Parent) -> Made:
         places = result.places
         if "code" not in places:
             places["code"] = _unasked(group.obx, parent, scene)
-        pair = (concept_key(places["code"]), group.obx.text(4))
+        pair = (unsigned(concept_key(places["code"])), group.obx.text(4))
         key = _key(group.obx, parent, pair, repeated[pair], scene)
         ambiguous |= repeated[pair] > 0
         repeated[pair] += 1

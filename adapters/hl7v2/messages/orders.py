@@ -15,6 +15,7 @@ from adapters.hl7v2.draft import (
     concept_keys,
     reference,
     system_value,
+    unsigned,
 )
 from adapters.hl7v2.groups import OrderGroup, PatientGroup, SpecimenGroup
 from adapters.hl7v2.message import Segment
@@ -123,6 +124,7 @@ def order_key(
         parts = (patient.handle, what, when)
         return Key("order", (*parts, *draft.nth("order", *parts)))
     system, value = system_value(first)
+    what = unsigned(what)
     nth = draft.nth("order", system, value, what)
     return Key(system, (value, what, *nth), () if nth else pairs, codes)
 
@@ -348,6 +350,7 @@ def _report_key(draft: Draft, order: OrderGroup, what: str, patient: Patient) ->
         parts = (patient.handle, what, order.obr.text(7))
         return Key("report", (*parts, *draft.nth("report", *parts)))
     system, value = system_value(first)
+    what = unsigned(what)
     return Key(system, (value, what, *draft.nth("report", system, value, what)))
 
 

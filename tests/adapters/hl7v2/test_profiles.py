@@ -63,22 +63,26 @@ async def states(site: Site) -> dict[str, str]:
 
 
 async def test_h65_a_map_on_this_server_holds_at_once_and_a_replay_fills(site: Site) -> None:
-    """Mapped code first, own kept; what has no target is listed; an edited map and a replay
-    change that one result, and nothing is doubled."""
+    """A sender that gets its profile after its first message; mapped code first, own kept; what
+    has no target is listed; an edited map and a replay change that one result, and nothing is
+    ever doubled."""
     with pytest.raises(FhirError, match="ConceptMap/own is not on this server"):
         await profile(site, code_maps={"OBX-3": "ConceptMap/own"})
+    assert await sent(site, oru("A1")) == ["AA"]
     await put(site, {"code": "2160-0", "display": "Creatinine"})
     await profile(site, code_maps={"OBX-3": "ConceptMap/own"})
-    assert await sent(site, oru("A1")) == ["AA"]
+    [row] = await site.rows()
+    await called(site, "$hl7v2-replay", id=row["_id"])
     before = {one["code"]["coding"][-1]["code"]: one for one in await site.search("Observation")}
     codes = {name: [c["code"] for c in one["code"]["coding"]] for name, one in before.items()}
     parts = [{p["name"]: p.get("valueString") for p in one["part"]} for one in
              await called(site, "$hl7v2-unmapped")]  # fmt: skip
     await put(site, {"code": "4548-4"})
-    [row] = await site.rows()
+    rehearsed = await called(site, "$hl7v2-replay", **{"id": row["_id"], "dry-run": True})
     await called(site, "$hl7v2-replay", id=row["_id"])
     after = {one["code"]["coding"][-1]["code"]: one for one in await site.search("Observation")}
 
+    assert "updated" in str(rehearsed)
     assert codes == {"T1": ["2160-0", "T1"], "T2": ["T2"]}
     assert ("OBX-3", "urn:hl7v2:codes:acme:L", "T2") in {
         (one["field"], one.get("system"), one.get("code")) for one in parts
@@ -86,7 +90,7 @@ async def test_h65_a_map_on_this_server_holds_at_once_and_a_replay_fills(site: S
     assert ("OBX-3", "T1") not in {(one["field"], one.get("code")) for one in parts}
     assert [c["code"] for c in after["T1"]["code"]["coding"]] == ["4548-4", "T1"]
     versions = {name: one["meta"]["versionId"] for name, one in after.items()}
-    assert (len(after), versions) == (2, {"T1": "2", "T2": "1"})
+    assert (len(after), versions) == (2, {"T1": "3", "T2": "2"})
 
 
 async def test_h65_a_message_held_for_its_codes_is_applied_once_they_are_mapped(site: Site) -> None:
@@ -163,3 +167,38 @@ async def test_h28_without_the_profile_the_next_ones_go_on(
     assert await sent(site, adt("D1").partition(b"PID|")[0], adt("D2"), adt("D3")) == [
         "AE", "AA", "AA",
     ]  # fmt: skip
+
+
+async def test_h43_lists_relatives_and_the_directory_on_a_server(site: Site) -> None:
+    """What the pure half asks for is found: entries of lists, the open visit, who is named."""
+    await profile(
+        site, snapshots=["AL1", "DG1", "IN1"], next_of_kin="RelatedPerson", directory="create"
+    )
+    visit = "PV1|1|I|W1||||17^HOUSE^GREGORY"  # no number: the patient's open visit is meant
+    relative = "NK1|1|ROE^MARY|MTH"
+    both = ("AL1|1||A^a^L", "AL1|2||B^b^L", "DG1|1||A^a^L", "DG1|2||B^b^L", "IN1|1|P|A|X")
+    one = ("AL1|1||A^a^L", "DG1|1||A^a^L", "IN1|1|P|B|Y")
+    messages = [
+        adt(f"S{n}", type="ADT^A01") + "".join(f"{line}\r" for line in lines).encode()
+        for n, lines in enumerate([(visit, relative, *both), (visit, relative, *one)])
+    ]
+    assert await sent(site, *messages) == ["AA", "AA"]
+    [patient] = await site.search("Patient")
+    [encounter] = await site.search("Encounter")
+    [relation] = await site.search("RelatedPerson")
+    [doctor] = await site.search("Practitioner", identifier="17")
+    statuses = {}
+    for type in ("AllergyIntolerance", "Condition", "Coverage"):
+        found = await site.search(type, patient=f"Patient/{patient['id']}")
+        statuses[type] = sorted(
+            one.get("status") or one["clinicalStatus"]["coding"][0]["code"] for one in found
+        )
+    attending = encounter["participant"][0]["individual"]
+
+    assert statuses == {
+        "AllergyIntolerance": ["active", "inactive"],
+        "Condition": ["active", "resolved"],
+        "Coverage": ["active", "cancelled"],
+    }
+    assert relation["meta"]["versionId"] == doctor["meta"]["versionId"] == "1"
+    assert attending["reference"] == f"Practitioner/{doctor['id']}"
