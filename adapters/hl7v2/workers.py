@@ -46,7 +46,7 @@ class Workers:
             return False
         if not (self._leads and self._complete) or len(self._known) >= _KNOWN_MAX:
             self._complete = False
-            self._wake.set()
+            self._look_soon()
             return False
         self._begin(row, place)
         return True
@@ -54,6 +54,12 @@ class Workers:
     def look(self) -> None:
         """Look at the database now: at what waits there, and whether it answers at all."""
         self._wake.set()
+
+    def _look_soon(self) -> None:
+        """Look when many of the rows that are known are done: a look reads all of them, and with
+        one for each row a backlog would cost its own length for each."""
+        if len(self._known) <= _KNOWN_MAX // 2:
+            self._wake.set()
 
     async def run(self) -> None:
         """Keep the lead where it is free, look for rows, apply them; until cancelled."""
@@ -111,7 +117,7 @@ class Workers:
             self._known.pop(row.id, None)
             place.leave()
             if not self._complete:
-                self._wake.set()
+                self._look_soon()
 
     async def _tried(self, id: str) -> bool:
         """Try the row once; return whether it is to be tried again, when its time has come."""

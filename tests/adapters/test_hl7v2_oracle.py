@@ -1,17 +1,17 @@
 """design/hl7v2.md, sections 20 and 26: hl7apy as a second reader of the shared messages. Check H12.
 
 Wherever its strict mode accepts a message, both readers agree on every leaf. The messages come in a
-shuffled order that is always the same; ``FHIR_TEST_HL7_ORACLE`` sets the seconds it may take.
+shuffled order that is always the same; ``FHIR_TEST_HL7_ORACLE`` sets how many, and 1000 is all.
 """
 
 import csv
 import os
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from adapters.hl7v2.charset import decoded
 from adapters.hl7v2.message import Message, batch, plain, read
 
-SECONDS = float(os.environ.get("FHIR_TEST_HL7_ORACLE", "10"))
+MESSAGES = int(os.environ.get("FHIR_TEST_HL7_ORACLE", "200"))
 
 Leaves = dict[tuple[int, int, int, int], str]  # field, repetition, component, subcomponent
 Segments = Counter[tuple[str, frozenset[tuple[tuple[int, int, int, int], str]]]]
@@ -104,14 +104,12 @@ def numbered(element: Any) -> int:
 
 
 def test_h12_hl7apy_agrees_on_every_leaf_of_what_it_accepts(shared: Path) -> None:
-    """At least fifteen of them are accepted; a disagreement names the leaf."""
+    """One in twenty is accepted at least; a disagreement names the leaf."""
     parser = pytest.importorskip("hl7apy.parser", reason="the extra hl7 is not installed")
     consts = pytest.importorskip("hl7apy.consts")
-    until = time.monotonic() + SECONDS
-    accepted = lost = 0
-    for name, text in texts(shared / "hl7v2"):
-        if time.monotonic() > until:
-            break
+    accepted = lost = taken = 0
+    for name, text in islice(texts(shared / "hl7v2"), MESSAGES):
+        taken += 1
         lines = re.sub(r"[\r\n]+", "\r", text)
         try:
             message = parser.parse_message(lines, validation_level=consts.VALIDATION_LEVEL.STRICT)
@@ -124,5 +122,5 @@ def test_h12_hl7apy_agrees_on_every_leaf_of_what_it_accepts(shared: Path) -> Non
         # It loses segments that do not fit the structure, without a word: the others are ours.
         assert not right - left, f"{name}: {right - left}, {left - right}"
         lost += (left - right).total()
-    assert accepted >= 15
+    assert accepted >= taken // 20
     assert lost <= accepted // 5

@@ -82,7 +82,9 @@ async def test_h75_garbage_disturbs_nobody(
 ) -> None:
     """No exception, memory bounded, and every message of a good sender applied."""
     site = await open_site(
-        hl7_connections_per_address_max=2 * CONNECTIONS + 10, hl7_rejects_per_minute_max=600
+        hl7_connections_per_address_max=2 * CONNECTIONS + 10,
+        hl7_rejects_per_minute_max=600,
+        hl7_apply_s_max=60.0,  # a machine that is busy is no reason to fail
     )
     mutations = list(mutated(300))
     alone = await good(site, "ALONE", time.monotonic() + SECONDS / 3)

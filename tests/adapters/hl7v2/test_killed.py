@@ -32,7 +32,7 @@ from tests.faults.serving import Serving
 from tests.store.mongods import free_port
 
 MESSAGES = int(os.environ.get("FHIR_TEST_HL7_MESSAGES", "160"))
-SENDERS = 4
+SENDERS = 4 if MESSAGES < 2000 else 16  # the messages of one patient wait for each other
 KILLS = max(2, MESSAGES // 2000)
 ENHANCED = {"m15": "AL", "m16": "NE"}
 PATIENCE_S = 120.0

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from adapters.hl7v2 import workers
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.apply import applied
 from adapters.hl7v2.chains import Chains, Place
 from adapters.hl7v2.messages import changes_of
+from fhir_server.store.inbox import Inbox, Row
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, control_of, running
 
 MAPPING = "adapters.hl7v2.reading.changes_of"
@@ -48,6 +50,35 @@ async def test_h22_two_processes_apply_each_row_once(site: Site) -> None:
 
     assert patient["meta"]["versionId"] == "20"
     assert patient["name"][0]["family"] == "N19"
+
+
+async def test_h22_a_backlog_is_not_read_again_for_each_of_its_rows(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more rows than are known at a time, each look brings half as many new ones."""
+    looks = []
+    waiting = Inbox.waiting
+
+    async def counted(self: Inbox, after: int, count: int) -> list[Row]:
+        looks.append(count)
+        return await waiting(self, after, count)
+
+    monkeypatch.setattr(workers, "_KNOWN_MAX", 20)
+    monkeypatch.setattr(workers, "_BEAT_S", 60.0)
+    monkeypatch.setattr(Inbox, "waiting", counted)
+    peer = await site.peer()
+    count = 100
+    await peer.send(*[adt(f"B{n}", family=f"N{n}", m15="AL", m16="NE") for n in range(count)])
+    for number in range(count):
+        assert answered(await peer.answer()) == ("CA", f"B{number}")
+    async with asyncio.timeout(60):
+        while await site.server.database["inbox"].count_documents({"state": {"$ne": "done"}}):
+            await asyncio.sleep(0.02)
+    [patient] = await site.search("Patient")
+
+    assert patient["meta"]["versionId"] == str(count)
+    assert patient["name"][0]["family"] == f"N{count - 1}"
+    assert len(looks) <= 4 * count / 10
 
 
 async def test_h28_a_row_in_retry_holds_up_its_patient_only(
