@@ -3,6 +3,7 @@
 https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -74,6 +75,7 @@ class Endpoint:
         self._safety = safety
         self._clients: dict[str, Client] | None = None
         self._keys_read: dict[str, float] = {}
+        self._reading_keys = asyncio.Lock()
         self.recorder = Recorder()
 
     def clients(self, settings: Settings) -> Mapping[str, Client]:
@@ -233,19 +235,25 @@ class Endpoint:
         return claim_of(token, self._audiences(call), clients, now)
 
     async def _read_keys(self, client: Client) -> bool:
-        """Read the keys of ``client`` where they are registered to be; return whether they were."""
-        last = self._keys_read.get(client.iss, float("-inf"))
-        if not client.keys_url or time.monotonic() - last < _KEYS_REST_S:
+        """Read the keys of ``client`` where they are registered to be; return whether there are
+        others now. Who comes while they are read waits for them."""
+        if not client.keys_url:
             return False
-        self._keys_read[client.iss] = time.monotonic()
-        try:
-            keys = key_set(await key_set_at(client.keys_url))
-        except (KeysUnanswered, ValueError) as error:
-            _LOG.warning('"the keys of %s are not there: %s"', client.iss, error)
-            return False
-        assert self._clients is not None
-        self._clients[client.iss] = replace(client, keys=keys)
-        return True
+        async with self._reading_keys:
+            assert self._clients is not None
+            if self._clients[client.iss] is not client:
+                return True
+            last = self._keys_read.get(client.iss, float("-inf"))
+            if time.monotonic() - last < _KEYS_REST_S:
+                return False
+            self._keys_read[client.iss] = time.monotonic()
+            try:
+                keys = key_set(await key_set_at(client.keys_url))
+            except (KeysUnanswered, ValueError) as error:
+                _LOG.warning('"the keys of %s are not there: %s"', client.iss, error)
+                return False
+            self._clients[client.iss] = replace(client, keys=keys)
+            return True
 
     def _audiences(self, call: _Call) -> tuple[str, ...]:
         """Return what the audience of a token has to be: the URL that is called."""

@@ -80,6 +80,7 @@ def words_of(text: str) -> list[str]:
     return [word for word in _SEPARATOR.split(plain) if word.strip("-+'")][:WORDS_MAX]
 
 
+@lru_cache(maxsize=4096)
 def route_in(text: str) -> str:
     """Return the route that the dose form in ``text`` says, or ``""``."""
     words = frozenset(words_of(text))
@@ -89,6 +90,7 @@ def route_in(text: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=4096)
 def release_in(text: str) -> str:
     """Return ``extended`` where ``text`` says so."""
     return "extended" if not _EXTENDED.isdisjoint(words_of(text)) else ""

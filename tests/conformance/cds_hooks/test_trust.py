@@ -306,6 +306,21 @@ async def test_s55_an_unknown_key_is_looked_for_once(closed_server: Server, tmp_
     assert len(asked) == 2
 
 
+async def test_s55_who_comes_meanwhile_waits(closed_server: Server, tmp_path: Path) -> None:
+    """S-55: of many calls at once after a start all are answered, and the keys read once."""
+    key = fresh("k1")
+    async with publishing(key) as (url, asked, _):
+        path = written(tmp_path / "clients.json", keysUrl=url)
+        endpoint = Endpoint({}, DrugSafety())
+        headers = [token(key, {"kid": "k1"}, aud=DISCOVERY) for _ in range(8)]
+        said = await asyncio.gather(
+            *(called(closed_server, endpoint, path, one) for one in headers)
+        )
+
+    assert said == [200] * 8
+    assert len(asked) == 1
+
+
 async def test_s55_keys_that_cannot_be_had(closed_server: Server, tmp_path: Path) -> None:
     """S-55: a site that does not answer is a token that is not trusted, not a failure."""
     path = written(tmp_path / "clients.json", keysUrl="http://127.0.0.1:9/jwks.json")

@@ -1,5 +1,6 @@
 """design/cds.md, section 3.2: what a client did not send is read, and at what cost."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -156,19 +157,44 @@ async def test_the_chart_is_read_in_a_row() -> None:
     assert found["weight"].state == "data"
 
 
-@pytest.mark.parametrize("months", [1, 40])
-async def test_what_a_call_costs_does_not_grow_with_the_chart(
-    hooks: httpx.AsyncClient, server: Server, months: int
+def others(count: int) -> list[dict[str, Any]]:
+    """Return other patients, each with a drug, an allergy and a weight."""
+    found = []
+    for n in range(count):
+        subject = {"reference": f"Patient/other{n}"}
+        found += [
+            {"resourceType": "Patient", "id": f"other{n}"},
+            {**order(f"x{n}", "aspirin"), "subject": subject},
+            {
+                "resourceType": "AllergyIntolerance",
+                "id": f"x{n}",
+                "patient": subject,
+                "code": {"text": "Penicillin"},
+            },
+            {**observation("weight", n + 1), "id": f"x{n}", "subject": subject},
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("months", "patients"), [(1, 0), (40, 60)])
+async def test_what_a_call_costs_does_not_grow(
+    hooks: httpx.AsyncClient, server: Server, months: int, patients: int
 ) -> None:
-    """Five commands, however many values there are, and at most a page of these is looked at."""
+    """Five commands, however much was measured and however many other patients there are, and at
+    most a page of what was measured is looked at."""
     rows = [
         observation(key, 30 * n + 1, 4)
         for key in ("weight", "height", "creatinine", "potassium")
         for n in range(months)
     ]
     drugs = [order(f"m{n}", name) for n, name in enumerate(("warfarin", "metformin", "digoxin"))]
-    for one in (PATIENT, *drugs, *rows):
-        await server.perform(Request("update", one["resourceType"], one["id"], body=one))
+    stored = [PATIENT, *drugs, *rows, *others(patients)]
+    await asyncio.gather(
+        *(
+            server.perform(Request("update", one["resourceType"], one["id"], body=one))
+            for one in stored
+        )
+    )
     body = hook(order("n", "naproxen", "draft"), fhirServer=BASE)
     path = "/cds-services/drug-safety-sign"
     first = await hooks.post(path, json=body)
