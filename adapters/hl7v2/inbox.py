@@ -23,7 +23,7 @@ from typing import Any
 
 from adapters.hl7v2 import reading
 from adapters.hl7v2.ack import Asked, Fault, Header, Sent, acknowledgement, asked, header_of
-from adapters.hl7v2.apply import Applied, applied
+from adapters.hl7v2.apply import Applied, Begin, applied
 from adapters.hl7v2.chains import Chains, Place
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.gathering import GroupInsert
@@ -216,8 +216,8 @@ class Intake:
             await store.inbox.insert(row)
             return row
 
-        async def begin(store: ResourceStore) -> None:
-            if item.key and (first := await store.inbox.with_key(item.key)):
+        async def begin(store: ResourceStore, first: Row | None) -> None:
+            if first is not None:
                 if first.state == "dead" and first.digest != item.digest:
                     await store.inbox.change(
                         first.id, ["dead"], {"key": "", "replaced_by": item.id}
@@ -233,7 +233,7 @@ class Intake:
     async def _attempt(
         self,
         item: Item,
-        begin: Callable[[ResourceStore], Awaitable[None]],
+        begin: Begin | None,
         finish: Callable[[ResourceStore, Applied], Awaitable[Row]],
     ) -> Row | Outcome:
         """Apply ``item``; a failure becomes an outcome, but that of the database is raised."""
@@ -427,9 +427,6 @@ class Intake:
     async def _again(self, item: Item, row: Row) -> Row | Outcome:
         sent = self._sent()
 
-        async def begin(_: ResourceStore) -> None:
-            pass
-
         async def finish(store: ResourceStore, made: Applied) -> Row:
             late, _ = self._positive(item, sent)
             finished: dict[str, Any] = {
@@ -450,7 +447,7 @@ class Intake:
                 await store.inbox.forget_parts(row.id)
             return changed
 
-        return await self._attempt(item, begin, finish)
+        return await self._attempt(item, None, finish)
 
     async def _not_applied(self, row: Row, outcome: Outcome) -> Row | None:
         state = outcome.state if outcome.state != "rejected" else "dead"

@@ -298,7 +298,12 @@ class _Resolving:
         if self.profile.filler_reuse == "new" or not by_number:
             own = self._of_this_patient(change, own, parts)
         if key.identifiers:
-            stored = self._search(Search(change.type, identifiers=key.identifiers))
+            search = Search(change.type, identifiers=key.identifiers)
+            if search not in self.known.found:
+                self._resource(
+                    change.type, own
+                )  # looked up together: it is that one if none is found
+            stored = self._search(search)
             # Numbers of conditions, visits and the like come again: a chart is never written into
             # because another one has the same number. Those of orders hold the message instead.
             fitting = [
