@@ -2,6 +2,8 @@
 
 import logging
 
+from fhir_server.outcome import FhirError
+
 _failures = logging.getLogger("fhir_server.failures")
 
 
@@ -13,3 +15,9 @@ def log_failure(error: BaseException) -> None:
         places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
     _failures.error('"hl7v2: %s at %s"', type(error).__name__, " < ".join(places[-4:]))
+
+
+def log_refusal(error: FhirError) -> None:
+    """Note that what our mapping made was refused: the codes and the elements, not the data."""
+    places = ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])
+    _failures.error('"hl7v2: our mapping made what is refused: %s"', places)

@@ -119,11 +119,7 @@ async def _look_up(asked: Wanted, lookups: Lookups, context: Context, round: Rou
         for id in ids:
             known.resources.setdefault((type, id), None)
     for search in asked.searches - known.found.keys():
-        found = await _found(search, context)
-        for one in found:
-            if (search.type, one.id) not in known.resources:
-                lookups.take(search.type, one)
-        known.found[search] = tuple(one.id for one in found)
+        await _search(search, lookups, context)
     await _look_up_origins(lookups, answers.origins, context)
 
 
@@ -147,11 +143,14 @@ async def _look_up_origins(
         known.origins[place] = Stamp(one.get("said", ""), one.get("sent", ""))
 
 
-async def _found(search: Search, context: Context) -> list[Stored]:
+async def _search(search: Search, lookups: Lookups, context: Context) -> None:
     parameters = (*search.parameters(), ("_count", str(_FOUND_MAX)), ("_elements", "id"))
     answer = await context.perform(
         Request("search-type", search.type, parameters=parameters), context
     )
-    entries = decode_stored(answer.body).get("entry", [])
-    ids = [entry["resource"]["id"] for entry in entries]
-    return await context.store.read_all(search.type, ids) if ids else []
+    ids = [entry["resource"]["id"] for entry in decode_stored(answer.body).get("entry", [])]
+    found = await context.store.read_all(search.type, ids) if ids else []
+    for one in found:
+        if (search.type, one.id) not in lookups.known.resources:
+            lookups.take(search.type, one)
+    lookups.known.found[search] = tuple(one.id for one in found)
