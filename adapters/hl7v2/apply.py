@@ -228,7 +228,7 @@ async def _perform(
     changes = []
     for resource in resources:
         place = (resource["resourceType"], resource["id"])
-        request = Request("update" if place in lookups.versions else "create", *place)
+        interaction = "update" if place in lookups.versions else "create"
         data = resource.get("data", "") if place[0] == "Binary" else ""
         if len(data) > _DATA_BYTES_MAX * 4 // 3:
             # Large contents go beside their documents, before the transaction and only once.
@@ -237,9 +237,9 @@ async def _perform(
                 content = await context.contents.take(_piece(base64.b64decode(data)))
                 drawn.contents[place] = content
             bare = {name: value for name, value in resource.items() if name != "data"}
-            request = replace(request, body=_subsetted(bare), content=content)
+            request = Request(interaction, *place, body=_subsetted(bare), content=content)
         else:
-            request = replace(request, body=resource)
+            request = Request(interaction, *place, body=resource)
         changes.append(context.prepare(request, context))
     await context.store.write(changes, context.now(), lookups.documents)
 

@@ -6,7 +6,7 @@ looked up; the shell answers into a :class:`Known` and asks again, until nothing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from adapters.hl7v2.changes import (
     HANDLE,
@@ -116,13 +116,11 @@ class Write:
     stored: Json | None
     stamp: Stamp
     source: str
+    outcome: str = field(init=False)
 
-    @property
-    def outcome(self) -> str:
-        """How the resource stands to the stored one."""
-        if self.stored is None:
-            return "created"
-        return "unchanged" if _same(self.stored, self.resource) else "updated"
+    def __post_init__(self) -> None:
+        """Note how the resource stands to the stored one; it is asked for several times."""
+        object.__setattr__(self, "outcome", _outcome(self.stored, self.resource))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,13 +379,10 @@ class _Resolving:
             stamp = change.stamp
         if resource is None:
             return None
-        resource["id"] = place[1]
-        resource = _ordered(resource)
-        write = Write(*place, resource, stored, stamp, change.source)
-        if self.report.source and write.outcome != "unchanged":
-            meta = {**resource.get("meta", {}), "source": self.report.source}
-            write = replace(write, resource={**resource, "meta": meta})
-        return write
+        resource = _ordered(resource, place[1])
+        if self.report.source and _outcome(stored, resource) != "unchanged":
+            resource["meta"] = {**resource.get("meta", {}), "source": self.report.source}
+        return Write(*place, resource, stored, stamp, change.source)
 
     def _check_owners(self, changes: list[Change]) -> None:
         """Hold the message if what it changes belongs to another patient (section 9)."""
@@ -470,18 +465,23 @@ def _patient_of(resource: Json) -> str:
     return ""
 
 
-def _ordered(resource: Json) -> Json:
-    """Return the resource with its type and id first."""
-    rest = {name: value for name, value in resource.items() if name not in ("resourceType", "id")}
-    return {"resourceType": resource["resourceType"], "id": resource["id"], **rest}
+def _ordered(resource: Json, id: str) -> Json:
+    """Return the resource with its type and ``id`` first."""
+    return {"resourceType": resource["resourceType"], "id": id} | resource | {"id": id}
+
+
+def _outcome(stored: Json | None, resource: Json) -> str:
+    if stored is None:
+        return "created"
+    return "unchanged" if _same(stored, resource) else "updated"
 
 
 def _same(stored: Json, resource: Json) -> bool:
     """Return whether nothing but ``meta`` differs. Labels are more than housekeeping."""
-    return _compared(stored) == _compared(resource)
-
-
-def _compared(resource: Json) -> Json:
-    rest = {name: value for name, value in resource.items() if name != "meta"}
-    rest["security"] = resource.get("meta", {}).get("security")
-    return rest
+    for name, value in resource.items():
+        if name != "meta" and stored.get(name) != value:
+            return False
+    if any(name not in resource for name in stored if name != "meta"):
+        return False
+    labels, stored_labels = (one.get("meta", {}).get("security") for one in (resource, stored))
+    return bool(labels == stored_labels)

@@ -1,4 +1,4 @@
-"""design/hl7v2.md, section 6: a message that comes again is answered as before, and applied once."""
+"""design/hl7v2.md, section 6: what comes again is answered as before, and applied once."""
 
 from typing import Any
 
