@@ -12,6 +12,7 @@ import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -20,7 +21,7 @@ import msgspec
 from adapters.hl7v2.ack import Fault
 from adapters.hl7v2.binaries import INLINE_BYTES_MAX, apart
 from adapters.hl7v2.changes import Json
-from adapters.hl7v2.lookups import HeldError, Lookups, looked_up
+from adapters.hl7v2.lookups import HeldError, Lookups, Round, looked_up
 from adapters.hl7v2.merging import merge_writes
 from adapters.hl7v2.plan import Plan, Report, Write, planned
 from adapters.hl7v2.provenance import DOCUMENTS, records
@@ -31,6 +32,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.store.documents import instant
 from fhir_server.store.inbox import Row
 from fhir_server.store.resources import ResourceStore
+from fhir_server.store.together import TooMuchTogether
 
 _CHANGE_S = 0.002
 # What is merged and moved. Their origins are written by every message about them, though nothing
@@ -58,12 +60,17 @@ class _Drawn:
     patients: Sequence[str]
     documents: Mapping[str, str]
     contents: dict[tuple[str, str], Content] = field(default_factory=dict)
+    apart: bool = False  # whether what is looked up is too much for one answer
+
+
+Begin = Callable[[ResourceStore, Row | None], Awaitable[None]]
+"""What judges the row that has the key of the message already; see ``Round``."""
 
 
 async def applied(
     item: Item,
     context: Context,
-    begin: Callable[[ResourceStore], Awaitable[None]],
+    begin: Begin | None,
     finish: Callable[[ResourceStore, Applied], Awaitable[Row]],
 ) -> Row:
     """Apply ``item`` between ``begin`` and ``finish``, in one transaction; return the row.
@@ -80,8 +87,14 @@ async def applied(
 
     async def work(store: ResourceStore) -> Row:
         inside = replace(context, store=store)
-        await begin(store)
-        known = await looked_up(item, drawn.patients, inside)
+        round = Round(apart=drawn.apart)
+        if begin is not None:
+            round = replace(round, key=item.key, judge=partial(begin, store))
+        try:
+            known = await looked_up(item, drawn.patients, inside, round)
+        except TooMuchTogether:
+            drawn.apart = True
+            raise
         plan = planned(item.report, known.known, item.profile, drawn.patients)
         if plan.held:
             raise HeldError((Fault(plan.condition, plan.held, ""),))
@@ -112,7 +125,7 @@ async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
         [context.new_id() for one in item.report.changes if one.type == "Patient"],
         {type: context.new_id() for type in DOCUMENTS},
     )
-    known = await looked_up(item, drawn.patients, context)
+    known = await looked_up(item, drawn.patients, context, Round(apart=True))
     plan = planned(item.report, known.known, item.profile, drawn.patients)
     return plan, await _writes(plan, known, context, item.arrival.size or len(item.arrival.data))
 
@@ -197,7 +210,7 @@ async def _claim(writes: Sequence[Write], report: Report, context: Context) -> N
         for identifier in change.key.identifiers
     }
     if identifiers:
-        await context.store.claim([_claimed(value) for _, value in identifiers])
+        await context.store.claim([_claimed(value) for _, value in identifiers], checked=True)
 
 
 def _claimed(value: str) -> str:
@@ -220,7 +233,7 @@ async def _perform(
     changes = []
     for resource in resources:
         place = (resource["resourceType"], resource["id"])
-        request = Request("update" if place in lookups.versions else "create", *place)
+        interaction = "update" if place in lookups.versions else "create"
         data = resource.get("data", "") if place[0] == "Binary" else ""
         if len(data) > _DATA_BYTES_MAX * 4 // 3:
             # Large contents go beside their documents, before the transaction and only once.
@@ -229,11 +242,11 @@ async def _perform(
                 content = await context.contents.take(_piece(base64.b64decode(data)))
                 drawn.contents[place] = content
             bare = {name: value for name, value in resource.items() if name != "data"}
-            request = replace(request, body=_subsetted(bare), content=content)
+            request = Request(interaction, *place, body=_subsetted(bare), content=content)
         else:
-            request = replace(request, body=resource)
+            request = Request(interaction, *place, body=resource)
         changes.append(context.prepare(request, context))
-    await context.store.write(changes, context.now())
+    await context.store.write(changes, context.now(), lookups.documents)
 
 
 def _subsetted(resource: Json) -> Json:

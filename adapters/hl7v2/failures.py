@@ -20,3 +20,8 @@ def log_failure(error: BaseException) -> None:
 def places(error: FhirError) -> str:
     """Return what ``error`` is about, as codes and places: nothing that a resource says."""
     return ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])
+
+
+def log_refusal(error: FhirError) -> None:
+    """Note that what our mapping made was refused: the codes and the elements, not the data."""
+    _failures.error('"hl7v2: our mapping made what is refused: %s"', places(error))

@@ -14,7 +14,7 @@ is no answer at all (:class:`UnavailableError`), upon which every sender sends a
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,10 +32,10 @@ from adapters.hl7v2.ack import (
     asked,
     header_of,
 )
-from adapters.hl7v2.apply import Applied, applied, unmapped_of
+from adapters.hl7v2.apply import Applied, Begin, applied, unmapped_of
 from adapters.hl7v2.attempts import LostError, Outcome, RepeatedError
 from adapters.hl7v2.chains import Chains, Place
-from adapters.hl7v2.failures import log_failure, places
+from adapters.hl7v2.failures import log_failure, log_refusal
 from adapters.hl7v2.gathering import GroupInsert
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
@@ -43,6 +43,8 @@ from adapters.hl7v2.outcomes import FINISHED, Outcomes, given
 from adapters.hl7v2.precedence import check_order, gives_up_key
 from adapters.hl7v2.profiles import Profiles
 from adapters.hl7v2.reading import Arrival, Item
+from adapters.hl7v2.refusals import Refusals
+from adapters.hl7v2.repetitions import APPLIED, Repetitions, answer_again
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import RAW_BYTES_MAX, Arrivals, Inbox, KeyTakenError, Row
@@ -55,7 +57,6 @@ _REPEATED_TRIES = 3
 _KEPT = "The message is kept and will be tried again; it need not be sent again."
 
 _log = logging.getLogger("fhir_server.hl7v2")
-_failures = logging.getLogger("fhir_server.failures")
 
 
 class UnavailableError(Exception):
@@ -85,9 +86,10 @@ class Intake:
         self.offer: Callable[[Row, Place], bool] | None = None
         self.readers = reading.Readers(settings)
         self._profiles = Profiles()
+        self._repetitions = Repetitions(self.readers)
         self._arrivals = Arrivals()
         self.outcomes = Outcomes(context)
-        self._rejects: dict[str, deque[datetime]] = {}
+        self._refusals = Refusals(settings.hl7_rejects_per_minute_max)
         self._batch = GroupInsert(context)
 
     async def refresh(self) -> None:
@@ -98,7 +100,8 @@ class Intake:
 
     async def take(self, arrival: Arrival) -> Taken:
         """Take one message; return what is answered. Up to its place among the messages of its
-        patients nothing is waited for: messages are applied as they were taken.
+        patients nothing is waited for, unless it was applied before: messages are applied as they
+        were taken.
 
         Raises :class:`UnavailableError`.
         """
@@ -106,6 +109,8 @@ class Intake:
         if header is not None and header.value(9).upper() == "ACK":
             self.counts["acknowledgements"] += 1
             return Taken()
+        if header is not None and (row := await self._repeated(arrival, header)):
+            return Taken(*answer_again(row))
         try:
             item = self.readers.item(arrival, header)
         except MessageFault as fault:
@@ -125,6 +130,15 @@ class Intake:
             if error.status < 500:
                 raise
             raise UnavailableError from error
+
+    async def _repeated(self, arrival: Arrival, header: Header) -> Row | None:
+        """Return the row of a message that this process has applied not long ago."""
+        try:
+            row = await self._repetitions.row(arrival, header, self._inbox)
+        except FhirError as error:
+            raise UnavailableError from error
+        self.counts["repetitions"] += row is not None
+        return row
 
     async def _refused(
         self, arrival: Arrival, header: Header | None, fault: MessageFault, state: str = ""
@@ -161,15 +175,7 @@ class Intake:
     def _may_keep(self, arrival: Arrival) -> bool:
         """Whether a refusal of this peer is still kept: beyond a limit they are only counted."""
         self.counts["rejected"] += 1
-        if len(self._rejects) > 10_000:
-            self._rejects.clear()
-        recent = self._rejects.setdefault(arrival.peer, deque())
-        while recent and recent[0] < arrival.received - timedelta(minutes=1):
-            recent.popleft()
-        if len(recent) >= self.context.settings.hl7_rejects_per_minute_max:
-            return False
-        recent.append(arrival.received)
-        return True
+        return self._refusals.may_keep(arrival)
 
     # -------------------------------------------------------------------------- original mode
 
@@ -211,8 +217,8 @@ class Intake:
             await store.inbox.insert(row)
             return row
 
-        async def begin(store: ResourceStore) -> None:
-            if item.key and (first := await store.inbox.with_key(item.key)):
+        async def begin(store: ResourceStore, first: Row | None) -> None:
+            if first is not None:
                 if first.state == "dead" and first.digest != item.digest:
                     await store.inbox.change(
                         first.id, ["dead"], {"key": "", "replaced_by": item.id}
@@ -223,13 +229,14 @@ class Intake:
 
         outcome = await self._attempt(item, begin, finish)
         if isinstance(outcome, Row):
+            self._repetitions.remember(item)
             self._tell(outcome, (self.context.now() - began).total_seconds())
         return outcome
 
     async def _attempt(
         self,
         item: Item,
-        begin: Callable[[ResourceStore], Awaitable[None]],
+        begin: Begin | None,
         finish: Callable[[ResourceStore, Applied], Awaitable[Row]],
     ) -> Row | Outcome:
         """Apply ``item``; a failure becomes an outcome, but that of the database is raised."""
@@ -244,7 +251,7 @@ class Intake:
             if error.status >= 500:
                 raise
             self.counts["mapping-invalid"] += 1
-            _failures.error('"hl7v2: our mapping made what is refused: %s"', places(error))
+            log_refusal(error)
             text = "The server made of this message what it cannot store itself; it is kept."
             invalid = tuple(
                 {
@@ -343,7 +350,7 @@ class Intake:
             if item.asked.application != "NE":
                 later = self._later(first.id) if again.state not in FINISHED else given(first)
             return Taken(first.code, first.answer, later)
-        if again.state not in ("done", "ignored", "held"):
+        if again.state not in APPLIED:
             future = self.outcomes.expect(first.id)
             limit = self.context.settings.hl7_apply_s_max
             found = await self.outcomes.of(first.id, future, limit)
@@ -351,9 +358,7 @@ class Intake:
                 text = Fault("207", _KEPT)
                 return Taken("AE", self._answer(item.header, "AE", [text]))
             again = found
-        answer = again.late_answer or again.answer
-        code = again.code if not again.late_answer else ""
-        return Taken(code, answer)
+        return Taken(*answer_again(again))
 
     async def _key_taken(self, item: Item, first: Row) -> Taken:
         """Another message has the number of this one: a dead one gives it up, others do not."""
@@ -427,9 +432,8 @@ class Intake:
     async def _again(self, item: Item, row: Row) -> Row | Outcome:
         sent = self._sent()
 
-        async def begin(store: ResourceStore) -> None:
-            if not row.replay_of:  # that is what a person has decided
-                await check_order(item, store.inbox)
+        async def begin(store: ResourceStore, _: Row | None) -> None:
+            await check_order(item, store.inbox)
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
             late, _ = self._positive(item, sent)
@@ -451,7 +455,9 @@ class Intake:
                 await store.inbox.forget_parts(row.id)
             return changed
 
-        return await self._attempt(item, begin, finish)
+        # A replay is what a person has decided.
+        waits = item.profile.hold_after_dead and not row.replay_of
+        return await self._attempt(item, begin if waits else None, finish)
 
     async def _not_applied(self, row: Row, outcome: Outcome) -> Row | None:
         state = outcome.state if outcome.state != "rejected" else "dead"

@@ -6,7 +6,7 @@ looked up; the shell answers into a :class:`Known` and asks again, until nothing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from adapters.hl7v2.changes import (
     HANDLE,
@@ -120,13 +120,11 @@ class Write:
     stored: Json | None
     stamp: Stamp
     source: str
+    outcome: str = field(init=False)
 
-    @property
-    def outcome(self) -> str:
-        """How the resource stands to the stored one."""
-        if self.stored is None:
-            return "created"
-        return "unchanged" if _same(self.stored, self.resource) else "updated"
+    def __post_init__(self) -> None:
+        """Note how the resource stands to the stored one; it is asked for several times."""
+        object.__setattr__(self, "outcome", _outcome(self.stored, self.resource))
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +328,12 @@ class _Resolving:
         if reuse == "new" or not by_number:
             own = self._of_this_patient(change, own, parts)
         if key.identifiers:
-            stored = self._search(Search(change.type, identifiers=key.identifiers))
+            search = Search(change.type, identifiers=key.identifiers)
+            if search not in self.known.found:
+                self._resource(
+                    change.type, own
+                )  # looked up together: it is that one if none is found
+            stored = self._search(search)
             # Numbers of conditions, visits and the like come again: a chart is never written into
             # because another one has the same number. Those of orders hold the message instead.
             fitting = [
@@ -423,12 +426,10 @@ class _Resolving:
         if stored and change.type in BY_NUMBER and not self._is_of_this_patient(change, stored):
             # ``move``: also what the message mentions only in passing goes along.
             resource["subject"] = {"reference": f"Patient/{self.ids[change.subject]}"}
-        resource["id"] = place[1]
-        resource = _ordered(resource)
-        write = Write(*place, resource, stored, stamp, change.source)
-        if write.outcome != "unchanged":
-            write = replace(write, resource=self._sourced(resource))
-        return write
+        resource = _ordered(resource, place[1])
+        if _outcome(stored, resource) != "unchanged":
+            resource = self._sourced(resource)
+        return Write(*place, resource, stored, stamp, change.source)
 
     def _sourced(self, resource: Json) -> Json:
         """Return ``resource`` with the message as its source."""
@@ -461,7 +462,7 @@ class _Resolving:
                 or is_older(stamp, self.known.origins.get(place))
             ):
                 continue
-            ended = self._sourced(_ordered({**entry, **ENDED[type]}))
+            ended = self._sourced(_ordered({**entry, **ENDED[type]}, place[1]))
             writes[place] = Write(*place, ended, entry, stamp, instruction.source)
 
     def _check_owners(self, changes: list[Change]) -> None:
@@ -545,18 +546,23 @@ def _patient_of(resource: Json) -> str:
     return ""
 
 
-def _ordered(resource: Json) -> Json:
-    """Return the resource with its type and id first."""
-    rest = {name: value for name, value in resource.items() if name not in ("resourceType", "id")}
-    return {"resourceType": resource["resourceType"], "id": resource["id"], **rest}
+def _ordered(resource: Json, id: str) -> Json:
+    """Return the resource with its type and ``id`` first."""
+    return {"resourceType": resource["resourceType"], "id": id} | resource | {"id": id}
+
+
+def _outcome(stored: Json | None, resource: Json) -> str:
+    if stored is None:
+        return "created"
+    return "unchanged" if _same(stored, resource) else "updated"
 
 
 def _same(stored: Json, resource: Json) -> bool:
     """Return whether nothing but ``meta`` differs. Labels are more than housekeeping."""
-    return _compared(stored) == _compared(resource)
-
-
-def _compared(resource: Json) -> Json:
-    rest = {name: value for name, value in resource.items() if name != "meta"}
-    rest["security"] = resource.get("meta", {}).get("security")
-    return rest
+    for name, value in resource.items():
+        if name != "meta" and stored.get(name) != value:
+            return False
+    if any(name not in resource for name in stored if name != "meta"):
+        return False
+    labels, stored_labels = (one.get("meta", {}).get("security") for one in (resource, stored))
+    return bool(labels == stored_labels)

@@ -128,6 +128,10 @@ class Readers:
         """Return the profile of the sender, the most exact match first; ``None`` without one."""
         return chosen(self.profiles, header.value(3), header.value(4)) if self.profiles else None
 
+    def judge(self, arrival: Arrival, header: Header) -> None:
+        """Raise what a message is refused for at the door, its content aside."""
+        self._judge(arrival, header, self.profile_of(header))
+
     def _judge(self, arrival: Arrival, header: Header | None, profile: Profile | None) -> None:
         """Raise what is wrong with the frame, the header, or who sends it."""
         if header is None:

@@ -16,10 +16,14 @@ text                                            key                         type
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 # A url beyond this is not taken apart: the patterns go back over what they have read.
 _CHARACTERS_MAX = 2000
+# The same few references stand in all resources of a bundle or a message, and each is looked at by
+# several search parameters. What is longer than most is not remembered: that bounds the memory.
+_REMEMBERED_CHARACTERS_MAX = 200
 
 _ID = r"[A-Za-z0-9\-.]{1,64}"
 _RELATIVE = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/({_ID})(?:/_history/({_ID}))?")
@@ -47,6 +51,12 @@ def target(reference: str, base_urls: Sequence[str] = ()) -> Target:
     ``base_urls`` are those of this server, without a slash at the end. The type is not checked
     against the list of resource types: ``http://other/a/Foo/1`` has the type ``Foo``.
     """
+    if len(reference) <= _REMEMBERED_CHARACTERS_MAX:
+        return _remembered(reference, tuple(base_urls))
+    return _target(reference, base_urls)
+
+
+def _target(reference: str, base_urls: Sequence[str]) -> Target:
     if len(reference) > _CHARACTERS_MAX:
         return Target(reference)
     relative = _RELATIVE.fullmatch(reference) or _RELATIVE.fullmatch(
@@ -60,6 +70,9 @@ def target(reference: str, base_urls: Sequence[str] = ()) -> Target:
         key, type, version = absolute.groups()
         return Target(key, type, version=version or "")
     return Target(reference)
+
+
+_remembered = lru_cache(maxsize=4096)(_target)
 
 
 def without_base(url: str, base_urls: Sequence[str]) -> str:

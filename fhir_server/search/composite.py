@@ -38,22 +38,38 @@ def composite_index(
     written.
     """
 
+    # The last component first: most composites of a type have a value of another form there.
+    backwards = [list(paths) for paths in reversed(components)]
+    begins = [name for paths in backwards if (name := _beginnings(paths))]
+
     def index(element: Any, resource: Any) -> list[Any]:
-        found = []
-        for paths in components:
-            keys = [
-                key
-                for path, convert in paths
-                for value in path.values(element, resource)
-                for key in convert(value)
-            ]
+        if type(element) is not dict:
+            return []
+        for names in begins:
+            if names.isdisjoint(element):
+                return []
+        found: list[list[Any]] = []
+        for paths in backwards:
+            keys: list[Any] = []
+            for path, convert in paths:
+                for value in path.values(element, resource):
+                    keys += convert(value)
             if not keys:
                 return []
             found.append(keys)
-        combinations = islice(product(*found), COMBINATIONS_MAX)
+        combinations = islice(product(*reversed(found)), COMBINATIONS_MAX)
         return [{part_name(at): key for at, key in enumerate(keys)} for keys in combinations]
 
     return index
+
+
+def _beginnings(paths: Sequence[tuple[Path, Converter]]) -> frozenset[str]:
+    """Return the members of an element without which none of ``paths`` leads anywhere; nothing
+    where one of them begins otherwise."""
+    starts = [
+        path.steps[0].name if path.steps and not path.from_resource else "" for path, _ in paths
+    ]
+    return frozenset(starts) if all(starts) else frozenset()
 
 
 def compile_composite(

@@ -13,6 +13,7 @@ of its distance from now are overlapped.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from fhir_server.outcome import FhirError
@@ -26,6 +27,7 @@ Conditions = dict[str, Any]
 _ALWAYS = EARLIEST - timedelta(milliseconds=1)
 _FOREVER = LATEST + timedelta(milliseconds=1)
 
+_CHARACTERS_MAX = 40  # the longest dateTime has 38
 _DAY = timedelta(days=1)
 LENGTHS = (("m", timedelta(days=32)), ("y", timedelta(days=367)))
 """Member of a key -> the greatest length of the ranges that have it; it repeats their ``l``."""
@@ -118,6 +120,12 @@ def _range(text: Any) -> DateRange | None:
     """Return the range of ``text``, or ``None`` if it is no date: the resource is then invalid."""
     if type(text) is not str:
         return None
+    return _remembered(text) if len(text) <= _CHARACTERS_MAX else None
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> DateRange | None:
+    """All results of a message, and most entries of a bundle, are of a few moments."""
     try:
         return date_range(text)
     except FhirError:

@@ -17,7 +17,7 @@ addresses, dates, references, data in base64.
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from fhir_server.outcome import FhirError, invalid_value
@@ -39,6 +39,8 @@ _BREAK = re.compile(
     "[\\s\x00-\x2f:-@\\[-`{-\x7f\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b9\u00bb-\u00bf"
     "\u060c\u061b\u061f\u0964\u0965\u2000-\u200a\u2010-\u205f\u3000-\u303f]+"
 )
+# The same for a text of ASCII alone, in lower case: most texts are, and this takes a tenth.
+_ASCII_WORDS = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 _TAG = re.compile(r"<[^<>]*>")
 _LEFT_OUT = frozenset(
     ("resourceType", "id", "meta", "div", "system", "url", "reference", "data", "contentType")
@@ -47,72 +49,69 @@ _ADDRESSES = ("http://", "https://", "urn:")
 _QUERY = re.compile(r"[()]|[^()\s]+")
 
 
-def words(text: str) -> Iterator[str]:
-    """Yield the words of ``text``, folded, in their order."""
+def words(text: str) -> list[str]:
+    """Return the words of ``text``, folded, in their order."""
     text = text[:_CHARACTERS_MAX]
     if text.isascii():
-        for word in _BREAK.split(text.lower()):
-            if word:
-                yield word[:_WORD_MAX]
-        return
-    for part in _BREAK.split(text):
-        folded = fold(part)[:_WORD_MAX]
-        if folded:
-            yield folded
+        found = text.translate(_ASCII_WORDS).split()
+        return found if len(text) <= _WORD_MAX else [word[:_WORD_MAX] for word in found]
+    folded = (fold(part)[:_WORD_MAX] for part in _BREAK.split(text))
+    return [word for word in folded if word]
 
 
 def text_keys(resource: dict[str, Any]) -> dict[str, list[str]]:
     """Return the words of ``resource``, by the field of ``keys`` that they are written to."""
-    narrative = _TAG.sub(" ", _narrative(resource)[: 4 * _CHARACTERS_MAX])
-    told = dict.fromkeys(_some(words(html.unescape(narrative))))
-    further: dict[str, None] = {}
+    told = _told(resource)
     texts: list[str] = []
-    for name, value in resource.items():
-        if name != TEXT[1:]:
-            _gather(name, value, texts)
-    for text in texts:
-        further.update((word, None) for word in words(text) if word not in told)
-        if len(further) >= WORDS_MAX:
+    _gather({name: value for name, value in resource.items() if name != TEXT[1:]}, texts)
+    further: dict[str, None] = {}
+    whole = "\n".join(texts)
+    for text in (whole,) if whole.isascii() and len(whole) <= _CHARACTERS_MAX else texts:
+        further.update(dict.fromkeys(words(text)))
+        if len(further) >= WORDS_MAX + len(told):
             break
-    found = {TEXT: list(told), CONTENT: list(further)[:WORDS_MAX]}
+    content = [word for word in further if word not in told] if told else list(further)
+    found = {TEXT: list(told), CONTENT: content[:WORDS_MAX]}
     return {field: each for field, each in found.items() if each}
 
 
-def _some(found: Iterable[str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for word in found:
-        seen.add(word)
-        if len(seen) > WORDS_MAX:
-            return
-        yield word
-
-
-def _narrative(resource: dict[str, Any]) -> str:
+def _told(resource: dict[str, Any]) -> dict[str, None]:
+    """Return the distinct words of the narrative, as many as are kept."""
     text = resource.get("text")
     div = text.get("div") if type(text) is dict else None
-    return div if type(div) is str else ""
+    if type(div) is not str:
+        return {}
+    narrative = _TAG.sub(" ", div[: 4 * _CHARACTERS_MAX])
+    told = dict.fromkeys(words(html.unescape(narrative)))
+    return told if len(told) <= WORDS_MAX else dict.fromkeys(islice(told, WORDS_MAX))
 
 
-def _gather(name: str, value: Any, texts: list[str]) -> None:
+def _gather(value: Any, texts: list[str]) -> None:
     """Add to ``texts`` those at and below ``value`` that a person may look for."""
-    if name in _LEFT_OUT:
-        return
-    if type(value) is str:
-        if not _is_machine(value):
-            texts.append(value)
+    if type(value) is dict:
+        for name, below in value.items():
+            if name not in _LEFT_OUT:
+                if type(below) is str:
+                    if not _is_machine(below):
+                        texts.append(below)
+                else:
+                    _gather(below, texts)
     elif type(value) is list:
         for item in value:
-            _gather(name, item, texts)
-    elif type(value) is dict:
-        for below, item in value.items():
-            _gather(below, item, texts)
+            _gather(item, texts)
+    elif type(value) is str and not _is_machine(value):
+        texts.append(value)
 
 
 def _is_machine(text: str) -> bool:
     """Whether ``text`` is an address, or a date or time."""
-    return text.startswith(_ADDRESSES) or (
-        text[:4].isdigit() and text[4:5] in ("", "-") and len(text) in (4, 7, 10, 20, 24, 25, 29)
-    )
+    if text[:1].isdigit():
+        return (
+            text[:4].isdigit()
+            and text[4:5] in ("", "-")
+            and len(text) in (4, 7, 10, 20, 24, 25, 29)
+        )
+    return text.startswith(_ADDRESSES)
 
 
 def compile_words(code: str, value: str) -> Filter:

@@ -36,7 +36,9 @@ _NO_KEYS: list[Any] = []
 class Tree:
     """A place in a resource, and what is done with an element found there."""
 
-    __slots__ = ("_elsewhere", "_leaves", "_members", "_positions", "_tests", "_wholes")
+    __slots__ = (
+        *("_elsewhere", "_leaves", "_members", "_others", "_positions", "_tests", "_wholes"),
+    )
 
     def __init__(self) -> None:
         self._members: dict[str, Tree] = {}
@@ -45,6 +47,7 @@ class Tree:
         self._leaves: list[tuple[frozenset[type], Convert, tuple[str, ...]]] = []
         self._wholes: list[tuple[ConvertWhole, str]] = []
         self._elsewhere: dict[Path, Tree] = {}
+        self._others = False  # whether there are wholes, tests, or paths that lead elsewhere
 
     def add(self, path: Path, convert: Convert, field: str) -> None:
         """Have ``convert`` write to ``field`` what lies at the end of ``path``."""
@@ -52,12 +55,15 @@ class Tree:
 
     def add_whole(self, path: Path, convert: ConvertWhole, field: str) -> None:
         """The same for a ``convert`` that also looks at the whole resource."""
-        self._end(path)._wholes.append((convert, field))
+        end = self._end(path)
+        end._wholes.append((convert, field))
+        end._others = True
 
     def _end(self, path: Path) -> "Tree":
         """Return the tree of what lies at the end of ``path``."""
         if _is_walkable(path.steps):
             return self._at(path.steps)
+        self._others = True
         return self._elsewhere.setdefault(path, Tree())
 
     def _add_leaf(self, kinds: frozenset[type], convert: Convert, field: str) -> None:
@@ -73,6 +79,7 @@ class Tree:
             if step.position is not None:
                 tree = tree._positions.setdefault(step.position, Tree())
             elif step.test is not None:
+                tree._others = True
                 tree = tree._tests.setdefault(step, Tree())
             else:
                 tree = tree._members.setdefault(step.name, Tree())
@@ -84,11 +91,16 @@ class Tree:
         for kinds, convert, fields in self._leaves:
             keys = convert(element) if kind in kinds else _NO_KEYS
             for field in fields:
-                before = found.get(field)
-                if before is None:
-                    found[field] = keys[:]  # a list of its own: several fields get these keys
+                if field in found:
+                    found[field] += keys
                 else:
-                    before += keys
+                    found[field] = keys[:]  # a list of its own: several fields get these keys
+        if self._others:
+            self._walk_others(element, resource, found)
+        if kind is dict and self._members:
+            self._walk_members(element, resource, found)
+
+    def _walk_others(self, element: Any, resource: Any, found: Found) -> None:
         for convert_whole, field in self._wholes:
             if keys := convert_whole(element, resource):
                 found.setdefault(field, []).extend(keys)
@@ -101,8 +113,6 @@ class Tree:
                 below.walk(element, resource, found)
         if self._elsewhere:
             self._walk_elsewhere(element, resource, found)
-        if kind is dict and self._members:
-            self._walk_members(element, resource, found)
 
     def _walk_elsewhere(self, element: Any, resource: Any, found: Found) -> None:
         for path, end in self._elsewhere.items():
@@ -115,13 +125,20 @@ class Tree:
             below = members.get(name)
             if below is None or value is None:
                 continue
-            items = value if type(value) is list else (value,)
-            for item in items:
-                if item is not None:
-                    below.walk(item, resource, found)
-            for position, tree in below._positions.items():
-                for item in items[position : position + 1]:
-                    tree.walk(item, resource, found)
+            if type(value) is not list:
+                below.walk(value, resource, found)
+            else:
+                for item in value:
+                    if item is not None:
+                        below.walk(item, resource, found)
+            if below._positions:
+                below._walk_positions(value, resource, found)
+
+    def _walk_positions(self, value: Any, resource: Any, found: Found) -> None:
+        items = value if type(value) is list else [value]
+        for position, tree in self._positions.items():
+            for item in items[position : position + 1]:
+                tree.walk(item, resource, found)
 
 
 def _is_walkable(steps: Sequence[Step]) -> bool:

@@ -14,6 +14,7 @@ import pymongo
 from bson import Decimal128
 from bson.codec_options import CodecOptions, TypeEncoder, TypeRegistry
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     ConnectionFailure,
@@ -95,10 +96,21 @@ async def close(client: Client) -> None:
         await client.close()
 
 
+class _Database(AsyncDatabase[Document]):
+    """A database that makes each of its collections once, at 8 µs. There are some four hundred."""
+
+    def __getitem__(self, name: str) -> AsyncCollection[Document]:
+        made: dict[str, AsyncCollection[Document]] = self.__dict__.setdefault("_made", {})
+        found = made.get(name)
+        if found is None:
+            found = made[name] = super().__getitem__(name)
+        return found
+
+
 def database_of(client: Client, name: str) -> Database:
     """Return the database ``name`` with our codec and our concerns."""
-    return client.get_database(
-        name,
+    return _Database(
+        *(client, name),
         codec_options=CODEC,
         write_concern=MAJORITY,
         read_concern=ReadConcern("majority"),

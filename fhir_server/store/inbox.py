@@ -242,6 +242,16 @@ class Inbox:
         async with deadline(self.seconds, _ADVICE):
             await self._rows().update_one({"_id": id}, {"$inc": {"copies": 1}})
 
+    async def copied_again(self, key: str, digest: bytes, states: Iterable[str]) -> Row | None:
+        """The same for the row with ``key``, if it has ``digest`` and one of ``states``; return it,
+        without its bytes, or ``None``."""
+        filter = {"key": key, "digest": digest, "state": {"$in": list(states)}}
+        async with deadline(self.seconds, _ADVICE):
+            found = await self._rows().find_one_and_update(
+                filter, {"$inc": {"copies": 1}}, projection={"raw": 0}
+            )
+        return as_row(found) if found else None
+
     async def lease(self, id: str, owner: str, now: datetime, until: datetime) -> Row | None:
         """Take the row ``id`` to be applied, if it waits or nobody holds it any more; return it
         with its bytes, or ``None``."""

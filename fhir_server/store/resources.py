@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -18,7 +19,6 @@ from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
-from fhir_server.search.token import token_key
 from fhir_server.search.wanted import Kin
 from fhir_server.store import answers, history, search
 from fhir_server.store.changes import Asked, Change
@@ -46,10 +46,13 @@ from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
+from fhir_server.store.together import Answers, Named, together
 from fhir_server.store.transactions import repeated, transacted
+from fhir_server.store.writer import Befores
 
 T = TypeVar("T")
 
+_NOTHING_KNOWN: Befores = MappingProxyType({})
 _SEARCH_ADVICE = "Narrow the search by another parameter."
 _READ_ADVICE = "Ask for less, or try again when the server is less busy."
 
@@ -105,12 +108,23 @@ class ResourceStore:
         filter = {"_id": {"$in": list(ids)}}
         return await self._all(type, filter)
 
-    async def identified(self, type: str, identifiers: Sequence[tuple[str, str]]) -> list[Stored]:
-        """Return those of ``type`` that carry one of ``identifiers``: system (``""`` for none) and
-        value."""
-        field = self.keys.table.of(type)["identifier"].field
-        keys = [token_key(value, system) for system, value in identifiers]
-        return await self._all(type, {field: {"$in": keys}})
+    async def together(
+        self, named: Sequence[Named], key: str = "", *, apart: bool = False
+    ) -> Answers:
+        """Return what is ``named``, and the row of the inbox that has ``key``.
+
+        Inside a transaction it is certain that all which carries an identifier is found. Raises
+        :class:`TooMuchTogether`, upon which the next attempt asks ``apart``.
+        """
+        place = (self.database, self.session)
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            found = await together(place, named, key, self._identifiers, apart=apart)
+        if self.session is not None:
+            await self.keys.check_against(found.keys)
+        return found
+
+    def _identifiers(self, type: str) -> str:
+        return self.keys.table.of(type)["identifier"].field
 
     async def _all(self, type: str, filter: Filter) -> list[Stored]:
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
@@ -217,15 +231,18 @@ class ResourceStore:
             await self.conformance.changed(wanted.types)
         return work.count, complete
 
-    async def write(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
+    async def write(
+        self, changes: Sequence[Change], now: datetime, known: Befores = _NOTHING_KNOWN
+    ) -> list[Stored]:
         """Make all of ``changes``, or none, and return what each came to, in their order.
 
         No two of them may be of the same resource. ``now`` is UTC. The version before goes to
-        history in the same transaction: no reader sees both, or neither.
+        history in the same transaction: no reader sees both, or neither. ``known`` are the current
+        documents as this transaction has read them before; they are not read again.
 
         Raises ``conflict`` where a precondition forbids one, ``transient`` under contention.
         """
-        stored = await self._written(changes, now)
+        stored = await self._written(changes, now, known)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
         written = {one.type for one in stored if one.changed}
@@ -235,7 +252,9 @@ class ResourceStore:
             self.conformance.mark(written)
         return stored
 
-    async def _written(self, changes: Sequence[Change], now: datetime) -> list[Stored]:
+    async def _written(
+        self, changes: Sequence[Change], now: datetime, known: Befores
+    ) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
         if self.session is None and len(changes) == 1:
@@ -247,7 +266,7 @@ class ResourceStore:
         seconds = self.timeouts.request_s
         async with deadline(seconds, NOTHING_WRITTEN):
             if self.session is not None:
-                return await writer.all(changes, now, end=0)
+                return await writer.all(changes, now, 0, known)
             end = time.monotonic() + seconds
             return await repeated(lambda: writer.all(changes, now, end), end)
 
@@ -293,13 +312,15 @@ class ResourceStore:
             found = await answers.found_answers(self.database, [asked])
             return await answers.told(self.database, found[asked.id], asked) if found else None
 
-    async def claim(self, names: Sequence[str]) -> None:
+    async def claim(self, names: Sequence[str], *, checked: bool = False) -> None:
         """Let no other transaction that claims one of ``names`` be committed beside this one.
 
-        Only inside a transaction.
+        Only inside a transaction. ``checked`` says that :meth:`together` has searched in it, and
+        that the keys were complete.
         """
         assert self.session is not None, "a claim is part of a transaction"
-        await self.keys.check(self.session)
+        if not checked:
+            await self.keys.check(self.session)
         await claim(self.database, names, self.session)
 
     async def seen_claims(self, names: Sequence[str]) -> Seen:

@@ -66,6 +66,8 @@ nothing yet."""
 Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
 
+_NO_BEFORES: Befores = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Writer:
@@ -82,10 +84,14 @@ class Writer:
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
-    async def all(self, changes: Sequence[Change], now: datetime, end: float) -> list[Stored]:
-        """Make all of ``changes``, or none; a refusal has the place of its change."""
+    async def all(
+        self, changes: Sequence[Change], now: datetime, end: float, known: Befores = _NO_BEFORES
+    ) -> list[Stored]:
+        """Make all of ``changes``, or none; a refusal has the place of its change. ``known`` are
+        documents that the transaction has read already."""
         async with self.keys.writing():
-            befores = await self._befores(changes)
+            unread = [one for one in changes if (one.type, one.id) not in known]
+            befores = {**known, **await self._befores(unread)}
             judged = []
             for place, change in enumerate(changes):
                 if place % _PAUSE_EVERY == _PAUSE_EVERY - 1:

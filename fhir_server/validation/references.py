@@ -3,10 +3,9 @@
 https://hl7.org/fhir/R4/references.html#Reference
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-import re2 as re
 
 from fhir_server.outcome import nearest, shown
 

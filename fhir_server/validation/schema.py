@@ -122,8 +122,9 @@ class _Writer:
             self.definitions[name] = {}
             schema = self._object(self._shapes.shape("Reference"))
             schema["properties"]["reference"] = _reference_text(targets)
-            # What it says must agree with the reference; that is rare, so the walker sees to it.
-            del schema["properties"]["type"]
+            # What it says must agree with the reference, if there is one.
+            schema["properties"]["type"] = {"enum": sorted(targets or self._shapes.resource_types)}
+            schema["dependentSchemas"]["type"] = {"anyOf": _agreeing(targets)}
             self.definitions[name] = schema
         return {"$ref": f"#/$defs/{name}"}
 
@@ -148,6 +149,21 @@ def _primitive(member: Member) -> Schema:
     if primitive.kind == "integer":
         schema |= {"minimum": primitive.low, "maximum": primitive.high, "whole": True}
     return schema
+
+
+def _agreeing(targets: tuple[str, ...]) -> list[Schema]:
+    """Return the usual forms of references with a type; the walker sees to the rest."""
+    alone: Schema = {"properties": {"reference": False}}
+    both = [
+        {
+            "properties": {
+                "type": {"const": one},
+                "reference": {"pattern": f"^{_BASE}{one}/{_ID}(?:/_history/{_ID})?$"},
+            }
+        }
+        for one in targets
+    ]
+    return [alone, *both]
 
 
 def _reference_text(targets: tuple[str, ...]) -> Schema:

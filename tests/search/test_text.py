@@ -106,3 +106,13 @@ def test_a_text_is_found_by_its_words(table: ParameterTable, text: str, other: s
         except FhirError:  # such as a surrogate, which is no text in UTF-8
             continue
         assert found is (word in there)
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127), max_size=80), max_size=4))
+def test_words_are_the_same_beside_other_scripts(texts: list[str]) -> None:
+    """A text of ASCII has the words that it has where a letter of another script stands behind."""
+    alone = words("\n".join(texts))
+    assert alone == words("\n".join([*texts, "বিলকিস"]))[: len(alone)]
+    found = text_keys({"resourceType": "Basic", "note": [{"text": text} for text in texts]})
+    bounded = [word for text in texts if text[:1] not in "0123456789hu" for word in words(text)]
+    assert set(bounded) <= set(found.get("_content", ()))

@@ -410,3 +410,32 @@ def test_nothing_raises_for_any_members(
 ) -> None:
     """Any members beside the resourceType give issues, never an exception."""
     assert isinstance(validator.issues({**members, "resourceType": type}), tuple)
+
+
+@pytest.mark.parametrize(
+    ("subject", "quick", "valid"),
+    [
+        ({"type": "Patient", "identifier": {"value": "1"}}, True, True),
+        ({"type": "Patient", "reference": "Patient/1"}, True, True),
+        ({"type": "Patient", "reference": "https://x.org/fhir/Patient/1/_history/2"}, True, True),
+        ({"type": "Patient", "reference": "urn:uuid:05efabf0-4be2-4561"}, False, True),
+        ({"type": "Patient", "reference": "Group/1"}, False, False),
+        ({"type": "Patient", "reference": "https://x.org/fhir/Group/1"}, False, False),
+        ({"type": "Medication", "display": "x"}, False, False),
+        ({"type": "Patient", "reference": "Patient/"}, False, False),
+        ({"type": "Patient", "reference": 1}, False, False),
+    ],
+)  # fmt: skip
+def test_the_type_of_a_reference(
+    schemas: Schemas, explainer: Explainer, subject: dict[str, Any], quick: bool, valid: bool
+) -> None:
+    """A reference with its type, as all of those by a number alone, is judged by the hot path."""
+    resource = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "x"},
+        "subject": subject,
+    }
+
+    assert schemas.passes(resource) is quick
+    assert (not list(explainer.issues(resource))) is valid
