@@ -170,7 +170,7 @@ async def test_h33_one_new_patient_in_three_processes_with_overlapping_numbers(
 ) -> None:
     """Whoever is first; the others add the number that it lacked."""
     peers = [await peer_of(one) for one in three for _ in range(2)]
-    for round in range(4):
+    for round in range(3):
         a, b, c = (f"{name}{round}" for name in "ABC")
         pairs = [(a, b), (b, c), (c, a)] * 2
         texts = [
@@ -194,12 +194,12 @@ async def test_h26_updates_through_three_processes_end_with_the_last(
     """In enhanced mode one process applies what all have taken, in order of arrival."""
     peers = [await peer_of(one) for one in three]
     modes = {"m15": "AL", "m16": "NE"}
-    for n in range(30):
+    for n in range(18):
         assert await peers[n % 3].ask(adt(f"U{n}", family=f"N{n:02}", **modes)) == "CA"
     await site.settled()
     [patient] = await site.search("Patient")
 
-    assert (patient["name"][0]["family"], patient["meta"]["versionId"]) == ("N29", "30")
+    assert (patient["name"][0]["family"], patient["meta"]["versionId"]) == ("N17", "18")
     for peer in peers:
         peer.close()
 
@@ -243,7 +243,7 @@ async def test_h37_a_visit_goes_to_another_patient(site: Site) -> None:
                       ("P2", "Encounter"): 1, ("P2", "Observation"): 1}  # fmt: skip
 
 
-@pytest.mark.parametrize("code", ["A35", "A41", "A44"])
+@pytest.mark.parametrize("code", ["A41", "A44"])
 async def test_h37_accounts_become_one(site: Site, code: str) -> None:
     """What was charged to the prior account is charged to the other."""
     charge = "FT1|1|T1||20260102||CG|X^x^L"
