@@ -56,6 +56,9 @@ class Endpoint:
             await _send(
                 send, refusal.status, (refusal.text + "\n").encode(), content, *refusal.headers
             )
+        except UnicodeDecodeError:
+            text = b"The body is not in the encoding of its byte order mark.\n"
+            await _send(send, 400, text, (b"content-type", _TEXT))
         except UnavailableError:
             text = b"The message could not be stored; send it again.\n"
             await _send(send, 503, text, (b"content-type", _TEXT), (b"retry-after", b"5"))

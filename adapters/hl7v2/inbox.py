@@ -15,9 +15,9 @@ is no answer at all (:class:`UnavailableError`), upon which every sender sends a
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,12 +25,25 @@ from adapters.hl7v2 import reading
 from adapters.hl7v2.ack import Asked, Fault, Header, Sent, acknowledgement, asked, header_of
 from adapters.hl7v2.apply import Applied, applied
 from adapters.hl7v2.chains import Chains, Place
+from adapters.hl7v2.elsewhere import Elsewhere
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.gathering import GroupInsert
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
-from adapters.hl7v2.outcomes import FINISHED, Outcomes, given
-from adapters.hl7v2.reading import Arrival, Item
+from adapters.hl7v2.outcomes import (
+    FINISHED,
+    Outcome,
+    Outcomes,
+    Taken,
+    as_fault,
+    as_issue,
+    given,
+    places,
+    waiting_state,
+    warnings,
+)
+from adapters.hl7v2.querying import replied
+from adapters.hl7v2.reading import Arrival, ForeignFault, Item
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import RAW_BYTES_MAX, Arrivals, Inbox, KeyTakenError, Row
@@ -48,25 +61,6 @@ _failures = logging.getLogger("fhir_server.failures")
 
 class UnavailableError(Exception):
     """The database cannot take the message: nothing is answered, and the sender sends again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What is answered to a message: now, ``b""`` for nothing, and perhaps ``later`` once more."""
-
-    code: str = ""
-    answer: bytes = b""
-    later: Callable[[], Awaitable[bytes]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an attempt: the state of the row, what else is set in it, why."""
-
-    state: str
-    faults: tuple[Fault, ...] = ()
-    set: Mapping[str, Any] | None = None
-    refused: bool = False
 
 
 class RepeatedError(Exception):
@@ -98,6 +92,7 @@ class Intake:
         self.outcomes = Outcomes(context)
         self._rejects: dict[str, deque[datetime]] = {}
         self._batch = GroupInsert(context)
+        self.elsewhere = Elsewhere(settings, self.readers, self.counts)
 
     # ------------------------------------------------------------------------------- the door
 
@@ -107,6 +102,9 @@ class Intake:
 
         Raises :class:`UnavailableError`.
         """
+        return self.elsewhere.redirected(arrival, await self._taken(arrival))
+
+    async def _taken(self, arrival: Arrival) -> Taken:
         header = header_of(arrival.data)
         if header is not None and header.value(9).upper() == "ACK":
             self.counts["acknowledgements"] += 1
@@ -123,6 +121,8 @@ class Intake:
         )
         keys = [*item.patients, f"key:{item.key}"]
         try:
+            if item.message.type == "QBP":
+                return await replied(item, self.context, self._sent())
             if item.asked.waits:
                 return await self._at_once(item, self.chains.enter(keys))
             return await self._stored(item, self.chains.enter(keys))
@@ -136,7 +136,10 @@ class Intake:
     ) -> Taken:
         """Answer a message that cannot be read as one: rejected, or dead where only its content is
         at fault."""
-        told = Fault(str(fault.error_code), fault.text, fault.where)
+        if isinstance(fault, ForeignFault):
+            self.counts["foreign sender"] += 1
+            _log.warning('"hl7v2: %s has sent as a sender that it may not use"', arrival.peer)
+        told = as_fault(fault)
         wanted = asked(header) if header else Asked(False, "NE", "AL")
         code = wanted.refusal("AR" if fault.refused else "AE")
         state = state or ("rejected" if fault.refused else "dead")
@@ -147,7 +150,7 @@ class Intake:
             state=state,
             code=code,
             answer=answer,
-            issues=(_as_issue(told),),
+            issues=(as_issue(told),),
             **reading.known(arrival, header),
         )
         if state == "rejected":
@@ -210,7 +213,7 @@ class Intake:
         sent = self._sent()
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
-            answer, code = self._positive(item, sent)
+            answer, code = self._positive(item, sent, made)
             row = self._row(item, made.state)
             row = replace(row, code=code, answer=answer, **self._finished(item, made))
             await store.inbox.insert(row)
@@ -242,13 +245,13 @@ class Intake:
         except HeldError as held:
             return Outcome("held", held.faults)
         except MessageFault as fault:
-            told = Fault(str(fault.error_code), fault.text, fault.where)
+            told = as_fault(fault)
             return Outcome("rejected" if fault.refused else "dead", (told,), refused=fault.refused)
         except FhirError as error:
             if error.status >= 500:
                 raise
             self.counts["mapping-invalid"] += 1
-            _failures.error('"hl7v2: our mapping made what is refused: %s"', _places(error))
+            _failures.error('"hl7v2: our mapping made what is refused: %s"', places(error))
             text = "The server made of this message what it cannot store itself; it is kept."
             invalid = tuple(
                 {
@@ -276,7 +279,7 @@ class Intake:
             raw=item.arrival.data,
             code=code,
             answer=answer,
-            issues=(*map(_as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
+            issues=(*map(as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
         )
         if outcome.state == "retry":
             row = self._retrying(row)
@@ -364,7 +367,7 @@ class Intake:
                 first.id, ["dead"], {"key": "", "replaced_by": item.id}
             )
             if given_up is not None:
-                return await self.take(replace(item.arrival, received=self.context.now()))
+                return await self._taken(replace(item.arrival, received=self.context.now()))
         text = "Another message came with the same control id (MSH-10) and other content."
         fault = Fault("205", text, "MSH[1]-10")
         code = item.asked.refusal("AE")
@@ -377,7 +380,7 @@ class Intake:
                 code=code,
                 answer=answer,
                 reason=f"The first one is {first.id}.",
-                issues=(_as_issue(fault),),
+                issues=(as_issue(fault),),
                 until=item.arrival.received + timedelta(days=_REJECTED_DAYS),
             )
             await self._insert_or_find(row)
@@ -398,13 +401,15 @@ class Intake:
             item = self._item_of(row)
             outcome = await self._again(item, row)
         except MessageFault as fault:
-            told = Fault(str(fault.error_code), fault.text, fault.where)
+            told = as_fault(fault)
             outcome = Outcome("dead", (told,))
         except LostError:
             return ""
         except FhirError:  # the database: the lease ends, or is given back
             with suppress(FhirError):
-                await self._inbox.change(id, ["applying"], {"state": row_state(row)}, self.owner)
+                await self._inbox.change(
+                    id, ["applying"], {"state": waiting_state(row)}, self.owner
+                )
             raise
         except Exception as error:  # noqa: BLE001 - our own fault: this row is tried again, others go on
             log_failure(error)
@@ -431,7 +436,7 @@ class Intake:
             pass
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
-            late, _ = self._positive(item, sent)
+            late, _ = self._positive(item, sent, made)
             finished: dict[str, Any] = {
                 "raw": b"",
                 "owner": "",
@@ -457,7 +462,7 @@ class Intake:
         set: dict[str, Any] = {
             "owner": "",
             "lease": None,
-            "issues": (*map(_as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
+            "issues": (*map(as_issue, outcome.faults), *(outcome.set or {}).get("issues", ())),
             "attempt": self._tried(state),
         }
         if state == "retry":
@@ -558,9 +563,12 @@ class Intake:
                 raise UnavailableError from error
         raise UnavailableError
 
-    def _positive(self, item: Item, sent: Sent) -> tuple[bytes, str]:
-        code = "AA" if item.asked.wants_application(positive=True) else ""
-        return (acknowledgement(item.header, code, sent) if code else b""), code
+    def _positive(self, item: Item, sent: Sent, made: Applied) -> tuple[bytes, str]:
+        if not item.asked.wants_application(positive=True):
+            return b"", ""
+        # Before v2.5 an ERR has no severity: a warning there would be read as a refusal.
+        told = item.profile.ack.get("warnings", False) and item.header.version >= (2, 5)
+        return acknowledgement(item.header, "AA", sent, warnings(made.issues) if told else ()), "AA"
 
     def _answer(self, header: Header | None, code: str, faults: Sequence[Fault] = ()) -> bytes:
         return acknowledgement(header, code, self._sent(), faults) if code else b""
@@ -577,22 +585,3 @@ class Intake:
                 '{"row":"%s","sender":"%s","type":"%s","state":"%s","ms":%.1f}',
                 *(row.id, row.sender, row.type, row.state, seconds * 1000),
             )
-
-
-def row_state(row: Row) -> str:
-    """Return the state in which ``row`` waits again: ``retry`` if it was tried before."""
-    return "retry" if row.attempts else "received"
-
-
-def _places(error: FhirError) -> str:
-    return ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])
-
-
-def _as_issue(fault: Fault) -> dict[str, str]:
-    severity = "error" if fault.severity == "E" else "warning"
-    return {
-        "severity": severity,
-        "code": fault.condition,
-        "where": fault.place,
-        "text": fault.text,
-    }

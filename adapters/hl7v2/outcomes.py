@@ -1,16 +1,40 @@
-"""Who waits for the outcome of a row, wherever it is applied."""
+"""What became of a message, in words; and who waits for it, wherever it is applied."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+from adapters.hl7v2.ack import Fault
+from adapters.hl7v2.issues import MessageFault
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import Row
 
 FINISHED = ("done", "ignored", "held", "dead", "rejected")
 _LOOK_S = 0.5
+_WARNED_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt: the state of the row, what else is set in it, why."""
+
+    state: str
+    faults: tuple[Fault, ...] = ()
+    set: Mapping[str, Any] | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is answered to a message: now, ``b""`` for nothing, and perhaps ``later`` once more."""
+
+    code: str = ""
+    answer: bytes = b""
+    later: Callable[[], Awaitable[bytes]] | None = None
 
 
 class Outcomes:
@@ -68,3 +92,35 @@ def given(row: Row) -> Callable[[], Awaitable[bytes]]:
         return row.late_answer
 
     return answer
+
+
+def waiting_state(row: Row) -> str:
+    """Return the state in which ``row`` waits again: ``retry`` if it was tried before."""
+    return "retry" if row.attempts else "received"
+
+
+def places(error: FhirError) -> str:
+    """Return where ``error`` found faults, without values."""
+    return ", ".join(f"{one.code} {one.expression}" for one in error.issues[:5])
+
+
+def as_fault(fault: MessageFault) -> Fault:
+    """Return ``fault`` as an acknowledgement tells it."""
+    return Fault(str(fault.error_code), fault.text, fault.where)
+
+
+def as_issue(fault: Fault) -> dict[str, str]:
+    """Return ``fault`` as an issue of a row."""
+    severity = "error" if fault.severity == "E" else "warning"
+    return {
+        "severity": severity,
+        "code": fault.condition,
+        "where": fault.place,
+        "text": fault.text,
+    }
+
+
+def warnings(issues: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Return what is worth a warning in the acknowledgement of a message that was applied."""
+    found = [one for one in issues if one["severity"] == "warning"]
+    return [Fault("0", one["text"], one["where"], "W") for one in found[:_WARNED_MAX]]

@@ -5,6 +5,7 @@ one waits for its commit, the next are read ahead up to a limit, and then the so
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
 import signal
@@ -17,7 +18,8 @@ from typing import Any
 from adapters.hl7v2.batches import is_batch
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.frame import Frame, FrameError, Framer, framed
-from adapters.hl7v2.inbox import Intake, Taken, UnavailableError
+from adapters.hl7v2.inbox import Intake, UnavailableError
+from adapters.hl7v2.outcomes import Taken
 from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.workers import Workers
 
@@ -331,6 +333,11 @@ def _load(context: ssl.SSLContext, settings: Any) -> None:
 
 
 def _names(writer: asyncio.StreamWriter) -> frozenset[str]:
-    """Return the subject alternative names of the peer's certificate, as ``DNS:lis.example``."""
+    """Return what the peer's certificate is known by: its subject alternative names, as
+    ``DNS:lis.example``, and its fingerprint, as ``SHA-256:`` and 64 hexadecimal digits."""
     certificate = writer.get_extra_info("peercert") or {}
-    return frozenset(f"{kind}:{name}" for kind, name in certificate.get("subjectAltName", ()))
+    found = {f"{kind}:{name}" for kind, name in certificate.get("subjectAltName", ())}
+    tls = writer.get_extra_info("ssl_object")
+    if tls is not None and (whole := tls.getpeercert(binary_form=True)):
+        found.add(f"SHA-256:{hashlib.sha256(whole).hexdigest()}")
+    return frozenset(found)

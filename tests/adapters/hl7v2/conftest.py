@@ -95,6 +95,13 @@ class Site:
         assert self.interface.listener is not None
         return self.interface.listener
 
+    async def profile(self, name: str, **members: Any) -> None:
+        """Set the profile of the sender whose MSH-3 is ``name``."""
+        profile = {"name": name, "match": [{"application": name}], **members}
+        inbox = self.server.context.store.inbox
+        await inbox.set_sender(name, profile, self.server.context.now())
+        await self.interface.read_profiles(self.intake)
+
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait until ``reached``."""
         async with asyncio.timeout(WAIT_S):
