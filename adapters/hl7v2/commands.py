@@ -19,9 +19,10 @@ from adapters.hl7v2.apply import unmapped_of
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.plan import Known, planned, wanted
 from adapters.hl7v2.reading import Arrival, Item, Readers
+from adapters.hl7v2.senders import Profile, profile_of
 from adapters.hl7v2.sending import Sender, TransportError, messages_of
 from adapters.hl7v2.strict import verdict
-from fhir_server.r4.json import encode
+from fhir_server.r4.json import decode, encode
 
 NAME = "hl7"
 _TIMEOUT_S = 60.0
@@ -96,18 +97,19 @@ def _sent(sender: Sender, message: bytes) -> bool:
 
 
 @cli.command()
-def replay(
+def replay(  # noqa: PLR0913 - each is an option of the command
     ids: Annotated[list[str] | None, typer.Argument(help="Rows of the inbox.")] = None,
     state: Annotated[str, typer.Option(help="All rows in this state, such as dead.")] = "",
     sender: Annotated[str, typer.Option(help="… of this sender.")] = "",
     type: Annotated[str, typer.Option(help="… of this type, such as ORU^R01.")] = "",
     since: Annotated[str, typer.Option(help="… that came from then on.")] = "",
+    until: Annotated[str, typer.Option(help="… that came before then.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also undo newer statements.")] = False,
 ) -> None:
     """Have messages applied again, in order of arrival; print counts by outcome."""
     parameters: list[dict[str, Any]] = [{"name": "id", "valueString": id} for id in ids or ()]
-    named = {"state": state, "sender": sender, "type": type, "since": since}
+    named = {"state": state, "sender": sender, "type": type, "since": since, "until": until}
     parameters += [{"name": n, "valueString": value} for n, value in named.items() if value]
     switches = {"dry-run": dry_run, "force": force}
     parameters += [{"name": n, "valueBoolean": True} for n, value in switches.items() if value]
@@ -135,15 +137,16 @@ def _outcomes(parameters: Iterable[dict[str, Any]]) -> Iterator[tuple[str, int]]
 def convert(
     file: Annotated[Path, typer.Argument(help="A file; - is standard input.")],
     zone: Annotated[str, typer.Option(help="Zone of times without one, as Asia/Dhaka.")] = "",
+    sender: Annotated[str, typer.Option(help="A profile, of which the server is asked.")] = "",
 ) -> None:
     """Print the Bundle that each message becomes, and on standard error what was not mapped."""
-    from_settings = _settings()
-    readers = Readers(from_settings)
+    readers = Readers(_settings())
+    readers.profiles = _profiles(sender)
     status = _WELL
     for data in messages_of(file):
         arrival = Arrival(data, "", "file", datetime.now(UTC))  # noqa: TID251 - a command has no context
         try:
-            item = readers.item(arrival, header_of(data), judged=False, zone=zone)
+            item = readers.item(arrival, header_of(data), judged=False, zone=zone, sender=sender)
             typer.echo(encode(_bundle(item)))
         except MessageFault as fault:
             typer.echo(f"{fault.error_code} {fault.where} {fault.text}", err=True)
@@ -171,6 +174,18 @@ def _bundle(item: Item) -> dict[str, Any]:
         for one in plan.writes
     ]
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+
+def _profiles(name: str) -> tuple[Profile, ...]:
+    """Return the profile called ``name`` as the server has it; none where none is named."""
+    if not name:
+        return ()
+    return tuple(
+        profile_of(decode(part["valueString"].encode()))
+        for one in _asked("GET", "$hl7v2-senders", query={"name": name})
+        for part in one["part"]
+        if part["name"] == "profile"
+    )
 
 
 def _settings() -> Any:

@@ -10,7 +10,9 @@ import pytest
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.http import Endpoint
+from adapters.hl7v2.inbox import UnavailableError
 from fhir_server.http.site import CONTEXT
+from fhir_server.outcome import FhirError, Issue
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
 
 MEDIA = "application/hl7-v2"
@@ -119,6 +121,38 @@ async def test_h9_what_is_not_what_its_mark_says_is_answered(
 
     assert answered(answer.content)[0] == "AE"
     assert several.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError(), FhirError(Issue("transient", "later"), status=503)]
+)
+async def test_h6_what_cannot_be_stored_is_503(error: Exception) -> None:
+    """With Retry-After, whether or not the interface was open before the database went."""
+
+    async def unavailable(context: Any) -> Any:
+        raise error
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Endpoint(unavailable)(scope | {CONTEXT: None}, receive, send)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+        answer = await posted(client, adt("Z1"))
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_h73_a_batch_of_too_many_messages_is_413(open_site: OpenSite) -> None:
+    """As many as are taken are taken; over MLLP the connection ends, and the sender repeats."""
+    site = await open_site(hl7_batch_messages_max=3)
+    async with client_of(site) as client:
+        fits = await posted(client, batch(3))
+        large = await posted(client, batch(4))
+    peer = await site.peer()
+    await peer.send(batch(4))
+
+    assert (fits.status_code, large.status_code) == (200, 413)
+    assert await peer.answer() == b""
 
 
 async def test_h6_what_is_too_large_is_413(open_site: OpenSite) -> None:
