@@ -97,19 +97,18 @@ def _sent(sender: Sender, message: bytes) -> bool:
 
 
 @cli.command()
-def replay(  # noqa: PLR0913 - each is an option of the command
+def replay(
     ids: Annotated[list[str] | None, typer.Argument(help="Rows of the inbox.")] = None,
     state: Annotated[str, typer.Option(help="All rows in this state, such as dead.")] = "",
     sender: Annotated[str, typer.Option(help="… of this sender.")] = "",
     type: Annotated[str, typer.Option(help="… of this type, such as ORU^R01.")] = "",
     since: Annotated[str, typer.Option(help="… that came from then on.")] = "",
-    until: Annotated[str, typer.Option(help="… that came before then.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also undo newer statements.")] = False,
 ) -> None:
     """Have messages applied again, in order of arrival; print counts by outcome."""
     parameters: list[dict[str, Any]] = [{"name": "id", "valueString": id} for id in ids or ()]
-    named = {"state": state, "sender": sender, "type": type, "since": since, "until": until}
+    named = {"state": state, "sender": sender, "type": type, "since": since}
     parameters += [{"name": n, "valueString": value} for n, value in named.items() if value]
     switches = {"dry-run": dry_run, "force": force}
     parameters += [{"name": n, "valueBoolean": True} for n, value in switches.items() if value]

@@ -136,7 +136,8 @@ def test_h8_profiles_are_set_and_shown(serving: Serving, tmp_path: Path) -> None
     shown = hl7(serving, tmp_path, "senders", "show", "acme")
     bad = hl7(serving, tmp_path, "senders", "check", "bad.json")
 
-    assert (check, set[0], listed) == ((0, ["ok"]), 0, (0, ["acme 1"]))
+    assert (check, set[0], listed[0]) == ((0, ["ok"]), 0, 0)
+    assert "acme 1" in listed[1]
     assert json.loads(shown[1][0]) == profile
     assert bad[0] == 2
 
