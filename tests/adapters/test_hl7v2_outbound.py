@@ -216,6 +216,23 @@ def test_a_patient_in_full_comes_back() -> None:
     assert lost(patient, copy) == []
 
 
+def test_nothing_is_said_that_was_not() -> None:
+    """A number of no use gets none by its field; a unit of no system gets none by its look."""
+    points = [
+        {"system": system, "value": f"{system}-1"} for system in ("phone", "fax", "email", "pager")
+    ]
+    patient = {**PATIENT, "telecom": points}
+    one = observation(valueQuantity={"value": Decimal(2), "unit": "mg"})
+    memory = taken(Subject(one, patient, results=[one]))
+    found = [
+        {name: value for name, value in point.items() if name != "id"}
+        for point in memory.one("Patient")["telecom"]
+    ]
+
+    assert sorted(found, key=str) == sorted(points, key=str)
+    assert memory.one("Observation")["valueQuantity"] == one["valueQuantity"]
+
+
 def test_a_patient_without_a_number_has_that_of_its_place() -> None:
     """Without one no receiver could tell who it is."""
     patient = {"resourceType": "Patient", "id": "a1", "name": [{"family": "X"}]}
@@ -242,6 +259,21 @@ def test_the_event_of_a_patient(said: tuple[str, str, bool], event: str) -> None
 
 
 # ---------------------------------------------------------------------------------------- visits
+
+VISIT_EVENTS = {"planned": "A05", "in-progress": "A01", "onleave": "A21", "finished": "A03",
+                "cancelled": "A11", "entered-in-error": "A23", "unknown": "A08",
+                "arrived": "A04"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "event"), VISIT_EVENTS.items())
+def test_the_event_of_an_encounter(status: str, event: str) -> None:
+    """By its status; outpatients under way are registered."""
+    visit = {"resourceType": "Encounter", "status": status}
+
+    assert event_of(visit) == event
+    if status == "in-progress":
+        assert event_of({**visit, "class": {"code": "AMB"}}) == "A04"
+
 
 PATIENT: Json = {
     "resourceType": "Patient",
@@ -454,6 +486,9 @@ def test_a_report_comes_back_with_all_that_it_names(status: str, after: str) -> 
 
     assert lost({**report, "status": after}, memory.one("DiagnosticReport")) == []
     assert lost(results, memory.all("Observation")) == []
+    text = message_of(Subject(report, PATIENT, visit, results, specimens), ENVELOPE, BASE)
+    obxs = read(text).all("OBX")
+    assert [obx.text(4) for obx in obxs] == ["1", "2", ""]  # one code, twice: told apart
     assert lost(specimens, memory.all("Specimen")) == []
     assert lost(visit, memory.one("Encounter")) == []
     assert len(memory.one("DiagnosticReport")["result"]) == 3  # the document is a result as well
