@@ -460,8 +460,13 @@ def application() -> Site:
     def routes() -> tuple[Mapping[str, Asgi], Context] | None:
         return (servers[0].registry.routes, servers[0].context) if servers else None
 
+    def is_native(operation: str) -> bool:
+        return bool(servers) and servers[0].registry.is_native(operation)
+
     facade = Facade(
-        FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS, lambda: servers[0].xml
+        *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
+        lambda: servers[0].xml,
+        is_native,
     )
     return site(facade, ready, lifespan, settings, routes)
 

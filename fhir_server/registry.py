@@ -38,7 +38,8 @@ class Operation:
     ``on`` lists resource types; ``""`` is the whole system and :data:`EVERY_TYPE` each type. On a
     type it is called on the type as a whole (``whole``), on one resource (``instance``), and on one
     version of it (``version``). ``affects_state`` says that it is called with POST only.
-    ``setting`` is the name of the setting that switches it on; none is always on.
+    ``setting`` is the name of the setting that switches it on; none is always on. ``native`` says
+    that a Binary which it takes or gives comes and goes by its own content type.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Operation:
     whole: bool = True
     version: bool = False
     setting: str = ""
+    native: bool = False
 
     def takes(self, request: Request) -> bool:
         """Whether it can be called where ``request`` calls it: on a type, a resource, a version."""
@@ -154,6 +156,10 @@ class Registry:
         for (on, _), operation in self.operations.items():
             if on == type or (on == EVERY_TYPE and type):
                 yield operation
+
+    def is_native(self, name: str) -> bool:
+        """Whether a Binary of the operation ``name`` comes and goes by its own content type."""
+        return any(one.native for one in self.operations.values() if one.name == name)
 
     def operation_names(self) -> Iterator[str]:
         """Yield each operation's name once, in the order of registration."""

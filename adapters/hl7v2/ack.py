@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from adapters.hl7v2.charset import marked
+
 ECHOED_CHARACTERS_MAX = 250
 """Of MSH-10 and MSH-3 to 6 at most so much comes back; MSH-10 may not be longer."""
 
@@ -41,10 +43,15 @@ _VERSION = re.compile(r"2(?:\.\d+){0,3}")
 @dataclass(frozen=True, slots=True)
 class Header:
     """MSH as Latin-1 text. ``delimiters`` are five: field, component, repetition, escape,
-    subcomponent. ``fields`` are the fields by number; MSH-1 and MSH-2 are in their places."""
+    subcomponent. ``fields`` are the fields by number; MSH-1 and MSH-2 are in their places.
+
+    ``codec`` is what its answer is encoded by; another one than Latin-1 where the message has the
+    mark of UTF-16 or UTF-32, of which the text is the text itself.
+    """
 
     delimiters: str
     fields: tuple[str, ...]
+    codec: str = "latin-1"
 
     def value(self, number: int, component: int = 1) -> str:
         """Return component ``component`` of the first repetition of MSH-``number``, blanks off.
@@ -99,14 +106,17 @@ def as_issue(fault: Fault) -> dict[str, str]:
 
 def header_of(data: bytes) -> Header | None:
     """Return the MSH that ``data`` begins with, or ``None``. Blank lines before it are skipped."""
-    text = data[:65_536].decode("latin-1").removeprefix("ï»¿").lstrip("\r\n\t ")
+    codec = marked(data)
+    head = data[:65_536]
+    text = head.decode(codec, "ignore" if codec != "latin-1" else "strict")
+    text = text.removeprefix("ï»¿").lstrip("\ufeff\r\n\t ")
     if not text.startswith("MSH") or len(text) < 4 or text[3] in "\r\n" or text[3].isalnum():
         return None
     line = _LINE_END.split(text, maxsplit=1)[0]
     separator = line[3]
     parts = line.split(separator)
     encoding = parts[1] if len(parts) > 1 else ""
-    return Header(separator + _encoding(encoding), ("MSH", separator, *parts[1:]))
+    return Header(separator + _encoding(encoding), ("MSH", separator, *parts[1:]), codec)
 
 
 def _encoding(characters: str) -> str:
@@ -178,11 +188,16 @@ class Sent:
 
 
 def acknowledgement(
-    header: Header | None, code: str, sent: Sent, faults: Sequence[Fault] = ()
+    header: Header | None,
+    code: str,
+    sent: Sent,
+    faults: Sequence[Fault] = (),
+    type: tuple[str, ...] = (),
 ) -> bytes:
     """Return the acknowledgement ``code`` (AA … CR) of the message with ``header``.
 
     ``faults`` become ERR segments from v2.5 on, and ERR-1 before. Without a header, MSA-2 is empty.
+    ``type`` is MSH-9 of what is more than an acknowledgement: ``("RSP", "K22", "RSP_K22")``.
     """
     header = header or Header(_USUAL, ("MSH", "|", _USUAL[1:]))
     separator, component = header.delimiters[0], header.delimiters[1]
@@ -191,7 +206,7 @@ def acknowledgement(
         *(_bounded(header.whole(number)) for number in (5, 6, 3, 4)),
         f"{sent.at:%Y%m%d%H%M%S}.{sent.at.microsecond // 1000:03d}{sent.at:%z}",
         "",
-        _type(header, component),
+        component.join(type) or _type(header, component),
         sent.control_id,
         _bounded(header.whole(11)) or "P",
         _bounded(header.whole(12)) or "2.3",
@@ -203,7 +218,7 @@ def acknowledgement(
     msa = ["MSA", code, _bounded(header.whole(10)), *([text] if text else [])]
     errors = [_old_error(header, faults)] if old else [_error(header, one) for one in faults]
     lines = [separator.join(msh), separator.join(msa), *(line for line in errors if line)]
-    return "".join(f"{line}\r" for line in lines).encode("latin-1")
+    return "".join(f"{line}\r" for line in lines).encode(header.codec)
 
 
 def answered(answer: bytes) -> tuple[str, str]:
@@ -211,7 +226,7 @@ def answered(answer: bytes) -> tuple[str, str]:
     header = header_of(answer)
     if header is None:
         return "", ""
-    for line in _LINE_END.split(answer.decode("latin-1")):
+    for line in _LINE_END.split(answer.decode(header.codec)):
         parts = line.split(header.delimiters[0])
         if parts[0] == "MSA":
             return (*parts[1:3], "", "")[0], (*parts[1:3], "", "")[1]

@@ -5,7 +5,8 @@ reads everything anew, and ids and times were drawn before. What is written pass
 as the entries of a transaction Bundle do: ``prepare`` judges each, one ``write`` makes them all.
 
 This is the seam for access control: what is written is judged with the server's own rights, as all
-is now; a sender's principal belongs on the requests that :func:`_perform` makes.
+is now, after the types that the sender's profile lists (:func:`_permitted`); a principal of the
+sender's own belongs on the requests that :func:`_perform` makes.
 """
 
 import base64
@@ -20,9 +21,11 @@ import msgspec
 
 from adapters.hl7v2.ack import Fault
 from adapters.hl7v2.binaries import INLINE_BYTES_MAX, apart
-from adapters.hl7v2.changes import Json
+from adapters.hl7v2.changes import Json, Mode
+from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.lookups import HeldError, Lookups, Round, looked_up
 from adapters.hl7v2.merging import merge_writes
+from adapters.hl7v2.permissions import may_write, without
 from adapters.hl7v2.plan import Plan, Report, Write, planned
 from adapters.hl7v2.provenance import DOCUMENTS, records
 from adapters.hl7v2.reading import Item
@@ -95,7 +98,9 @@ async def applied(
         except TooMuchTogether:
             drawn.apart = True
             raise
-        plan = planned(item.report, known.known, item.profile, drawn.patients)
+        plan = _permitted(
+            planned(item.report, known.known, item.profile, drawn.patients), item, known
+        )
         if plan.held:
             raise HeldError((Fault(plan.condition, plan.held, ""),))
         made = await _written(item, plan, known, drawn, inside)
@@ -126,8 +131,65 @@ async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
         {type: context.new_id() for type in DOCUMENTS},
     )
     known = await looked_up(item, drawn.patients, context, Round(apart=True))
-    plan = planned(item.report, known.known, item.profile, drawn.patients)
+    plan = _permitted(planned(item.report, known.known, item.profile, drawn.patients), item, known)
     return plan, await _writes(plan, known, context, item.arrival.size or len(item.arrival.data))
+
+
+# ---------------------------------------------------------------------------------- permissions
+
+_LETTERS = {"created": "c", "updated": "u"}
+# What belongs to the message itself, whoever sends it.
+_OWN = ("Binary",)
+
+
+def _permitted(plan: Plan, item: Item, lookups: Lookups) -> Plan:
+    """Return ``plan`` with what the sender may write.
+
+    What a message only mentions in passing (a visit, the order behind a result) is left out, with
+    an issue, where its type is not listed. Raises :class:`MessageFault` 201 for anything else.
+    """
+    principal = item.profile.principal
+    if "types" not in principal:
+        return plan
+    lacking = [one for one in plan.writes if _lacks(principal, one)]
+    if any(not may_write(principal, one.type, "u") for one in plan.merges):
+        raise _not_allowed(plan.merges[0].type)
+    if not lacking:
+        return plan
+    passing = _in_passing(item.report, lookups)
+    for one in lacking:
+        if (one.type, one.id) not in passing:
+            raise _not_allowed(one.type)
+    places = {(one.type, one.id) for one in lacking}
+    gone = frozenset(f"{one.type}/{one.id}" for one in lacking if one.stored is None)
+    kept = tuple(
+        replace(one, resource=without(one.resource, gone)) if gone else one
+        for one in plan.writes
+        if (one.type, one.id) not in places
+    )
+    text = "The profile of the sender does not list the type {}: left out."
+    issues = (Issue("warning", "not-allowed", one.source, text.format(one.type)) for one in lacking)
+    return replace(plan, writes=kept, issues=(*plan.issues, *issues))
+
+
+def _lacks(principal: Mapping[str, Any], one: Write) -> bool:
+    letter = _LETTERS.get(one.outcome, "")
+    return one.type not in _OWN and bool(letter) and not may_write(principal, one.type, letter)
+
+
+def _in_passing(report: Report, lookups: Lookups) -> set[tuple[str, str]]:
+    """Return the places of which no change of ``report`` says more than what is lacking there."""
+    resolved = lookups.known.resolved
+    places: dict[tuple[str, str], bool] = {}
+    for one in report.changes:
+        place = (one.type, resolved.get(one.handle, ""))
+        places[place] = places.get(place, True) and one.mode is Mode.FILL
+    return {place for place, fills in places.items() if fills}
+
+
+def _not_allowed(type: str) -> MessageFault:
+    text = f"The profile of the sender does not let it write the type {type} (principal.types)."
+    return MessageFault(201, "MSH[1]-9", text, refused=True)
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -39,6 +39,17 @@ _MARKS = (
 _HEADER_BYTES_MAX = 4096
 
 
+def marked(data: bytes) -> str:
+    """Return ``utf-16`` or ``utf-32`` of bytes that begin with its mark, else ``latin-1``.
+
+    Latin-1 stands for all charsets in which the delimiters are single bytes as in ASCII.
+    """
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or data[:4] == codecs.BOM_UTF32_BE:
+        is_long = data[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+        return "utf-32" if is_long else "utf-16"
+    return "latin-1"
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The text of a message, the Python codec that fits it, and what was noticed."""

@@ -19,9 +19,10 @@ from adapters.hl7v2.apply import unmapped_of
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.plan import Known, planned, wanted
 from adapters.hl7v2.reading import Arrival, Item, Readers
+from adapters.hl7v2.senders import Profile, profile_of
 from adapters.hl7v2.sending import Sender, TransportError, messages_of
 from adapters.hl7v2.strict import verdict
-from fhir_server.r4.json import encode
+from fhir_server.r4.json import decode, encode
 
 NAME = "hl7"
 _TIMEOUT_S = 60.0
@@ -135,15 +136,16 @@ def _outcomes(parameters: Iterable[dict[str, Any]]) -> Iterator[tuple[str, int]]
 def convert(
     file: Annotated[Path, typer.Argument(help="A file; - is standard input.")],
     zone: Annotated[str, typer.Option(help="Zone of times without one, as Asia/Dhaka.")] = "",
+    sender: Annotated[str, typer.Option(help="A profile, of which the server is asked.")] = "",
 ) -> None:
     """Print the Bundle that each message becomes, and on standard error what was not mapped."""
-    from_settings = _settings()
-    readers = Readers(from_settings)
+    readers = Readers(_settings())
+    readers.profiles = _profiles(sender)
     status = _WELL
     for data in messages_of(file):
         arrival = Arrival(data, "", "file", datetime.now(UTC))  # noqa: TID251 - a command has no context
         try:
-            item = readers.item(arrival, header_of(data), judged=False, zone=zone)
+            item = readers.item(arrival, header_of(data), judged=False, zone=zone, sender=sender)
             typer.echo(encode(_bundle(item)))
         except MessageFault as fault:
             typer.echo(f"{fault.error_code} {fault.where} {fault.text}", err=True)
@@ -171,6 +173,18 @@ def _bundle(item: Item) -> dict[str, Any]:
         for one in plan.writes
     ]
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+
+def _profiles(name: str) -> tuple[Profile, ...]:
+    """Return the profile called ``name`` as the server has it; none where none is named."""
+    if not name:
+        return ()
+    return tuple(
+        profile_of(decode(part["valueString"].encode()))
+        for one in _asked("GET", "$hl7v2-senders", query={"name": name})
+        for part in one["part"]
+        if part["name"] == "profile"
+    )
 
 
 def _settings() -> Any:

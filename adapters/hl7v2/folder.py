@@ -11,7 +11,8 @@ from pathlib import Path
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.batches import TooManyError, take_batch
 from adapters.hl7v2.failures import log_failure
-from adapters.hl7v2.inbox import Intake, Taken, UnavailableError
+from adapters.hl7v2.inbox import Intake, UnavailableError
+from adapters.hl7v2.outcomes import Taken
 from adapters.hl7v2.reading import Arrival
 
 _LOOK_S = 2.0

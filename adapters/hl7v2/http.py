@@ -15,6 +15,7 @@ from adapters.hl7v2.batches import TooManyError, is_batch, pieces_of, several, t
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.inbox import Intake, UnavailableError
 from adapters.hl7v2.reading import Arrival
+from fhir_server.outcome import FhirError
 
 MEDIA_TYPES = (
     "application/hl7-v2",
@@ -56,7 +57,12 @@ class Endpoint:
             await _send(
                 send, refusal.status, (refusal.text + "\n").encode(), content, *refusal.headers
             )
-        except UnavailableError:
+        except UnicodeDecodeError:
+            text = b"The body is not in the encoding of its byte order mark.\n"
+            await _send(send, 400, text, (b"content-type", _TEXT))
+        except (UnavailableError, FhirError) as error:
+            if isinstance(error, FhirError):  # the database, before anything could be opened
+                log_failure(error)
             text = b"The message could not be stored; send it again.\n"
             await _send(send, 503, text, (b"content-type", _TEXT), (b"retry-after", b"5"))
         except Exception as error:  # noqa: BLE001 - outermost shell: the next request is served

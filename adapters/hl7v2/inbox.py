@@ -17,7 +17,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,14 +35,25 @@ from adapters.hl7v2.ack import (
 from adapters.hl7v2.apply import Applied, Begin, applied, unmapped_of
 from adapters.hl7v2.attempts import LostError, Outcome, RepeatedError
 from adapters.hl7v2.chains import Chains, Place
+from adapters.hl7v2.elsewhere import Elsewhere
 from adapters.hl7v2.failures import log_failure, log_refusal
 from adapters.hl7v2.gathering import GroupInsert
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.lookups import HeldError
-from adapters.hl7v2.outcomes import FINISHED, Outcomes, given
+from adapters.hl7v2.outcomes import (
+    FINISHED,
+    Outcomes,
+    Taken,
+    as_fault,
+    given,
+    invalid,
+    waiting_state,
+    warnings,
+)
 from adapters.hl7v2.precedence import check_order, gives_up_key
 from adapters.hl7v2.profiles import Profiles
-from adapters.hl7v2.reading import Arrival, Item
+from adapters.hl7v2.querying import replied
+from adapters.hl7v2.reading import Arrival, ForeignFault, Item
 from adapters.hl7v2.refusals import Refusals
 from adapters.hl7v2.repetitions import APPLIED, Repetitions, answer_again
 from fhir_server.context import Context
@@ -61,15 +72,6 @@ _log = logging.getLogger("fhir_server.hl7v2")
 
 class UnavailableError(Exception):
     """The database cannot take the message: nothing is answered, and the sender sends again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What is answered to a message: now, ``b""`` for nothing, and perhaps ``later`` once more."""
-
-    code: str = ""
-    answer: bytes = b""
-    later: Callable[[], Awaitable[bytes]] | None = None
 
 
 class Intake:
@@ -91,6 +93,7 @@ class Intake:
         self.outcomes = Outcomes(context)
         self._refusals = Refusals(settings.hl7_rejects_per_minute_max)
         self._batch = GroupInsert(context)
+        self.elsewhere = Elsewhere(settings, self.readers, self.counts)
 
     async def refresh(self) -> None:
         """Take the senders' profiles, and the maps that they name, as they are now."""
@@ -105,6 +108,9 @@ class Intake:
 
         Raises :class:`UnavailableError`.
         """
+        return self.elsewhere.redirected(arrival, await self._taken(arrival))
+
+    async def _taken(self, arrival: Arrival) -> Taken:
         header = header_of(arrival.data)
         if header is not None and header.value(9).upper() == "ACK":
             self.counts["acknowledgements"] += 1
@@ -123,6 +129,8 @@ class Intake:
         )
         keys = [*item.patients, f"key:{item.key}"]
         try:
+            if item.message.type == "QBP":
+                return await replied(item, self.context, self._sent())
             if item.asked.waits:
                 return await self._at_once(item, self.chains.enter(keys))
             return await self._stored(item, self.chains.enter(keys))
@@ -145,7 +153,10 @@ class Intake:
     ) -> Taken:
         """Answer a message that cannot be read as one: rejected, or dead where only its content is
         at fault."""
-        told = Fault(str(fault.error_code), fault.text, fault.where)
+        if isinstance(fault, ForeignFault):
+            self.counts["foreign sender"] += 1
+            _log.warning('"hl7v2: %s has sent as a sender that it may not use"', arrival.peer)
+        told = as_fault(fault)
         wanted = asked(header) if header else Asked(False, "NE", "AL")
         code = wanted.refusal("AR" if fault.refused else "AE")
         state = state or ("rejected" if fault.refused else "dead")
@@ -211,7 +222,7 @@ class Intake:
         sent = self._sent()
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
-            answer, code = self._positive(item, sent)
+            answer, code = self._positive(item, sent, made)
             row = self._row(item, made.state)
             row = replace(row, code=code, answer=answer, **self._finished(item, made))
             await store.inbox.insert(row)
@@ -245,7 +256,7 @@ class Intake:
         except HeldError as held:
             return Outcome("held", held.faults, {"unmapped": unmapped_of(item.report)})
         except MessageFault as fault:
-            told = Fault(str(fault.error_code), fault.text, fault.where)
+            told = as_fault(fault)
             return Outcome("rejected" if fault.refused else "dead", (told,), refused=fault.refused)
         except FhirError as error:
             if error.status >= 500:
@@ -253,16 +264,7 @@ class Intake:
             self.counts["mapping-invalid"] += 1
             log_refusal(error)
             text = "The server made of this message what it cannot store itself; it is kept."
-            invalid = tuple(
-                {
-                    "severity": "error",
-                    "code": "mapping-invalid",
-                    "where": one.expression,
-                    "text": one.diagnostics,
-                }
-                for one in error.issues[:20]
-            )
-            return Outcome("dead", (Fault("207", text),), {"issues": invalid})
+            return Outcome("dead", (Fault("207", text),), {"issues": invalid(error)})
         except (RepeatedError, LostError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - the row is kept and tried again; the listener goes on
@@ -367,7 +369,7 @@ class Intake:
                 first.id, ["dead"], {"key": "", "replaced_by": item.id}
             )
             if given_up is not None:
-                return await self.take(replace(item.arrival, received=self.context.now()))
+                return await self._taken(replace(item.arrival, received=self.context.now()))
         text = "Another message came with the same control id (MSH-10) and other content."
         fault = Fault("205", text, "MSH[1]-10")
         code = item.asked.refusal("AE")
@@ -403,13 +405,15 @@ class Intake:
             item = self._item_of(row)
             outcome = await self._again(item, row)
         except MessageFault as fault:
-            told = Fault(str(fault.error_code), fault.text, fault.where)
+            told = as_fault(fault)
             outcome = Outcome("dead", (told,))
         except LostError:
             return ""
         except FhirError:  # the database: the lease ends, or is given back
             with suppress(FhirError):
-                await self._inbox.change(id, ["applying"], {"state": row_state(row)}, self.owner)
+                await self._inbox.change(
+                    id, ["applying"], {"state": waiting_state(row)}, self.owner
+                )
             raise
         except Exception as error:  # noqa: BLE001 - our own fault: this row is tried again, others go on
             log_failure(error)
@@ -436,7 +440,7 @@ class Intake:
             await check_order(item, store.inbox)
 
         async def finish(store: ResourceStore, made: Applied) -> Row:
-            late, _ = self._positive(item, sent)
+            late, _ = self._positive(item, sent, made)
             finished: dict[str, Any] = {
                 "raw": b"",
                 "owner": "",
@@ -570,9 +574,12 @@ class Intake:
                 raise UnavailableError from error
         raise UnavailableError
 
-    def _positive(self, item: Item, sent: Sent) -> tuple[bytes, str]:
-        code = "AA" if item.asked.wants_application(positive=True) else ""
-        return (acknowledgement(item.header, code, sent) if code else b""), code
+    def _positive(self, item: Item, sent: Sent, made: Applied) -> tuple[bytes, str]:
+        if not item.asked.wants_application(positive=True):
+            return b"", ""
+        # Before v2.5 an ERR has no severity: a warning there would be read as a refusal.
+        told = item.profile.ack.get("warnings", False) and item.header.version >= (2, 5)
+        return acknowledgement(item.header, "AA", sent, warnings(made.issues) if told else ()), "AA"
 
     def _answer(self, header: Header | None, code: str, faults: Sequence[Fault] = ()) -> bytes:
         return acknowledgement(header, code, self._sent(), faults) if code else b""
@@ -589,8 +596,3 @@ class Intake:
                 '{"row":"%s","sender":"%s","type":"%s","state":"%s","ms":%.1f}',
                 *(row.id, row.sender, row.type, row.state, seconds * 1000),
             )
-
-
-def row_state(row: Row) -> str:
-    """Return the state in which ``row`` waits again: ``retry`` if it was tried before."""
-    return "retry" if row.attempts else "received"

@@ -60,6 +60,7 @@ class Interface:
                     _log.critical('"hl7v2: %s has ended: %s"', one.get_name(), error)
                     raise error
         finally:
+            intake.elsewhere.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,5 +1,5 @@
 """For those who run the interface: ``$hl7v2-to-fhir``, ``-inbox``, ``-replay``, ``-unmapped``,
-``-senders``.
+``-senders``; and ``$hl7v2`` for those who read resources as messages.
 
 design/hl7v2.md, sections 20 and 21. All are operations, so that the front door holds for them. This
 is the seam for access control: the roles ``hl7-operator`` and ``hl7-raw`` belong to them; until
@@ -14,18 +14,13 @@ from typing import Any
 
 import msgspec
 
-from adapters.hl7v2 import replaying, tasks
-from adapters.hl7v2.ack import header_of
-from adapters.hl7v2.apply import tried, unmapped_of
+from adapters.hl7v2 import exporting, replaying, tasks
+from adapters.hl7v2.dry_run import to_fhir
 from adapters.hl7v2.inbox import Intake
 from adapters.hl7v2.interface import Interface
-from adapters.hl7v2.issues import MessageFault
-from adapters.hl7v2.lookups import HeldError
 from adapters.hl7v2.parameters import answer, given
 from adapters.hl7v2.profiles import checked
-from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.senders import ProfileFault
-from adapters.hl7v2.strict import verdict
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, not_found, operation_outcome
@@ -61,87 +56,17 @@ def operations(interface: Interface) -> tuple[Operation, ...]:
     async def senders(request: Request, context: Context) -> Response:
         return await _senders(interface, request, context)
 
-    def operation(name: str, handle: Handle, *, affects_state: bool = False) -> Operation:
-        return Operation(
-            f"${name}", _DEFINITION + name, partial(opened, handle), affects_state=affects_state
-        )
+    def operation(name: str, handle: Handle, **more: bool) -> Operation:
+        return Operation(f"${name}", _DEFINITION + name, partial(opened, handle), **more)  # type: ignore[arg-type]
 
     return (
-        operation("hl7v2-to-fhir", _to_fhir),
+        exporting.operation(),
+        operation("hl7v2-to-fhir", to_fhir, native=True),
         operation("hl7v2-inbox", _inbox),
         operation("hl7v2-replay", _replay, affects_state=True),
         operation("hl7v2-unmapped", _unmapped),
         Operation("$hl7v2-senders", _DEFINITION + "hl7v2-senders", senders),
     )
-
-
-# --------------------------------------------------------------------------------- the dry run
-
-
-async def _to_fhir(intake: Intake, request: Request, context: Context) -> Response:
-    """Return what a message would become. Writes nothing."""
-    known = given(
-        request,
-        {
-            "message": "bytes",
-            "sender": "string",
-            "zone": "string",
-            "compare": "boolean",
-            "strict": "boolean",
-        },
-    )
-    data = known.get("message", b"")
-    if not data:
-        raise FhirError(Issue("required", "message is to be given: base64Binary, or a string."))
-    await intake.refresh()
-    arrival = Arrival(data, "", "dry-run", context.now(), size=len(data))
-    parts: list[dict[str, Any]] = []
-    issues: list[Issue] = []
-    try:
-        item = intake.readers.item(arrival, header_of(data), zone=known.get("zone", ""))
-        if not known.get("compare", False):
-            item = replace(item, report=replace(item.report, instructions=()))
-        plan, writes = await tried(item, context)
-        issues += [_issue(one) for one in (*item.issues, *item.report.issues, *plan.issues)]
-        if plan.held:
-            issues.append(Issue("business-rule", plan.held))
-        bundle = _bundle([one.resource for one in writes])
-        parts.append({"name": "bundle", "resource": bundle})
-        parts += [_counted("unmapped", one) for one in unmapped_of(item.report)]
-    except MessageFault as fault:
-        issues.append(Issue("processing", f"{fault.error_code}: {fault.text}", fault.where))
-    except HeldError as held:
-        issues += [Issue("business-rule", one.text, one.place) for one in held.faults]
-    if known.get("strict", False):
-        issues += [Issue("structure", text, "", "warning") for text in await verdict(data)]
-    outcome = operation_outcome(issues or [Issue("informational", "No issues.", "", "information")])
-    parts.append({"name": "outcome", "resource": outcome})
-    return answer(parts)
-
-
-def _bundle(resources: list[dict[str, Any]]) -> dict[str, Any]:
-    entries = [
-        {
-            "resource": one,
-            "request": {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"},
-        }
-        for one in resources
-    ]
-    body = {"resourceType": "Bundle", "type": "transaction"}
-    return {**body, "entry": entries} if entries else body
-
-
-def _issue(one: Any) -> Issue:
-    return Issue("processing", f"{one.code}: {one.text}", one.where, one.severity)
-
-
-def _counted(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [
-        {"name": member, "valueString": str(one[member])}
-        for member in ("field", "system", "code")
-        if one.get(member)
-    ]
-    return {"name": name, "part": [*parts, {"name": "count", "valueInteger": one["count"]}]}
 
 
 # ----------------------------------------------------------------------------------- the inbox

@@ -1,16 +1,31 @@
-"""Who waits for the outcome of a row, wherever it is applied."""
+"""What became of a message, in words; and who waits for it, wherever it is applied."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+from adapters.hl7v2.ack import Fault
+from adapters.hl7v2.issues import MessageFault
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import Row
 
 FINISHED = ("done", "ignored", "held", "dead", "rejected")
 _LOOK_S = 0.5
+_WARNED_MAX = 50
+_INVALID_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is answered to a message: now, ``b""`` for nothing, and perhaps ``later`` once more."""
+
+    code: str = ""
+    answer: bytes = b""
+    later: Callable[[], Awaitable[bytes]] | None = None
 
 
 class Outcomes:
@@ -68,3 +83,32 @@ def given(row: Row) -> Callable[[], Awaitable[bytes]]:
         return row.late_answer
 
     return answer
+
+
+def waiting_state(row: Row) -> str:
+    """Return the state in which ``row`` waits again: ``retry`` if it was tried before."""
+    return "retry" if row.attempts else "received"
+
+
+def as_fault(fault: MessageFault) -> Fault:
+    """Return ``fault`` as an acknowledgement tells it."""
+    return Fault(str(fault.error_code), fault.text, fault.where)
+
+
+def invalid(error: FhirError) -> tuple[dict[str, str], ...]:
+    """Return the issues of a row whose resources, made by our mapping, were refused."""
+    return tuple(
+        {
+            "severity": "error",
+            "code": "mapping-invalid",
+            "where": one.expression,
+            "text": one.diagnostics,
+        }
+        for one in error.issues[:_INVALID_MAX]
+    )
+
+
+def warnings(issues: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Return what is worth a warning in the acknowledgement of a message that was applied."""
+    found = [one for one in issues if one["severity"] == "warning"]
+    return [Fault("0", one["text"], one["where"], "W") for one in found[:_WARNED_MAX]]

@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from adapters.hl7v2.ack import ECHOED_CHARACTERS_MAX, Asked, Header, asked
-from adapters.hl7v2.charset import decoded
+from adapters.hl7v2.charset import decoded, marked
 from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.message import Message, read
 from adapters.hl7v2.messages import changes_of
+from adapters.hl7v2.permissions import is_bound, may_use
 from adapters.hl7v2.plan import Report
-from adapters.hl7v2.senders import Profile, chosen
+from adapters.hl7v2.senders import Profile, chosen, is_receiver
 
 PRODUCTION, PROCESSING = ("P",), ("P", "T", "D")
 _VERSION = re.compile(r"2(\.\d+){0,3}")
@@ -27,6 +28,16 @@ _ABOUT_PATIENTS = frozenset(
     ("ADT", "ORU", "ORM", "OML", "OMG", "OMP", "RDE", "RDS", "RAS", "VXU", "MDM", "DFT", "BAR")
 )
 _UNKNOWN = "The sender (MSH-3, MSH-4) has no profile here."
+# Who comes by these is somebody else; a file in the folder, and a dry run, are of this site.
+_LISTENED = ("mllp", "mllps", "http")
+
+
+class ForeignFault(MessageFault):
+    """A peer has sent as a sender that it may not use."""
+
+    def __init__(self) -> None:
+        text = "This peer may not send as this sender (MSH-3, MSH-4)."
+        super().__init__(207, "MSH[1]-3", text, refused=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +94,18 @@ class Readers:
         )
 
     def item(
-        self, arrival: Arrival, header: Header | None, *, judged: bool = True, zone: str = ""
+        self,
+        arrival: Arrival,
+        header: Header | None,
+        *,
+        judged: bool = True,
+        zone: str = "",
+        sender: str = "",
     ) -> Item:
         """Return what ``arrival`` is. ``judged`` has it refused by its header as at the door;
-        ``zone`` goes before the sender's."""
-        profile = self.profile_of(header) if header else None
+        ``zone`` goes before the sender's; ``sender`` names the profile, whatever the header says.
+        """
+        profile = self.named(sender) or (self.profile_of(header) if header else None)
         if judged:
             self._judge(arrival, header, profile)
         if header is None:
@@ -124,6 +142,10 @@ class Readers:
             text.issues,
         )
 
+    def named(self, name: str) -> Profile | None:
+        """Return the profile called ``name``; ``None`` if there is none."""
+        return next((one for one in self.profiles if name and one.name == name), None)
+
     def profile_of(self, header: Header) -> Profile | None:
         """Return the profile of the sender, the most exact match first; ``None`` without one."""
         return chosen(self.profiles, header.value(3), header.value(4)) if self.profiles else None
@@ -152,7 +174,23 @@ class Readers:
             raise MessageFault(102, "MSH[1]-10", text, refused=True)
         if profile is None and not self.settings.is_taking_any_sender:
             raise MessageFault(207, "MSH[1]-3", _UNKNOWN, refused=True)
+        if not self.is_of_peer(arrival, profile):
+            raise ForeignFault
         self._judge_versions(header, profile)
+
+    def is_of_peer(self, arrival: Arrival, profile: Profile | None) -> bool:
+        """Whether who sent ``arrival`` may send as the sender of ``profile``.
+
+        A client certificate that any profile lists binds its connection to the senders that list
+        it.
+        """
+        if arrival.transport not in _LISTENED:
+            return True
+        if profile is not None and not may_use(profile.peers, arrival.peer, arrival.bound):
+            return False
+        if not arrival.bound or (profile is not None and is_bound(profile.peers, arrival.bound)):
+            return True
+        return not any(is_bound(one.peers, arrival.bound) for one in self.profiles)
 
     def _judge_versions(self, header: Header, profile: Profile | None) -> None:
         accept: Mapping[str, Any] = profile.accept if profile else {}
@@ -170,6 +208,13 @@ class Readers:
         if listed is not None and type not in listed and header.value(9) not in listed:
             text = "The profile of the sender does not list this type of message (MSH-9)."
             raise MessageFault(201, "MSH[1]-9", text, refused=True)
+        if header.value(9).upper() == "QBP" and not accept.get("query", False):
+            text = "The profile of the sender does not allow queries (accept.query)."
+            raise MessageFault(201, "MSH[1]-9", text, refused=True)
+        receivers = accept.get("receivers")
+        if receivers is not None and not is_receiver(receivers, header.value(5), header.value(6)):
+            text = "The receiver (MSH-5, MSH-6) is none of those that this sender's profile lists."
+            raise MessageFault(207, "MSH[1]-5", text, refused=True)
 
     def _check_whole(self, message: Message) -> None:
         """Raise for half a message. Some senders value MSH-14 for no reason: what has a patient is
@@ -200,6 +245,8 @@ def key_of(header: Header) -> str:
 
 def digest_of(data: bytes) -> bytes:
     """Return SHA-256 of the segments without MSH-7 and MSH-13, whatever ended them."""
+    if (codec := marked(data)) != "latin-1":
+        data = data.decode(codec, "replace").encode()
     data = data.strip(b"\r\n\t \x0b\x1c")
     first = _FIRST_LINE.search(data)
     end = first.start() if first else len(data)

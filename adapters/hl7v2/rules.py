@@ -77,10 +77,16 @@ def prepared(message: Message, profile: Profile) -> Message:
         Segment(list(segment.fields), segment.delimiters, segment.number)
         for segment in message.segments
     ]
-    for rule in profile.before:
-        if _holds(rule.get("when"), message) and not _fault(rule, 0):
-            segments = _VERBS[rule["do"]](segments, rule, profile)
+    for rule in applicable(message, profile):
+        segments = _VERBS[rule["do"]](segments, rule, profile)
     return replace(message, segments=tuple(segments))
+
+
+def applicable(message: Message, profile: Profile) -> list[Mapping[str, Any]]:
+    """Return the rules of ``before`` that are for ``message``, in their order."""
+    return [
+        rule for rule in profile.before if _holds(rule.get("when"), message) and not _fault(rule, 0)
+    ]
 
 
 def _holds(when: Any, message: Message) -> bool:

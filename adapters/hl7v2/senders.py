@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.hl7v2.codetables import CodeTable
 from adapters.hl7v2.identity import IdentityRules
+from adapters.hl7v2.permissions import accept_fault, ack_fault, peers_fault, principal_fault
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,14 @@ class ProfileFault(ValueError):
 # Member -> what it must be. The members of ``identity`` and ``keys`` are members of Profile.
 _TEXTS = ("name", "zone", "charset", "default_authority")
 _FLAGS = ("charset_strict", "decimal_comma", "hold_after_dead", "us_core")
-_OBJECTS = ("peers", "principal", "accept", "authorities", "ack", "events")
+_OBJECTS = ("authorities", "events")
+# Member -> what says what is wrong with it.
+_CHECKED: Mapping[str, Callable[[Any], str]] = {
+    "peers": peers_fault,
+    "principal": principal_fault,
+    "accept": accept_fault,
+    "ack": ack_fault,
+}
 _CHOICES = {
     "directory": ("refer", "create"),
     "unmapped_code": ("keep", "hold"),
@@ -123,6 +131,9 @@ def _take(member: str, value: Any, given: dict[str, Any]) -> str:
     if member in _OBJECTS:
         given[member] = value
         return "" if isinstance(value, Mapping) else f"'{member}' must be an object."
+    if member in _CHECKED:
+        given[member] = value
+        return _CHECKED[member](value)
     if member in _CHOICES:
         given[member] = value
         return _choice(member, value, _CHOICES[member])
@@ -245,7 +256,7 @@ def chosen(profiles: Iterable[Profile], application: str, facility: str) -> Prof
             exactness = 0
             for said, wanted in ((application, "application"), (facility, "facility")):
                 pattern = rule.get(wanted, "*")
-                if not _fits(said, pattern):
+                if not fits(said, pattern):
                     exactness = -1
                     break
                 exactness += 1000 if "*" not in pattern else len(pattern) - pattern.count("*")
@@ -254,7 +265,7 @@ def chosen(profiles: Iterable[Profile], application: str, facility: str) -> Prof
     return best[1] if best else None
 
 
-def _fits(text: str, pattern: str) -> bool:
+def fits(text: str, pattern: str) -> bool:
     """Return whether ``text`` is of ``pattern``, whose only sign is ``*``. Linear in both."""
     first, *rest = pattern.split("*")
     if not rest:
@@ -269,3 +280,11 @@ def _fits(text: str, pattern: str) -> bool:
             return False
         at = found + len(part)
     return len(text) - at >= len(last) and text.endswith(last)
+
+
+def is_receiver(receivers: Iterable[Mapping[str, str]], application: str, facility: str) -> bool:
+    """Return whether MSH-5 and MSH-6 are one of the receivers that a profile lists."""
+    return any(
+        fits(application, one.get("application", "*")) and fits(facility, one.get("facility", "*"))
+        for one in receivers
+    )

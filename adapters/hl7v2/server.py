@@ -5,6 +5,7 @@ one waits for its commit, the next are read ahead up to a limit, and then the so
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
 import signal
@@ -17,7 +18,8 @@ from typing import Any
 from adapters.hl7v2.batches import is_batch
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.frame import Frame, FrameError, Framer, framed
-from adapters.hl7v2.inbox import Intake, Taken, UnavailableError
+from adapters.hl7v2.inbox import Intake, UnavailableError
+from adapters.hl7v2.outcomes import Taken
 from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.workers import Workers
 
@@ -42,8 +44,8 @@ class Listener:
         self.connections: set[Connection] = set()
         self.started = asyncio.Event()
         self.bytes_in_flight = 0
-        self.room = asyncio.Event()
-        self.room.set()
+        self._moved = asyncio.Event()
+        self._first: Connection | None = None
         self._by_address: Counter[str] = Counter()
         self._networks = [ipaddress.ip_network(one) for one in self.settings.mllp_peers]
         self._tls: ssl.SSLContext | None = None
@@ -134,12 +136,30 @@ class Listener:
         return False
 
     def held(self, count: int) -> None:
-        """Count bytes of messages under way; beyond the limit no socket is read."""
+        """Count bytes of messages under way; beyond the limit sockets are not read."""
         self.bytes_in_flight += count
-        if self.bytes_in_flight < self.settings.hl7_bytes_in_flight_max:
-            self.room.set()
-        else:
-            self.room.clear()
+        if count < 0:
+            self._moved.set()
+
+    async def room_for(self, connection: "Connection") -> None:
+        """Wait until ``connection`` may read on.
+
+        Halves of messages alone may fill all room there is: one at a time is read to its end
+        beyond the limit, so that they cannot wait for each other.
+        """
+        while self.bytes_in_flight >= self.settings.hl7_bytes_in_flight_max:
+            if self._first is None and connection.is_in_frame:
+                self._first = connection
+            if self._first is connection:
+                return
+            self._moved.clear()
+            await self._moved.wait()
+
+    def passed(self, connection: "Connection") -> None:
+        """Let another one read beyond the limit: this one has read its message, or has ended."""
+        if self._first is connection:
+            self._first = None
+            self._moved.set()
 
 
 class Connection:
@@ -170,6 +190,11 @@ class Connection:
         self._counted = 0
         self._names = _names(writer)
 
+    @property
+    def is_in_frame(self) -> bool:
+        """Whether the beginning of a message has come, and not its end."""
+        return self._framer.unfinished > 0
+
     def abort(self) -> None:
         """Close at once; what is not answered is sent again."""
         self._writer.transport.abort()
@@ -191,6 +216,7 @@ class Connection:
         finally:
             for task in (reading, answering, *self._late, *self._answers):
                 task.cancel()
+            self._listener.passed(self)
             self._listener.held(-self._counted)
             self._listener.held(-sum(self._held))
             await asyncio.gather(
@@ -206,7 +232,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
-            await self._listener.room.wait()
+            await self._listener.room_for(self)
             while len(self._answers) >= self._settings.hl7_pipeline_frames_max:
                 self._changed.clear()
                 await self._changed.wait()
@@ -232,6 +258,7 @@ class Connection:
                 return
             if frames:
                 began = loop.time()
+                self._listener.passed(self)
             for frame in frames:
                 self._take(frame)
             self._recount()
@@ -331,6 +358,11 @@ def _load(context: ssl.SSLContext, settings: Any) -> None:
 
 
 def _names(writer: asyncio.StreamWriter) -> frozenset[str]:
-    """Return the subject alternative names of the peer's certificate, as ``DNS:lis.example``."""
+    """Return what the peer's certificate is known by: its subject alternative names, as
+    ``DNS:lis.example``, and its fingerprint, as ``SHA-256:`` and 64 hexadecimal digits."""
     certificate = writer.get_extra_info("peercert") or {}
-    return frozenset(f"{kind}:{name}" for kind, name in certificate.get("subjectAltName", ()))
+    found = {f"{kind}:{name}" for kind, name in certificate.get("subjectAltName", ())}
+    tls = writer.get_extra_info("ssl_object")
+    if tls is not None and (whole := tls.getpeercert(binary_form=True)):
+        found.add(f"SHA-256:{hashlib.sha256(whole).hexdigest()}")
+    return frozenset(found)

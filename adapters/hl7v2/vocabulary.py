@@ -85,6 +85,37 @@ def _systems() -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=4096)
+def source(map: str, code: str, system: str = "") -> str:
+    """Return the first v2 code that is ``code`` by the guide's map of that name; "" for none.
+
+    ``system`` narrows it to images in that system.
+
+    >>> source("AdministrativeSex", "female"), source("AdministrativeSex", "none")
+    ('F', '')
+    """
+    for said, image in _maps().get(map, {}).items():
+        if image.code == code and (not system or not image.system or image.system == system):
+            return said
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def name_of(system: str) -> str:
+    """Return what :func:`system_of` reads as ``system``: a name of table 0396, else the uri.
+
+    >>> name_of("http://loinc.org"), name_of("http://terminology.hl7.org/CodeSystem/v2-0078")
+    ('LN', 'HL70078')
+    """
+    for name, known in _systems().items():
+        if known == system:
+            return name
+    if system.startswith(V2_SYSTEM) and system.removeprefix(V2_SYSTEM).isdecimal():
+        return f"HL7{system.removeprefix(V2_SYSTEM)}"
+    is_uri = system.startswith(("http://", "https://", "urn:")) and " " not in system
+    return system if is_uri else ""
+
+
+@lru_cache(maxsize=4096)
 def system_of(name: str, sender: str, table: str = "") -> str:
     """Return the uri of the coding system that a sender calls ``name``.
 

@@ -7,7 +7,7 @@ there: a browser is told to guess no type, to run nothing, and to save what is n
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import re2 as re
@@ -20,6 +20,7 @@ from fhir_server.r4.json import decode_stored, encode
 from fhir_server.r4.subsets import whole
 
 BINARY = "Binary"
+_BEGINS = b'{"resourceType":"Binary"'
 _WRITTEN_NATIVELY = ("create", "update", "conditional-update")
 _PLACE = re.compile(r"/Binary/[A-Za-z0-9][^/]*(?:/_history/[^/]+)?/?")
 _OVERRIDING = ("_format", "_summary", "_elements")  # who asks for these asks for the resource
@@ -50,6 +51,24 @@ def asked_natively(method: str, path: str, headers: Mapping[bytes, bytes]) -> bo
     if method not in ("GET", "HEAD") or not path.startswith("/Binary/"):
         return False
     return bool(_PLACE.fullmatch(path)) and not names_fhir(headers)
+
+
+def called_natively(
+    path: str, headers: Mapping[bytes, bytes], is_native: Callable[[str], bool]
+) -> bool:
+    """Whether an operation is called whose Binary is sent as its bytes, and those are wanted."""
+    name = path.rpartition("/")[2]
+    return name.startswith("$") and is_native(name) and not names_fhir(headers)
+
+
+def is_one(response: Response) -> bool:
+    """Whether an operation has answered with a Binary."""
+    return response.status == 200 and response.body.startswith(_BEGINS)
+
+
+def with_data(resource: Resource, data: bytes) -> Resource:
+    """Return a Binary with ``data``, for an operation that takes it by its own content type."""
+    return {**resource, "data": b64encode(data).decode()}
 
 
 def still_native(parameters: Parameters, wish: Rendering) -> bool:

@@ -58,10 +58,15 @@ _XML_APART_BYTES = 262_144  # some 30 ms of reading or writing: more of it does 
 _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
 
 
+def _none_is(operation: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
-    the interactions behind it; ``xml`` returns what reads and writes XML."""
+    the interactions behind it; ``xml`` returns what reads and writes XML; ``is_native`` says of an
+    operation whether its Binaries come and go by their own content type."""
 
     path: str
     perform: Perform
@@ -69,6 +74,7 @@ class Facade:
     new_id: Callable[[], str]
     served: Container[str]
     xml: Callable[[], Xml]
+    is_native: Callable[[str], bool] = _none_is
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
@@ -133,16 +139,19 @@ class Facade:
         try:
             self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
-            native = binary.asked_natively(
-                scope["method"], scope["path"][len(self.path) :], headers
-            )
+            path = scope["path"][len(self.path) :]
+            native = binary.asked_natively(scope["method"], path, headers)
+            native = native or binary.called_natively(path, headers, self.is_native)
             accepting = {**headers, b"accept": b""} if native else headers
             parameters, wish = self._wishes(scope, accepting, wish)
             if native:
                 wish = replace(wish, native=binary.still_native(parameters, wish))
             request, wish = await self._request(scope, receive, headers, parameters, wish)
             interaction = request.interaction
-            return interaction, await self.perform(request), wish
+            response = await self.perform(request)
+            if wish.native and interaction.startswith("$"):
+                wish = replace(wish, native=binary.is_one(response))
+            return interaction, response, wish
         except FhirError as error:
             return interaction, self._refused(error, scope), wish
 
@@ -206,6 +215,8 @@ class Facade:
                 parameters, wish = self._wishes(scope, headers, wish, _form_body(text, headers))
             elif method == "PATCH":
                 body = await self._patch(text, headers)
+            elif self.is_native(routed.interaction) and may_be_fhir(headers) is False:
+                body, text = binary.with_data(binary.described(routed, headers), text), b""
             elif text or not routed.interaction.startswith("$"):
                 body = await self._resource(text, headers)
         request = replace(

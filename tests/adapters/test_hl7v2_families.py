@@ -6,9 +6,10 @@ import base64
 import pytest
 
 from adapters.hl7v2.issues import MessageFault
-from adapters.hl7v2.message import read
+from adapters.hl7v2.message import Message, read
 from adapters.hl7v2.messages import changes_of
-from adapters.hl7v2.messages.query import answered, question
+from adapters.hl7v2.messages.query import Found, Question, answered, question
+from adapters.hl7v2.scene import scene_of
 from adapters.hl7v2.senders import Profile
 from tests.adapters.memory import Memory
 from tests.adapters.texts import message, oru, pid
@@ -361,7 +362,7 @@ def test_h71_a_query_becomes_search_parameters() -> None:
     q22 = read(
         message("QBP^Q22", "QPD|Q22^Find^L|T1|@PID.5.1^DOE~@PID.7^19800203~@PID.8^F", "RCP|I|5")
     )
-    asked = question(q22)
+    asked = asked_by(q22)
     assert asked.parameters == (
         ("family", "DOE"),
         ("birthdate", "1980-02-03"),
@@ -369,10 +370,26 @@ def test_h71_a_query_becomes_search_parameters() -> None:
     )
     assert (asked.tag, asked.count) == ("T1", 5)
     q23 = read(message("QBP^Q23", "QPD|Q23^Get^L|T2|1|2"))
-    assert question(q23).parameters == (("identifier", "1"),)
-    with pytest.raises(MessageFault):
-        question(read(message("QBP^Q22", "QPD|Q22^Find^L|T1|")))
+    own = "urn:hl7v2:facility:" + q23.header.text(4)
+    assert asked_by(q23).parameters == (("identifier", f"{own}|1"),)
+    for refused in ("", "@PID.13^1", "@PID.7^soon", "@PID.3.4^ACME"):
+        with pytest.raises(MessageFault):
+            asked_by(read(message("QBP^Q22", f"QPD|Q22^Find^L|T1|{refused}")))
     assert changes_of(q22, Profile()).changes == ()
+
+
+def asked_by(query: Message) -> Question:
+    """Return what a query asks, of a sender without a profile."""
+    return question(query, scene_of(query, Profile()))
+
+
+def test_h71_an_authority_goes_with_its_number() -> None:
+    """In Q21 and Q23 by CX.4, in Q22 by the components of PID-3."""
+    q21 = read(message("QBP^Q21", "QPD|Q21^Get^L|T2|1^^^ACME&1.2.3&ISO"))
+    q22 = read(message("QBP^Q22", "QPD|Q22^Find^L|T|@PID.3.1^1~@PID.3.4.2^1.2.3~@PID.3.4.3^ISO"))
+    assert (
+        asked_by(q21).parameters == asked_by(q22).parameters == (("identifier", "urn:oid:1.2.3|1"),)
+    )
 
 
 def test_h71_the_answer_reads_as_the_patient() -> None:
@@ -380,9 +397,15 @@ def test_h71_the_answer_reads_as_the_patient() -> None:
     q22 = read(message("QBP^Q22", "QPD|Q22^Find^L|T1|@PID.5.1^DOE"))
     memory = Memory()
     memory.take(message("ADT^A08", "EVN|A08", pid(rest="|O\\T\\DOE^JANE||19800203|F")))
-    lines = answered(q22, "T1", memory.all("Patient"), failed=False)
+    patients = tuple(memory.all("Patient"))
+    lines = answered(q22, Found(patients, 1, "T1"))
     assert lines[0] == "QAK|T1|OK||1|1|0"
     found = read(message("RSP^K22", lines[-1])).segments[1]
     assert found.values(3)[0][1] == "1"
     assert (found.text(5), found.text(5, 2), found.text(7)) == ("O&DOE", "JANE", "19800203")
-    assert answered(q22, "T1", [], failed=False)[0].startswith("QAK|T1|NF")
+    assert answered(q22, Found(patients, 7, "T1"))[0] == "QAK|T1|OK||7|1|6"
+    assert answered(q22, Found())[0].startswith("QAK|T1|NF")
+    assert answered(q22, Found(failed=True))[0].startswith("QAK|T1|AE")
+    q23 = read(message("QBP^Q23", "QPD|Q23^Get^L|T2|1"))
+    [*_, numbers] = answered(q23, Found(patients, 1))
+    assert "DOE" not in numbers

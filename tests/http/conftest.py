@@ -36,6 +36,7 @@ def application(server: Server) -> Site:
         server.context.new_id,
         server.registry.interactions,
         lambda: server.xml,
+        server.registry.is_native,
     )
 
     async def ready() -> bool:

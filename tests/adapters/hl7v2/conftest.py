@@ -96,6 +96,13 @@ class Site:
         assert self.interface.listener is not None
         return self.interface.listener
 
+    async def profile(self, name: str, **members: Any) -> None:
+        """Set the profile of the sender whose MSH-3 is ``name``."""
+        profile = {"name": name, "match": [{"application": name}], **members}
+        inbox = self.server.context.store.inbox
+        await inbox.set_sender(name, profile, self.server.context.now())
+        await self.intake.refresh()
+
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait until ``reached``."""
         async with asyncio.timeout(WAIT_S):
@@ -182,6 +189,7 @@ async def lasting_site(mongodb_uri: str) -> AsyncIterator[Site]:
             "mongodb_database": f"test-{uuid4().hex[:12]}",
             "mllp_port": free_port(),
             "hl7_rejects_per_minute_max": 100_000,  # all tests together are one peer
+            "hl7_commit_s_max": 60.0,  # 10,000 results beside the tests of another process
         }
         server = await stack.enter_async_context(
             opened(Settings.model_validate(given), mongodb_uri)

@@ -12,8 +12,10 @@ from multiprocessing import get_context
 from typing import Any
 
 from adapters.hl7v2 import apply, inbox, server, workers
-from adapters.hl7v2.inbox import Intake, Taken
+from adapters.hl7v2.ack import acknowledgement
+from adapters.hl7v2.inbox import Intake
 from adapters.hl7v2.interface import Interface
+from adapters.hl7v2.outcomes import Taken
 from fhir_server.app import opened
 from fhir_server.settings import Settings
 from fhir_server.store.inbox import Inbox
@@ -69,8 +71,7 @@ def too_early(hit: Hit) -> None:
     async def early(self: Intake, item: Any, place: Any) -> Taken:
         task = asyncio.create_task(at_once(self, item, place))
         under_way.add(task)
-        answer, code = self._positive(item, self._sent())
-        return Taken(code, answer)
+        return Taken("AA", acknowledgement(item.header, "AA", self._sent()))
 
     Intake._at_once = early  # type: ignore[method-assign]
     before_commit(hit)

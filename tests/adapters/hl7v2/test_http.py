@@ -10,7 +10,9 @@ import pytest
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.http import Endpoint
+from adapters.hl7v2.inbox import UnavailableError
 from fhir_server.http.site import CONTEXT
+from fhir_server.outcome import FhirError, Issue
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
 
 MEDIA = "application/hl7-v2"
@@ -81,6 +83,76 @@ async def test_h6_the_charset_parameter_loses_against_msh_18(site: Site) -> None
     found = {one["name"][0]["family"] for one in await site.search("Patient")}
 
     assert found == {"Müller", "Łódź"}
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+async def test_h9_utf_16_and_32_are_read_by_their_mark(
+    lasting_site: Site, client: httpx.AsyncClient, codec: str
+) -> None:
+    """One message and a batch; answered in the same, kept byte for byte; repeated, once."""
+    number = f"U-{codec}"
+    text = adt(number, number, "রহমান & Łódź").decode().replace(" & ", " \\T\\ ")
+    single = await posted(client, f"\ufeff{text}".encode(codec))
+    again = await posted(client, f"\ufeff{text}".encode(codec))
+    both = "".join(adt(f"{number}-{n}", f"{number}-{n}", "Łódź").decode() for n in (1, 2))
+    batch = await posted(client, f"\ufeffBHS|^~\\&\r{both}BTS|2\r".encode(codec))
+    lines = batch.content.decode(codec[:6]).split("\r")
+    [patient] = await lasting_site.search("Patient", identifier=number)
+    [second] = await lasting_site.search("Patient", identifier=f"{number}-2")
+
+    assert answered(single.content) == ("AA", number)
+    assert single.content == again.content
+    assert single.content[:2] in (b"\xff\xfe", b"\xfe\xff", b"\x00\x00")
+    assert patient["name"][0]["family"] == "রহমান & Łódź"
+    assert second["name"][0]["family"] == "Łódź"
+    assert [one[:6] for one in lines if one.startswith("MSA")] == ["MSA|AA", "MSA|AA"]
+    row = next(one for one in await lasting_site.rows() if one.get("control_id") == number)
+    assert await lasting_site.binary(row["binary"]) == f"\ufeff{text}".encode(codec)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+async def test_h9_what_is_not_what_its_mark_says_is_answered(
+    client: httpx.AsyncClient, cut: int
+) -> None:
+    """AE 102 or 400, never a replacement character: half a pair, half a character."""
+    text = f"\ufeff{adt(f'CUT{cut}', f'CUT{cut}', 'x').decode()}".encode("utf-16-le")
+    answer = await posted(client, text[:-cut] + (b"\x00\xd8" if cut == 2 else b""))
+    several = await posted(client, b"\xff\xfe\x00\x00" + b"\xff" * 64 + b"MSH|" * 8)
+
+    assert answered(answer.content)[0] == "AE"
+    assert several.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError(), FhirError(Issue("transient", "later"), status=503)]
+)
+async def test_h6_what_cannot_be_stored_is_503(error: Exception) -> None:
+    """With Retry-After, whether or not the interface was open before the database went."""
+
+    async def unavailable(context: Any) -> Any:
+        raise error
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Endpoint(unavailable)(scope | {CONTEXT: None}, receive, send)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+        answer = await posted(client, adt("Z1"))
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_h73_a_batch_of_too_many_messages_is_413(open_site: OpenSite) -> None:
+    """As many as are taken are taken; over MLLP the connection ends, and the sender repeats."""
+    site = await open_site(hl7_batch_messages_max=3)
+    async with client_of(site) as client:
+        fits = await posted(client, batch(3))
+        large = await posted(client, batch(4))
+    peer = await site.peer()
+    await peer.send(batch(4))
+
+    assert (fits.status_code, large.status_code) == (200, 413)
+    assert await peer.answer() == b""
 
 
 async def test_h6_what_is_too_large_is_413(open_site: OpenSite) -> None:

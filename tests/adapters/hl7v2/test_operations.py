@@ -13,7 +13,7 @@ from adapters.hl7v2.ack import answered
 from adapters.hl7v2.operations import operations
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError
-from fhir_server.r4.json import decode
+from fhir_server.r4.json import decode, encode
 from tests.adapters.hl7v2.conftest import Site, adt, oru
 
 
@@ -208,6 +208,70 @@ async def test_h69_the_dry_run_of_a_message_is_what_it_becomes(site: Site) -> No
     dry = sorted(one["resource"]["resourceType"] for one in bundle["entry"])
     [row] = await site.rows()
     assert dry == sorted(one["reference"].partition("/")[0] for one in row["made"])
+
+
+VISIT = b"PV1|1|I|W1||||||||||||||||V1^^^CLINIC\r"
+STORY = [
+    adt("S1"),
+    adt("S2", type="ADT^A01") + VISIT,
+    oru("S3", results=3),
+    oru("S4", results=3).replace(b"|2.50|", b"|9.90|").replace(b"|||F\r", b"|||C\r"),
+    adt("S5", family="Karim"),
+    oru("S6", "P2", 2, "F2"),
+    adt("S7", type="ADT^A03") + VISIT,
+    adt("S8", type="ADT^A40") + b"MRG|P2^^^CLINIC^MR\r",
+    oru("S9", "P2", 1, "F9"),
+]
+
+
+async def test_h69_the_dry_run_says_what_comes_at_each_step_of_a_story(site: Site) -> None:
+    """Resource by resource, on what is stored by then, merges as well; and nothing is written."""
+    for message in STORY:
+        before = await versions_of(site)
+        given = (text("message", message.decode()), true("compare"))
+        body = by_name(await called(site, "$hl7v2-to-fhir", *given))
+        assert await versions_of(site) == before
+        dry = [one["resource"] for one in body["bundle"]["resource"]["entry"]]
+        assert await sent(site, message) == ["AA"]
+
+        *_, row = await site.rows()
+        real = [await resource_at(site, one["reference"]) for one in row["made"]]
+        assert [same_ids(one, dry, real) for one in dry] == [bare(one) for one in real]
+
+
+async def versions_of(site: Site) -> dict[str, int]:
+    """Return how many documents there are of each collection, rows of the inbox included."""
+    database = site.server.database
+    names = sorted(await database.list_collection_names())
+    return {name: await database[name].count_documents({}) for name in names}
+
+
+async def resource_at(site: Site, reference: str) -> dict[str, Any]:
+    """Return a resource as it is now."""
+    type, id = reference.split("/")
+    return decode((await site.server.perform(Request("read", type, id))).body)
+
+
+def bare(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return ``resource`` without what the store says of it."""
+    meta = {
+        name: value
+        for name, value in resource.get("meta", {}).items()
+        if name not in ("versionId", "lastUpdated")
+    }
+    return {**resource, "meta": meta}
+
+
+def same_ids(
+    resource: dict[str, Any], dry: list[dict[str, Any]], real: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return ``resource`` of a dry run with the ids that the real run has drawn for Patients."""
+    written = encode(bare(resource)).decode()
+    for one, other in zip(dry, real, strict=True):
+        if one["resourceType"] == "Patient":
+            written = written.replace(one["id"], other["id"])
+    found: dict[str, Any] = decode(written.encode())
+    return found
 
 
 async def test_h69_a_message_that_is_none_is_told(site: Site) -> None:

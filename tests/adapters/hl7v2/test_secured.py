@@ -14,21 +14,25 @@ from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
 from tests.store.mongods import free_port
 
 DAY = ["-days", "1"]
+PAST = ["-days", "-1"]
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority, a server and a client of it, and a client of another one."""
+    """A folder with an authority, a server, a client and an expired one of it, and a client of
+    another one."""
     folder = tmp_path_factory.mktemp("certificates")
     for authority in ("ca", "other"):
         openssl(folder, "req", "-x509", *key(authority), "-subj", f"/CN={authority}", *DAY)
-    for name, authority in {"server": "ca", "client": "ca", "foreign": "other"}.items():
+    for name, authority in {
+        "server": "ca", "client": "ca", "expired": "ca", "foreign": "other"
+    }.items():  # fmt: skip
         openssl(folder, "req", *key(name, "csr"), "-subj", f"/CN={name}")
         (folder / "ext").write_text(f"subjectAltName=IP:127.0.0.1,DNS:{name}.example")
         openssl(
             *(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem"),
             *("-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", "ext"),
-            *("-out", f"{name}.pem", *DAY),
+            *("-out", f"{name}.pem", *(PAST if name == "expired" else DAY)),
         )
     return folder
 
@@ -75,8 +79,8 @@ async def test_h5_who_has_a_certificate_is_served(open_site: OpenSite, certifica
     assert row["transport"] == "mllps"
 
 
-@pytest.mark.parametrize("name", ["", "foreign"])
-async def test_h5_who_has_none_or_a_foreign_one_is_not(
+@pytest.mark.parametrize("name", ["", "foreign", "expired"])
+async def test_h5_who_has_none_a_foreign_or_an_expired_one_is_not(
     open_site: OpenSite, certificates: Path, name: str
 ) -> None:
     """The connection ends without an answer; nothing is kept."""
@@ -88,6 +92,33 @@ async def test_h5_who_has_none_or_a_foreign_one_is_not(
 
     assert code == ""
     assert await site.rows() == []
+
+
+def fingerprint(folder: Path, name: str) -> str:
+    """Return SHA-256 of a certificate as openssl prints it."""
+    command = ["openssl", "x509", "-in", f"{name}.pem", "-noout", "-fingerprint", "-sha256"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return "SHA-256:" + done.stdout.strip().partition("=")[2]
+
+
+async def test_h74_a_certificate_binds_its_connection_to_senders(
+    open_site: OpenSite, certificates: Path
+) -> None:
+    """By name and by fingerprint; it may send as no other one, and another may not as this."""
+    site = await secured(open_site, certificates)
+    digest = fingerprint(certificates, "client")
+    await site.profile("NAMED", peers={"certificates": ["DNS:client.example"]})
+    await site.profile("PRINT", peers={"certificates": [digest]})
+    await site.profile("OTHERS", peers={"certificates": ["DNS:another.example"]})
+    await site.profile("FREE")
+    peer = await site.peer("mllps", ssl=client(certificates, "client"))
+
+    assert await peer.ask(adt("A1", m3="NAMED")) == "AA"
+    assert await peer.ask(adt("A2", m3="PRINT")) == "AA"
+    for number, name in enumerate(("OTHERS", "FREE", "UNKNOWN")):
+        assert await peer.ask(adt(f"B{number}", m3=name)) == "AR"
+        *_, row = await site.rows()
+        assert row["state"] == "rejected"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.hl7v2.ack import answered, header_of
 from adapters.hl7v2.frame import framed
-from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, control_of, oru
+from tests.adapters.hl7v2.conftest import OpenSite, Peer, Site, adt, control_of, oru
 
 MIB = 1_048_576
 READS = int(os.environ.get("FHIR_TEST_HL7_READS", "20"))
@@ -326,6 +326,78 @@ async def test_h73_connections_of_one_address_are_bounded(open_site: OpenSite) -
     await site.until(lambda: len(site.listener.connections) == 1)
 
     assert await (await site.peer()).ask(adt("A2")) == "AA"
+
+
+async def test_h73_all_connections_together_are_bounded(open_site: OpenSite) -> None:
+    """One too many is closed; those that say nothing for too long are, too."""
+    site = await open_site(hl7_connections_max=2, hl7_idle_s_max=1.0)
+    first, second = await site.peer(), await site.peer()
+    await site.until(lambda: len(site.listener.connections) == 2)
+
+    assert await (await site.peer()).answer() == b""
+    assert await first.answer() == await second.answer() == b""
+    assert await (await site.peer()).ask(adt("A1")) == "AA"
+
+
+async def test_h73_what_is_read_ahead_is_bounded_and_nothing_is_lost(open_site: OpenSite) -> None:
+    """With room for a megabyte and two frames, forty of 200 KB are answered, in order: halves of
+    messages that fill all room do not wait for each other."""
+    limit = 1_048_576
+    site = await open_site(hl7_pipeline_frames_max=2, hl7_bytes_in_flight_max=limit)
+    peers = [await site.peer() for _ in range(8)]
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, site.listener.bytes_in_flight)
+            await asyncio.sleep(0)
+
+    async def forty(peer: Peer) -> list[str]:
+        messages = [adt(f"A{n}", m11="X") + b"NTE|1||" + b"x" * 200_000 for n in range(5)]
+        sending = asyncio.create_task(peer.send(*messages))
+        found = [control_of(await peer.answer()) for _ in messages]
+        await sending
+        return found
+
+    watching = asyncio.create_task(watch())
+    answers = await asyncio.gather(*map(forty, peers))
+    watching.cancel()
+
+    assert answers == [[f"A{n}" for n in range(5)]] * 8
+    assert limit / 2 < most < limit + 8 * 2 * 65_536  # what each may read at once beyond it
+    assert site.listener.bytes_in_flight == 0
+
+
+async def test_h16_in_production_a_sender_without_a_profile_is_refused(
+    open_site: OpenSite,
+) -> None:
+    """AR 207 at MSH-3 with ``listed``; who has a profile is taken."""
+    site = await open_site(hl7_senders="listed")
+    await site.profile("KNOWN")
+    peer = await site.peer()
+    await peer.send(adt("A1"))
+    answer = await peer.answer()
+    [row] = await site.rows()
+
+    assert answered(answer)[0] == "AR"
+    assert b"|MSH^1^3|207^" in answer
+    assert row["state"] == "rejected"
+    assert await peer.ask(adt("A2", m3="KNOWN")) == "AA"
+
+
+async def test_h16_a_number_of_another_patient_is_held(lasting_site: Site) -> None:
+    """AE 204 or 205, and the row waits for a person."""
+    peer = await lasting_site.peer()
+    assert await peer.ask(oru("HELD1", "HELD-P1", filler="HELD-F")) == "AA"
+    await peer.send(oru("HELD2", "HELD-P2", filler="HELD-F"))
+    answer = await peer.answer()
+    *_, row = await lasting_site.rows()
+
+    assert answered(answer)[0] == "AE"
+    assert b"|204^" in answer or b"|205^" in answer
+    assert row["state"] == "held"
+    peer.close()
 
 
 async def test_h74_only_peers_of_the_allowed_networks_connect(open_site: OpenSite) -> None:
