@@ -34,6 +34,7 @@ class Workers:
         self._known: dict[str, asyncio.Task[None]] = {}
         self._leads = False
         self._complete = False  # whether every row that waits is known here
+        self._refused = False  # whether one was not taken since the last look began
         self._wake = asyncio.Event()
         intake.offer = self.offer
 
@@ -45,9 +46,14 @@ class Workers:
         if row.id in self._known:
             return False
         if not (self._leads and self._complete) or len(self._known) >= _KNOWN_MAX:
-            self._complete = False
+            self._complete, self._refused = False, True
             self._look_soon()
             return False
+        if row.state == "received":
+            # A look since its arrival may have put earlier rows of its patient behind its place.
+            anew = self.intake.chains.enter(row.patients)
+            place.leave()
+            place = anew
         self._begin(row, place)
         return True
 
@@ -74,8 +80,10 @@ class Workers:
                     self.available.set()
                     if self._leads:
                         await self._look()
+                    else:
+                        self._complete = False
                 except FhirError:
-                    self._leads = False
+                    self._leads = self._complete = False
                     self.available.clear()
                 except Exception as error:  # noqa: BLE001 - rows stay in the database; the next look finds them
                     log_failure(error)
@@ -96,11 +104,15 @@ class Workers:
 
     async def _look(self) -> None:
         """Begin with the rows that are not known yet, oldest first."""
+        self._refused = False
         rows = await self.intake.context.store.inbox.waiting(0, _KNOWN_MAX)
         for row in rows:
             if row.id not in self._known and len(self._known) < _KNOWN_MAX:
                 self._begin(row, self.intake.chains.enter(row.patients))
-        self._complete = len(rows) < _KNOWN_MAX
+        # One that came meanwhile is not among the rows: whoever comes next must not overtake it.
+        self._complete = len(rows) < _KNOWN_MAX and not self._refused
+        if self._refused:
+            self._look_soon()
 
     def _begin(self, row: Row, place: Place) -> None:
         task = asyncio.create_task(self._worked(row, place), name=f"hl7v2 {row.id}")

@@ -81,6 +81,37 @@ async def test_h22_a_backlog_is_not_read_again_for_each_of_its_rows(
     assert len(looks) <= 4 * count / 10
 
 
+async def test_h26_what_comes_while_rows_are_looked_for_is_not_overtaken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that the look has not seen, and that was not taken either, comes before the next."""
+    waiting, seen, go_on = Inbox.waiting, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: Inbox, after: int, count: int) -> list[Row]:
+        rows = await waiting(self, after, count)
+        seen.set()
+        await go_on.wait()
+        return rows
+
+    monkeypatch.setattr(workers, "_BEAT_S", 0.5)
+    monkeypatch.setattr(Inbox, "waiting", slow)
+    assert site.interface.workers is not None
+    site.interface.workers._complete = False
+    site.interface.workers.look()
+    await seen.wait()
+    peer = await site.peer()
+    assert await peer.ask(adt("W0", family="First", m15="AL", m16="NE")) == "CA"
+    go_on.set()
+    assert await peer.ask(adt("W1", family="Second", m15="AL", m16="NE")) == "CA"
+    monkeypatch.setattr(Inbox, "waiting", waiting)
+    await site.settled()
+    [patient] = await site.search("Patient")
+
+    rows = [(r["control_id"], r["state"], r["sequence"]) for r in await site.rows()]
+    assert patient["name"][0]["family"] == "Second", (rows, patient["meta"]["versionId"])
+    assert patient["meta"]["versionId"] == "2"
+
+
 async def test_h28_a_row_in_retry_holds_up_its_patient_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
