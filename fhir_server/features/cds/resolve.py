@@ -56,6 +56,8 @@ def resolve(
     """
     medication, concept = _medication(order, resources)
     label = _label(order, medication, concept)
+    if not concept and not medication:
+        concept = {"text": text(part(order, "medicationReference"), "display")}
     product, why = _product(medication, concept, knowledge)
     conflict, read_as, unresolved = why
     said = " ".join((label, text(concept, "text"), *(name for _, _, name in codings(concept))))

@@ -17,7 +17,7 @@ from uuid import UUID
 from fhir_server.artifacts import artifacts_root
 from fhir_server.context import Context
 from fhir_server.features.cds.cards import Card, Making, cards, overview
-from fhir_server.features.cds.chart import Question, medications, question
+from fhir_server.features.cds.chart import Counts, Question, medications, question
 from fhir_server.features.cds.drug import KINDS, RANK, Drug, Finding, NotChecked, Screening
 from fhir_server.features.cds.elements import name_of, text
 from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
@@ -231,8 +231,7 @@ async def answered(
         resources,
         knowledge,
         context.now(),
-        grace_days=settings.cds_supply_grace_days,
-        creatinine_days=settings.cds_creatinine_days,
+        counts=Counts(settings.cds_supply_grace_days, settings.cds_creatinine_days),
     )
     if kind.way == "allergy":
         asked = replace(asked, ordered=asked.current, current=())
