@@ -40,6 +40,7 @@ _REASONS = {
     "dose-not-computable": "the dose cannot be computed",
     "value-missing": "a value is missing",
     "no-limit": "there is no dose limit for it",
+    "no-child-limit": "there is no dose limit for children; that of adults was judged",
     "provider-failed": "the knowledge base did not answer",
     "out-of-time": "there was no time left",
 }

@@ -24,6 +24,12 @@ _TOLERANCE = Fraction(11, 10)
 _OLD_YEARS = 65
 _OPIOIDS = "morphine-equivalents"
 
+# Members of a row that say something only of an amount that is known.
+_LIMITING = frozenset(
+    "max_single max_daily max_weekly max_monthly max_daily_per_kg morphine_equivalent "
+    "child elderly schedule".split()
+)
+
 Row = Mapping[str, Any]
 
 
@@ -104,7 +110,7 @@ def _total(code: str, drug: Drug, taken: Iterable[Drug]) -> Fraction | None:
 
 
 def _not_known(drug: Drug, code: str, row: Row, taken: Iterable[Drug]) -> Iterator[NotChecked]:
-    if not any(name in row for name in ("max_daily", "max_single", "morphine_equivalent")):
+    if _LIMITING.isdisjoint(row):
         return
     for other in taken:
         is_meant = other.id == drug.id or (code in other.ingredients and other.is_systemic)
@@ -131,8 +137,8 @@ def _points(row: Row, intake: Intake, total: Fraction, patient: Patient) -> Iter
     yield from _amounts(row, intake, total, patient, is_loading)
     if row.get("schedule") == "weekly" and not intake.is_once and _is_daily(intake):
         yield _Point("contraindicated", "DOSEH", "A weekly drug is ordered every day.")
+    yield from _renal(row, intake, total, patient, is_loading)
     if not is_loading:
-        yield from _renal(row, intake, total, patient)
         yield from _elderly(row, total, patient)
     most = row.get("max_days")
     if most is not None and intake.days is not None and intake.days > most:
@@ -157,6 +163,8 @@ def _amounts(
         single = max(single or 0, row["loading"]["max_daily"])
     if single is not None and intake.single is not None:
         yield from _above(intake.single, single, "in one dose", "DOSEH")
+    elif intake.single is not None:
+        total = max(total, intake.single)  # a day has at least one dose, whatever the mean is
     rare = _rare_limit(row, intake)
     if rare is not None:
         days, most, what = rare
@@ -175,6 +183,8 @@ def _amounts(
 def _rare_limit(row: Row, intake: Intake) -> tuple[int, Fraction, str] | None:
     """Return days, limit and words where doses are farther apart than a day and a row says so."""
     apart = intake.interval_h
+    if "max_weekly" in row and "max_daily" not in row:
+        return 7, row["max_weekly"], "a week"
     if apart is None or apart <= 24 or intake.is_once:
         return None
     if "max_monthly" in row and apart >= 24 * 14:
@@ -218,11 +228,16 @@ def _above(amount: Fraction, limit: Fraction, what: str, code: str) -> Iterator[
         yield _Point("serious", code, text)
 
 
-def _renal(row: Row, intake: Intake, total: Fraction, patient: Patient) -> Iterator[_Point]:
+def _renal(
+    row: Row, intake: Intake, total: Fraction, patient: Patient, is_loading: bool
+) -> Iterator[_Point]:
+    """To begin with it may be more; what is to be avoided is so from the first dose on."""
     clearance = patient.clearance if patient.clearance is not None else patient.egfr
     if clearance is None:
         return
     for step in row.get("renal", ()):
+        if is_loading and not step.get("avoid"):
+            continue
         if clearance < step["below_ml_min"] and _breaks(step, row, intake, total):
             below = _mg(step["below_ml_min"])
             text = (
@@ -278,8 +293,12 @@ def _hangs_on(
     by_weight = row.get("child", {}) if _is_child(patient) else row
     if patient.weight_kg is None and "max_daily_per_kg" in by_weight:
         yield NotChecked(drug.display, "value-missing", "weight")
+    if _is_child(patient) and not row.keys() & {"child", "contraindicated_below_years"}:
+        yield NotChecked(drug.display, "no-child-limit")
+    if "max_days" in row and intake.days is None and not intake.is_once:
+        yield NotChecked(drug.display, "value-missing", "how long it is taken")
     is_known = patient.clearance is not None or patient.egfr is not None
-    if is_known or (years or 0) < _OLD_YEARS:
+    if is_known or (years is not None and years < _OLD_YEARS):
         return
     if any(_breaks(step, row, intake, total) for step in row.get("renal", ())):
         yield NotChecked(drug.display, "value-missing", "creatinine")

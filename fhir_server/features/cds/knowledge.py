@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fhir_server.features.cds.drug import KINDS, SYSTEMIC
-from fhir_server.features.cds.names import Names, named
+from fhir_server.features.cds.names import Names, Product, named
 from fhir_server.features.cds.schema import (
     KnowledgeError,
     exact,
@@ -124,6 +124,7 @@ class Knowledge:
     opioid_serious: Fraction
     reasons: Mapping[str, tuple[Mapping[str, str], ...]]
     names: Names = field(repr=False)
+    maps: Mapping[tuple[str, str], Product] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

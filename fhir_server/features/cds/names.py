@@ -69,9 +69,30 @@ class Names:
     names: Mapping[tuple[str, ...], tuple[str, ...]]
     displays: Mapping[str, str]
 
-    def in_text(self, text: str) -> tuple[tuple[str, ...], str]:
-        """Return the ingredients that ``text`` names, and what a misspelt word was read as."""
+    def in_text(self, text: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+        """Return the ingredients that ``text`` names, what a misspelt word was read as, and those
+        of its parts that name nothing where others do: ``"foo"`` of ``"aspirin + foo"``."""
         return _in_text(self, text)
+
+
+# What stands between the drugs of a combination.
+_JOINED = re.compile(r"[+&;/]|\band\b")
+_NAME_LETTERS_MIN = 5
+# Words of such texts that name no drug: forms, times, and how it is given.
+_NO_NAMES = frozenset(
+    (
+        *_COUNTER_IONS,
+        *_EXTENDED,
+        *(form for forms, _ in _FORM_ROUTES for form in forms),
+        *"tablets capsules solution suspension powder granules lozenge chewable disintegrating "
+        "delayed release immediate coated film enteric effervescent liquid elixir drops spray foam "
+        "patch implant device metered actuation prefilled syringe autoinjector ampule ampoule "
+        "sachet daily twice three times every hours needed weekly night morning evening bedtime "
+        "meals mouth hospital adult child children infant pediatric paediatric strength forte "
+        "regular human recombinant purified preservative sugar flavor flavour units dose doses "
+        "swallow dissolve apply inject package kit pack unspecified product only".split(),
+    )
+)
 
 
 def words_of(text: str) -> list[str]:
@@ -85,7 +106,8 @@ def route_in(text: str) -> str:
     words = frozenset(words_of(text))
     for forms, route in _FORM_ROUTES:
         if not words.isdisjoint(forms):
-            return route
+            # A gel for the mouth is swallowed: it reaches the whole body.
+            return "oral" if route == "topical" and "oral" in words else route
     return ""
 
 
@@ -95,21 +117,47 @@ def release_in(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _in_text(names: Names, text: str) -> tuple[tuple[str, ...], str]:
-    words = words_of(text)
+def _in_text(names: Names, text: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    words, parts = _words_of_parts(text)
     found: dict[str, None] = {}
+    seen: set[int] = set()
     at = 0
     while at < len(words):
         for length in range(min(_NAME_WORDS_MAX, len(words) - at), 0, -1):
             part = tuple(words[at : at + length])
             if part in names.names and not (length == 1 and part[0] in _COUNTER_IONS):
                 found.update(dict.fromkeys(names.names[part]))
+                seen.update(parts[at : at + length])
                 at += length - 1
                 break
         at += 1
-    if found:
-        return tuple(found), ""
-    return _misspelt(names, words)
+    if not found:
+        return (*_misspelt(names, words), ())
+    strange = []
+    read_as = ""
+    for number in sorted(set(parts) - seen):
+        left = [word for word, part in zip(words, parts, strict=True) if part == number]
+        near, read = _misspelt(names, left)
+        found.update(dict.fromkeys(near))
+        read_as = read_as or read
+        if not near and (unknown := [word for word in left if _may_name(word)]):
+            strange.append(" ".join(unknown))
+    return tuple(found), read_as, tuple(strange)
+
+
+def _words_of_parts(text: str) -> tuple[list[str], list[int]]:
+    """Return the words of a name, and for each the number of the part that it is in."""
+    words: list[str] = []
+    numbers: list[int] = []
+    for number, part in enumerate(_JOINED.split(_AMOUNT.sub(" ", text[:2000].lower()))):
+        found = words_of(part)
+        words += found
+        numbers += [number] * len(found)
+    return words[:WORDS_MAX], numbers[:WORDS_MAX]
+
+
+def _may_name(word: str) -> bool:
+    return len(word) >= _NAME_LETTERS_MIN and word.isalpha() and word not in _NO_NAMES
 
 
 def _misspelt(names: Names, words: Iterable[str]) -> tuple[tuple[str, ...], str]:
