@@ -4,6 +4,7 @@ https://cds-hooks.hl7.org/2.0/; design/cds.md. No pharmacist has reviewed the kn
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 
 from fhir_server.context import Context
@@ -13,6 +14,7 @@ from fhir_server.features.cds.http_provider import HttpProvider, load_providers
 from fhir_server.features.cds.operations import operations
 from fhir_server.features.cds.services import DrugSafety, services
 from fhir_server.registry import Registry, Task
+from fhir_server.remote.fetching import fetching
 from fhir_server.remote.knowledge import KnowledgeUnanswered, knowledge_bases
 
 
@@ -32,18 +34,23 @@ def register(registry: Registry) -> None:
 
 async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> None:
     """Load everything once, so that the first call does not wait for it."""
-    endpoint.clients(context.settings)
+    clients = endpoint.clients(context.settings)
     await safety.knowledge(context)
     await endpoint.recorder.ready(context)
     named = load_providers(context.settings.cds_providers)
-    if not named:
-        return
-    async with knowledge_bases([one.url for one in named]) as bases:
-        timeout_s = context.settings.cds_provider_timeout_ms / 1000
-        safety.providers = [
-            HttpProvider(
-                one.label, one.kinds, one.severities, base, (KnowledgeUnanswered,), timeout_s
-            )
-            for one, base in zip(named, bases, strict=True)
-        ]
-        await asyncio.Event().wait()  # until the server stops
+    reads = any(one.keys_url or one.fhir_servers for one in clients.values())
+    async with AsyncExitStack() as open:
+        if reads:
+            endpoint.fetcher = await open.enter_async_context(fetching())
+        if named:
+            urls = [one.url for one in named]
+            bases = await open.enter_async_context(knowledge_bases(urls))
+            timeout_s = context.settings.cds_provider_timeout_ms / 1000
+            safety.providers = [
+                HttpProvider(
+                    one.label, one.kinds, one.severities, base, (KnowledgeUnanswered,), timeout_s
+                )
+                for one, base in zip(named, bases, strict=True)
+            ]
+        if reads or named:
+            await asyncio.Event().wait()  # until the server stops

@@ -2,7 +2,7 @@
 
 https://cds-hooks.hl7.org/2.0/#trusting-cds-clients; design/cds.md, section 13.
 
-A token is never believed about where its keys are: issuers and keys are those of a list.
+A token is never believed about where its keys are: issuers, keys and URLs are those of a list.
 """
 
 import base64
@@ -26,8 +26,12 @@ LIFE_S_MAX = 300
 _TOKEN_CHARACTERS_MAX = 8_192
 _JTI_CHARACTERS_MAX = 200
 _MEMBERS = frozenset(
-    ("iss", "keys", "algorithm", "tenants", "services", "fhirServers", "origins", "principal")
+    (
+        *("iss", "keys", "jwksUrl", "algorithm", "tenants", "services"),
+        *("fhirServers", "origins", "principal"),
+    )
 )
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Untrusted(Exception):
@@ -38,12 +42,13 @@ class Untrusted(Exception):
 class Client:
     """A registered client. Empty ``services`` and ``tenants`` are all of them.
 
-    ``fhir_servers`` are the base URLs that it may have us read from; ``origins`` those of its
-    pages in a browser.
+    Its ``keys`` are registered by hand, or published at ``keys_url``. ``fhir_servers`` are the base
+    URLs that it may have us read from; ``origins`` those of its pages in a browser.
     """
 
     iss: str
-    keys: KeySet = field(repr=False)
+    keys: KeySet | None = field(default=None, repr=False)
+    keys_url: str = ""
     algorithm: str = "ES384"
     tenants: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -65,35 +70,38 @@ class Claim:
     seconds: float
 
 
-def load_clients(path: Path | None) -> Mapping[str, Client]:
+def load_clients(path: Path | None, *, is_trying: bool = False) -> Mapping[str, Client]:
     """Return the clients of a JSON file, ``{"clients": [...]}``, by issuer.
 
-    Raises :class:`KnowledgeError` that names the client and the member.
+    URLs are https; with ``is_trying``, in development, http on this machine as well. Raises
+    :class:`KnowledgeError` that names the client and the member.
     """
     if path is None:
         return {}
     try:
         rows = json.loads(path.read_text("utf-8"))["clients"]
-        return {row["iss"]: _client(row) for row in rows}
+        return {row["iss"]: _client(row, is_trying=is_trying) for row in rows}
     except (OSError, KeyError, TypeError, ValueError, JoseError) as error:
         raise KnowledgeError(f"FHIR_CDS_CLIENTS, {path.name}: {error}") from error
 
 
-def _client(row: Mapping[str, Any]) -> Client:
+def _client(row: Mapping[str, Any], *, is_trying: bool) -> Client:
     if strange := set(row) - _MEMBERS:
         raise ValueError(f"{row['iss']} has {', '.join(sorted(strange))}, which is not known")
     algorithm = row.get("algorithm", "ES384")
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{row['iss']} has the algorithm {algorithm}; one of {ALGORITHMS}")
     servers = tuple(one.rstrip("/") for one in row.get("fhirServers", ()))
-    for one in servers:
-        parts = urlsplit(one)
-        is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
-            raise ValueError(f"{row['iss']} has the FHIR server {one}, which is not https")
+    keys_url = row.get("jwksUrl", "")
+    if ("keys" in row) == bool(keys_url):
+        raise ValueError(f"{row['iss']} has either keys or a jwksUrl")
+    for name, url in (*(("FHIR server", one) for one in servers), ("jwksUrl", keys_url)):
+        if url and not _is_safe(url, is_trying=is_trying):
+            raise ValueError(f"{row['iss']} has the {name} {url}, which is not plain https")
     return Client(
         row["iss"],
-        KeySet.import_key_set({"keys": row["keys"]["keys"]}),
+        KeySet.import_key_set({"keys": row["keys"]["keys"]}) if "keys" in row else None,
+        keys_url,
         algorithm,
         tuple(row.get("tenants", ())),
         tuple(row.get("services", ())),
@@ -102,21 +110,67 @@ def _client(row: Mapping[str, Any]) -> Client:
     )
 
 
+def _is_safe(url: str, *, is_trying: bool) -> bool:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii():
+        return False
+    is_here = is_trying and parts.scheme == "http" and parts.hostname in LOOPBACK
+    return parts.scheme == "https" or is_here
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The client that a token says to be from, and the key that it says to be signed with."""
+
+    client: Client
+    kid: str
+
+
+def named_by(token: str, clients: Mapping[str, Client]) -> Named:
+    """Return who says to have signed ``token``. Nothing of it is believed before the signature is.
+
+    Where the client publishes its keys, a ``jku`` has to be the URL that is registered; where they
+    are registered by hand it is passed over. Raises :class:`Untrusted`.
+    """
+    if len(token) > _TOKEN_CHARACTERS_MAX:
+        raise Untrusted("the token is too long")
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise Untrusted("the token has no three parts")
+    header, claims = _part(parts[0]), _part(parts[1])
+    issuer = claims.get("iss")
+    client = clients.get(issuer) if isinstance(issuer, str) else None
+    if client is None:
+        raise Untrusted("the issuer is not registered")
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= _JTI_CHARACTERS_MAX:
+        raise Untrusted("the header has no kid")
+    if client.keys_url and header.get("jku", client.keys_url) != client.keys_url:
+        raise Untrusted("its jku is not the URL that is registered")
+    return Named(client, kid)
+
+
+def _part(encoded: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (ValueError, RecursionError) as error:
+        raise Untrusted("the token cannot be read") from error
+    if not isinstance(found, dict):
+        raise Untrusted("the token cannot be read")
+    return found
+
+
 def claim_of(
-    token: str, audiences: Collection[str], clients: Mapping[str, Client], now: float
+    token: str, audiences: Collection[str], client: Client, keys: KeySet, now: float
 ) -> Claim:
-    """Return what ``token`` says, if it is good for one of the URLs ``audiences`` at ``now``.
+    """Return what ``token`` of ``client`` says, if it is signed by one of ``keys`` and good for one
+    of the URLs ``audiences`` at ``now``.
 
     ``now`` is in seconds since 1970. Raises :class:`Untrusted`. Whether the token was used before
     is for the caller to see, by ``jti``.
     """
-    if len(token) > _TOKEN_CHARACTERS_MAX:
-        raise Untrusted("the token is too long")
-    client = clients.get(_issuer(token))
-    if client is None:
-        raise Untrusted("the issuer is not registered")
     try:
-        decoded = jwt.decode(token, client.keys, algorithms=[client.algorithm])
+        decoded = jwt.decode(token, keys, algorithms=[client.algorithm])
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise Untrusted(f"the signature: {type(error).__name__}") from error
     header, claims = decoded.header, decoded.claims
@@ -134,22 +188,6 @@ def claim_of(
     if client.tenants and tenant not in client.tenants:
         raise Untrusted("the tenant")
     return Claim(client, jti, str(tenant), claims["exp"] - now + SKEW_S)
-
-
-def _issuer(token: str) -> str:
-    """Return who says to have signed; nothing of it is believed before the signature is."""
-
-    parts = token.split(".")
-    if len(parts) != 3:
-        raise Untrusted("the token has no three parts")
-    try:
-        padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        found = json.loads(base64.urlsafe_b64decode(padded))["iss"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Untrusted("the token cannot be read") from error
-    if not isinstance(found, str):
-        raise Untrusted("the issuer is no text")
-    return found
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
