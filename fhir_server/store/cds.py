@@ -15,6 +15,7 @@ from fhir_server.store.client import Database
 CALLS = "cds_calls"
 FEEDBACK = "cds_feedback"
 TOKENS = "cds_tokens"
+SERVER = "cds_server"
 _DAY_S = 86_400
 _DUPLICATE_KEY = 11000
 REPORTED_MAX = 1_000
@@ -84,6 +85,17 @@ async def claim_token(database: Database, name: str, now: datetime, seconds: flo
             return False
         raise
     return True
+
+
+async def ask_to_reload(database: Database) -> None:
+    """Have every process of this server read its knowledge again."""
+    await database[SERVER].update_one({"_id": "knowledge"}, {"$inc": {"asked": 1}}, upsert=True)
+
+
+async def reloads_asked(database: Database) -> int:
+    """Return how often that was asked for."""
+    found = await database[SERVER].find_one({"_id": "knowledge"})
+    return int(found["asked"]) if found else 0
 
 
 async def report(database: Database) -> list[dict[str, Any]]:

@@ -145,6 +145,11 @@ def _in_text(names: Names, text: str) -> tuple[tuple[str, ...], str, tuple[str, 
     return tuple(found), read_as, tuple(strange)
 
 
+def forget_texts() -> None:
+    """Forget what texts were read as: by names that are replaced."""
+    _in_text.cache_clear()
+
+
 def _words_of_parts(text: str) -> tuple[list[str], list[int]]:
     """Return the words of a name, and for each the number of the part that it is in."""
     words: list[str] = []

@@ -1,4 +1,4 @@
-"""``$check-interactions`` and ``$cds-report``. design/cds.md, section 10."""
+"""``$check-interactions``, ``$cds-report`` and ``$reload-knowledge``. design/cds.md, section 10."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -10,6 +10,7 @@ from fhir_server.features.cds.detected_issue import detected_issue
 from fhir_server.features.cds.drug import KINDS, SEVERITIES
 from fhir_server.features.cds.elements import entries, reference, text
 from fhir_server.features.cds.policy import shown
+from fhir_server.features.cds.reloading import reload_knowledge
 from fhir_server.features.cds.services import DrugSafety
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest
@@ -46,6 +47,12 @@ def operations(safety: DrugSafety) -> tuple[Operation, ...]:
             whole=False,
         ),
         Operation("$cds-report", _DEFINITION + "cds-report", cds_report),
+        Operation(
+            "$reload-knowledge",
+            _DEFINITION + "reload-knowledge",
+            partial(reload_knowledge, safety),
+            affects_state=True,
+        ),
     )
 
 

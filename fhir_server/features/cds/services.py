@@ -20,7 +20,8 @@ from fhir_server.features.cds.cards import Card, Making, cards, overview
 from fhir_server.features.cds.chart import Counts, Question, medications, question
 from fhir_server.features.cds.drug import KINDS, RANK, Drug, Finding, NotChecked, Screening
 from fhir_server.features.cds.elements import name_of, text
-from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
+from fhir_server.features.cds.knowledge import Knowledge, load_knowledge, read_knowledge
+from fhir_server.features.cds.names import forget_texts
 from fhir_server.features.cds.policy import Entry, applied, policy, shown, touching
 from fhir_server.features.cds.prefetch import (
     LISTS,
@@ -111,26 +112,38 @@ SERVICES = tuple(Kind(id, *row) for id, row in _TABLE.items())
 class DrugSafety:
     """What the services share: the knowledge, the site's policy, other knowledge bases.
 
-    Everything is loaded when it is first asked for, in a thread.
+    Everything is loaded when it is first asked for, in a thread, and replaced as a whole.
     """
 
-    _knowledge: Knowledge | None = None
-    _policy: tuple[Entry, ...] = ()
+    _loaded: tuple[Knowledge, tuple[Entry, ...]] | None = None
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     providers: Sequence[Provider] = ()
 
     async def knowledge(self, context: Context) -> Knowledge:
-        """Return the knowledge. Raises :class:`KnowledgeError` where it cannot be used."""
-        if self._knowledge is None:
+        """Return the knowledge. Raises ``exception`` (503) where it cannot be used."""
+        return (await self.loaded(context))[0]
+
+    async def loaded(self, context: Context) -> tuple[Knowledge, tuple[Entry, ...]]:
+        """Return the knowledge and the site's policy, which belong together."""
+        if self._loaded is None:
             async with self._loading:
-                if self._knowledge is None:
-                    settings = context.settings
-                    root = artifacts_root(settings.artifacts) / "terminology"
-                    self._policy = await asyncio.to_thread(_policy, settings.cds_policy)
-                    self._knowledge = await asyncio.to_thread(
-                        load_knowledge, root, settings.cds_lookup
-                    )
-        return self._knowledge
+                if self._loaded is None:
+                    try:
+                        self._loaded = await asyncio.to_thread(_read, context, load_knowledge)
+                    except KnowledgeError as error:
+                        said = f"The drug safety knowledge cannot be used: {error}"
+                        raise FhirError(Issue("exception", said), status=503) from error
+        return self._loaded
+
+    async def reload(self, context: Context) -> Knowledge:
+        """Read everything again, beside what is in use, and put it in its place as a whole.
+
+        Raises :class:`KnowledgeError` that names file, rule and reason; then nothing has changed.
+        """
+        async with self._loading:
+            self._loaded = await asyncio.to_thread(_read, context, read_knowledge)
+            forget_texts()
+            return self._loaded[0]
 
     def others(self) -> list[tuple[str, str]]:
         """Return name and version of the other knowledge bases."""
@@ -146,12 +159,20 @@ class DrugSafety:
         among_current: bool = False,
     ) -> Screening:
         """Return what all knowledge bases together say, as the site's policy has it."""
-        knowledge = await self.knowledge(context)
+        knowledge, entries = await self.loaded(context)
         found = await asked_all(
             asked, kinds, knowledge, self.providers, seconds, among_current=among_current
         )
         today = context.now().date()
-        return Screening(ranked(applied(found.findings, self._policy, today)), found.not_checked)
+        return Screening(ranked(applied(found.findings, entries, today)), found.not_checked)
+
+
+def _read(
+    context: Context, load: Callable[[Path, Path | None], Knowledge]
+) -> tuple[Knowledge, tuple[Entry, ...]]:
+    settings = context.settings
+    root = artifacts_root(settings.artifacts) / "terminology"
+    return load(root, settings.cds_lookup), _policy(settings.cds_policy)
 
 
 def _policy(path: Path | None) -> tuple[Entry, ...]:
@@ -269,6 +290,7 @@ def _making(
         names={drug.id: _name(drug, knowledge) for drug in (*asked.ordered, *asked.current)},
         labels={drug.id: _label(drug) for drug in (*asked.ordered, *asked.current)},
         patient=asked.patient,
+        links=knowledge.links,
         with_evidence=request.options.get("show-evidence-support") is True,
     )
 
