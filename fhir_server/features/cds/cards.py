@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_server.features.cds.dose_change import Change
 from fhir_server.features.cds.drug import KINDS, Finding, NotChecked, Patient
 from fhir_server.features.cds.knowledge import Knowledge
 
@@ -63,7 +64,8 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Making:
     """What all cards of an answer share. ``names`` are ingredients and ``labels``
-    what is written, by ``Type/id``; ``links`` a site's monographs by rule."""
+    what is written, by ``Type/id``; ``links`` a site's monographs by rule; ``changes`` a right dose
+    by the key of its finding."""
 
     knowledge: Knowledge
     new_uuid: Callable[[], str]
@@ -72,6 +74,7 @@ class Making:
     labels: Mapping[str, str] = field(default_factory=dict)
     patient: Patient = field(default_factory=Patient)
     links: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Change] = field(default_factory=dict)
     with_evidence: bool = False
     topics: str = TOPICS
 
@@ -271,8 +274,13 @@ def _person(patient: Patient) -> str:
 
 
 def _suggestions(finding: Finding, making: Making) -> list[dict[str, Any]]:
-    """Return a way out for each draft: to remove it."""
+    """Return the ways out: to change the dose, where that is one, and to remove each draft."""
     found = []
+    if change := making.changes.get(finding.key):
+        name = _cut(making.names.get(finding.orders[0], finding.orders[0]), 60)
+        said = f"Change the dose of {name} to {change.amount}, and nothing else"
+        action = {"type": "update", "description": said, "resource": dict(change.order)}
+        found.append(_suggestion(f"Change to {_cut(change.amount, 60)}", action, making))
     for id in finding.orders:
         if id not in making.drafts:
             continue
@@ -282,15 +290,17 @@ def _suggestions(finding: Finding, making: Making) -> list[dict[str, Any]]:
             "description": f"Remove the order of {name}",
             "resourceId": id,
         }
-        found.append(
-            {
-                "label": f"Remove {name}",
-                "uuid": making.new_uuid(),
-                "isRecommended": False,
-                "actions": [action],
-            }
-        )
+        found.append(_suggestion(f"Remove {name}", action, making))
     return found
+
+
+def _suggestion(label: str, action: dict[str, Any], making: Making) -> dict[str, Any]:
+    return {
+        "label": label,
+        "uuid": making.new_uuid(),
+        "isRecommended": False,
+        "actions": [action],
+    }
 
 
 def escaped(words: str) -> str:

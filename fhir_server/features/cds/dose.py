@@ -4,7 +4,7 @@ design/cds.md, section 5.4. Everything is compared in mg of an ingredient, exact
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -35,11 +35,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One thing that is wrong with a dose: how bad, its code of v3-ActCode, and a sentence."""
+    """One thing that is wrong with a dose: how bad, its code of v3-ActCode, and a sentence.
+
+    ``scale`` is by how much less would be right; ``None`` where no amount would be.
+    """
 
     severity: str
     code: str
     text: str
+    scale: Fraction | None = None
 
 
 def dose_screening(
@@ -68,9 +72,26 @@ def dose_screening(
                 points += _points(row, intake, total, patient)
                 missing += _hangs_on(drug, row, intake, total, patient)
             if points:
-                findings.append(_finding(drug, code, row, points, total, knowledge))
+                found = _finding(drug, code, row, points, total, knowledge)
+                findings.append(replace(found, scale=_scale(drug, row, intake, total, points)))
     findings += _opioids(ordered, taken, knowledge)
     return Screening(tuple(findings), tuple(dict.fromkeys(missing)))
+
+
+def _scale(
+    drug: Drug, row: Row, intake: Intake | None, total: Fraction | None, points: Sequence[_Point]
+) -> Fraction | None:
+    """Return by what the dose of ``drug`` is to be multiplied to be the most that is right.
+
+    ``None`` where that is no matter of one amount: something else is wrong, other orders add to it,
+    it hangs on the weight or on a level, or the drug has several ingredients.
+    """
+    if intake is None or intake.daily != total or len(drug.ingredients) != 1:
+        return None
+    if row.get("guided_by") or any(point.code == "DOSEHINDW" for point in points):
+        return None
+    scales = [point.scale for point in points if point.scale is not None]
+    return min(scales) if len(scales) == len(points) and min(scales) > 0 else None
 
 
 def limit_row(drug: Drug, code: str, knowledge: Knowledge) -> Row | None:
@@ -177,7 +198,7 @@ def _amounts(
     usual = row.get("usual_max_daily")
     if usual is not None and usual < total <= limit and not is_loading:
         text = f"{_mg(total)} mg a day; usually {_mg(usual)} mg are the most."
-        yield _Point("moderate", "DOSEH", text)
+        yield _Point("moderate", "DOSEH", text, Fraction(1))
 
 
 def _rare_limit(row: Row, intake: Intake) -> tuple[int, Fraction, str] | None:
@@ -222,10 +243,9 @@ def _is_child(patient: Patient) -> bool:
 
 def _above(amount: Fraction, limit: Fraction, what: str, code: str) -> Iterator[_Point]:
     text = f"{_mg(amount)} mg {what}, where {_mg(limit)} mg are the most."
-    if amount >= 2 * limit:
-        yield _Point("contraindicated", code, text)
-    elif amount > limit * _TOLERANCE:
-        yield _Point("serious", code, text)
+    if amount > limit * _TOLERANCE:
+        severity = "contraindicated" if amount >= 2 * limit else "serious"
+        yield _Point(severity, code, text, limit / amount)
 
 
 def _renal(
@@ -243,7 +263,10 @@ def _renal(
             text = (
                 f"Renal function {_mg(clearance)} mL/min; below {below}: {_step_text(step, row)}."
             )
-            yield _Point("serious", "DOSECOND", text)
+            limit = None if step.get("avoid") else _step_limit(step, row)
+            by_amount = limit is not None and "min_interval_hours" not in step
+            scale = limit / total if limit is not None and by_amount else None
+            yield _Point("serious", "DOSECOND", text, scale)
             return
 
 
@@ -279,7 +302,7 @@ def _elderly(row: Row, total: Fraction, patient: Patient) -> Iterator[_Point]:
         if total > most * _TOLERANCE:
             severity = "serious" if total >= 2 * most else "moderate"
             text = f"{_mg(total)} mg a day; from {_mg(elderly['from_years'])} years {_mg(most)} mg."
-            yield _Point(severity, "DOSEHINDA", text)
+            yield _Point(severity, "DOSEHINDA", text, most / total)
 
 
 def _hangs_on(

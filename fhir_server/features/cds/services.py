@@ -18,6 +18,7 @@ from fhir_server.artifacts import artifacts_root
 from fhir_server.context import Context
 from fhir_server.features.cds.cards import Card, Making, cards, overview
 from fhir_server.features.cds.chart import Counts, Question, medications, question
+from fhir_server.features.cds.dose_change import dose_changes
 from fhir_server.features.cds.drug import KINDS, RANK, Drug, Finding, NotChecked, Screening
 from fhir_server.features.cds.elements import name_of, text
 from fhir_server.features.cds.knowledge import Knowledge, load_knowledge, read_knowledge
@@ -263,6 +264,9 @@ async def answered(
     findings = _shown(kind, request, found.findings, settings.cds_minimum_severity)
     findings = await _not_repeated(findings, request, context)
     making = _making(asked, drafts, request, knowledge, context)
+    making = replace(
+        making, changes=dose_changes(findings, asked, making.drafts, resources, knowledge)
+    )
     if kind.way == "chart":
         made = overview(findings, _mentioned(kind, missing), making)
     else:

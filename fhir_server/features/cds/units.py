@@ -83,9 +83,14 @@ def administered(
         return None
     if unit in _VOLUME and strength.per == "mL":
         return _converted(value * _VOLUME[unit] * strength.amount, strength.unit, equivalents)
-    if (unit in _COUNTED or unit.lower() in _COUNTED) and strength.per == "":
+    if is_counted(unit) and strength.per == "":
         return _converted(value * strength.amount, strength.unit, equivalents)
     return None
+
+
+def is_counted(unit: str) -> bool:
+    """Whether ``unit`` counts things such as tablets."""
+    return unit in _COUNTED or unit.lower() in _COUNTED
 
 
 def _is_unsure(quantity: Mapping[str, Any]) -> bool:
@@ -106,8 +111,7 @@ def _kind(unit: str) -> tuple[str, Fraction] | None:
         return "mass", found
     if unit in _VOLUME:
         return "volume", _VOLUME[unit]
-    is_counted = unit in _COUNTED or unit.lower() in _COUNTED
-    return ("count", Fraction(1)) if is_counted else None
+    return ("count", Fraction(1)) if is_counted(unit) else None
 
 
 def _converted(value: Fraction, unit: str, equivalents: Mapping[str, Fraction]) -> Fraction | None:
