@@ -426,7 +426,11 @@ class Settings(BaseSettings):
         "without it drugs are known by ingredient code and by name.",
     )
     cds_clients: Path | None = Field(
-        default=None, description="JSON file with the CDS clients that are trusted."
+        default=None,
+        description=(
+            "JSON file with the CDS clients that are trusted: keys or the URL of their keys, "
+            "services, FHIR servers ([docs/cds.md](docs/cds.md))."
+        ),
     )
     cds_providers: Path | None = Field(
         default=None, description="JSON file with other knowledge bases to ask beside ours."

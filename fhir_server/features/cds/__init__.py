@@ -60,4 +60,7 @@ async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> No
                 )
                 for one, base in zip(named, bases, strict=True)
             ]
-        await keep_reloading(safety, context)  # until the server stops
+        try:
+            await keep_reloading(safety, context)  # until the server stops
+        finally:
+            await endpoint.recorder.written()  # what was shown counts

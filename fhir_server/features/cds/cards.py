@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_server.features.cds.detected_issue import rule_of
 from fhir_server.features.cds.dose_change import Change
 from fhir_server.features.cds.drug import KINDS, Finding, NotChecked, Patient
 from fhir_server.features.cds.knowledge import Knowledge
@@ -51,7 +52,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&$^=:@\"'])")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card, and what is kept of it: the finding's key and severity."""
+    """A card, and what is kept of it: the finding's key and severity, its rules with their kind."""
 
     json: dict[str, Any]
     key: str
@@ -134,7 +135,7 @@ def _card(finding: Finding, making: Making) -> Card:
         finding.severity,
         finding.kind,
         tuple(one["uuid"] for one in suggestions),
-        (finding.rule,),
+        (rule_of(finding),),
     )
 
 
@@ -157,7 +158,7 @@ def _notes(findings: Sequence[Finding], making: Making) -> Card:
         making=making,
     )
     json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[kind]]
-    rules = tuple(one.rule for one in findings)
+    rules = tuple(map(rule_of, findings))
     key = ";".join(sorted(one.key for one in findings))
     return Card(json, key, "moderate", kind if len(kinds) == 1 else "notes", (), rules)
 
@@ -187,7 +188,7 @@ def overview(
         )
         json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[first.kind]]
         key = ";".join(sorted(one.key for one in findings))
-        rules = tuple(one.rule for one in findings)
+        rules = tuple(map(rule_of, findings))
         made.append(Card(json, key, first.severity, first.kind, (), rules))
     return made + ([_not_checked(missing, making)] if missing else [])
 
