@@ -5,7 +5,7 @@ salts and brand names as compact tables (``FHIR_CDS_LOOKUP``).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -63,11 +63,15 @@ class Product:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Names:
-    """Codes of RxNorm -> products, names in lower case -> ingredients, and their displays."""
+    """Codes of RxNorm -> products, names in lower case -> ingredients, and their displays.
+
+    ``halves`` are for misspelt words.
+    """
 
     codes: Mapping[str, Product]
     names: Mapping[tuple[str, ...], tuple[str, ...]]
     displays: Mapping[str, str]
+    halves: Mapping[tuple[int, bool, str], tuple[str, ...]]
 
     def in_text(self, text: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
         """Return the ingredients that ``text`` names, what a misspelt word was read as, and those
@@ -171,13 +175,35 @@ def _misspelt(names: Names, words: Iterable[str]) -> tuple[tuple[str, ...], str]
         if len(word) < _MISSPELT_LETTERS_MIN:
             continue
         near = {
-            codes: name[0]
-            for name, codes in names.names.items()
-            if len(name) == 1 and len(name[0]) >= _MISSPELT_LETTERS_MIN and _one_edit(word, name[0])
+            names.names[(name,)]: name
+            for half in _halves_near(word)
+            for name in names.halves.get(half, ())
+            if _one_edit(word, name)
         }
         if len(near) == 1:
             return next(iter(near.items()))
     return (), ""
+
+
+_Half = tuple[int, bool, str]
+"""The length of a name, and its first (``True``) or its second half."""
+
+
+def _halves(names: Iterable[tuple[str, ...]]) -> dict[_Half, tuple[str, ...]]:
+    """Return halves -> the long names of one word that have them: one edit leaves one half."""
+    found: dict[_Half, tuple[str, ...]] = {}
+    for name in (parts[0] for parts in names if len(parts) == 1):
+        if len(name) >= _MISSPELT_LETTERS_MIN:
+            middle = len(name) // 2
+            for half in ((len(name), True, name[:middle]), (len(name), False, name[middle:])):
+                found[half] = (*found.get(half, ()), name)
+    return found
+
+
+def _halves_near(word: str) -> Iterator[_Half]:
+    for length in (len(word) - 1, len(word), len(word) + 1):
+        yield length, True, word[: length // 2]
+        yield length, False, word[len(word) - (length - length // 2) :]
 
 
 def _one_edit(one: str, other: str) -> bool:
@@ -220,7 +246,7 @@ def named(
     for row in others:
         names[tuple(words_of(row["name"]))] = tuple(row["ingredients"].split())
     names.pop((), None)
-    return Names(codes, names, displays)
+    return Names(codes, names, displays, _halves(names))
 
 
 # RxNorm's units of strength -> ours: the unit, the factor, and what it is in one of.

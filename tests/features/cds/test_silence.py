@@ -4,13 +4,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fhir_server.features.cds.chart import Counts, Question, question
 from fhir_server.features.cds.drug import Screening
-from fhir_server.features.cds.knowledge import Knowledge
+from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
+from fhir_server.features.cds.names import _one_edit
 from fhir_server.features.cds.resolve import RXNORM, allergy, resolve
 from fhir_server.features.cds.screen import screen
+from tests.features.cds.conftest import ROOT
 
+KNOWLEDGE = load_knowledge(ROOT / "terminology")
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 ADULT = {"resourceType": "Patient", "id": "p", "gender": "male", "birthDate": "1980-01-01"}
 DAILY = {"repeat": {"frequency": 1, "period": 1, "periodUnit": "d"}}
@@ -330,3 +335,43 @@ def test_children_are_not_judged_as_adults_in_silence(knowledge: Knowledge) -> N
     for who, said in ((child, True), (ADULT, False)):
         found = judged(knowledge, [drug], who)[1]
         assert ("no-child-limit" in {one.reason for one in found.not_checked}) == said
+
+
+LONG = st.sampled_from(sorted(n[0] for n in KNOWLEDGE.names.names if len(n) == 1 and len(n[0]) > 7))
+
+
+@given(LONG, st.integers(0, 40), st.sampled_from("abcxyz"), st.sampled_from("drc"))
+def test_one_edit_is_found_wherever_it_is(name: str, at: int, letter: str, edit: str) -> None:
+    """A letter less, more, or another: what is one edit from one name only is that."""
+    at = min(at, len(name) - 1)
+    kept = "" if edit == "d" else letter + (name[at] if edit == "c" else "")
+    word = name[:at] + kept + name[at + 1 :]
+    near = {
+        codes
+        for (other, *more), codes in KNOWLEDGE.names.names.items()
+        if not more and len(other) > 7 and _one_edit(word, other)
+    }
+    if (word,) in KNOWLEDGE.names.names or len(word) < 8 or not word.isalpha():
+        return
+    found, read_as, _ = KNOWLEDGE.names.in_text(word)
+
+    assert set(found) == (set(*near) if len(near) == 1 else set())
+    assert bool(read_as) == (len(near) == 1)
+
+
+def test_a_long_text_of_nothing_is_read_soon(
+    knowledge: Knowledge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown words are looked up by what an edit leaves of them, not against every name."""
+    compared: list[str] = []
+
+    def counted(word: str, name: str) -> bool:
+        compared.append(name)
+        return _one_edit(word, name)
+
+    monkeypatch.setattr("fhir_server.features.cds.names._one_edit", counted)
+    known = knowledge.names.in_text("acetaminophon")  # one edit: it is compared
+    knowledge.names.in_text(" ".join(f"unknownium{number:03}abc" for number in range(60)))
+
+    assert known[1] == "acetaminophen"
+    assert 0 < len(compared) < 60
