@@ -27,7 +27,7 @@ _TOKEN_CHARACTERS_MAX = 8_192
 _JTI_CHARACTERS_MAX = 200
 _MEMBERS = frozenset(
     (
-        *("iss", "keys", "jwksUrl", "algorithm", "tenants", "services"),
+        *("iss", "keys", "keysUrl", "algorithm", "tenants", "services"),
         *("fhirServers", "origins", "principal"),
     )
 )
@@ -92,10 +92,10 @@ def _client(row: Mapping[str, Any], *, is_trying: bool) -> Client:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{row['iss']} has the algorithm {algorithm}; one of {ALGORITHMS}")
     servers = tuple(one.rstrip("/") for one in row.get("fhirServers", ()))
-    keys_url = row.get("jwksUrl", "")
+    keys_url = row.get("keysUrl", "")
     if ("keys" in row) == bool(keys_url):
-        raise ValueError(f"{row['iss']} has either keys or a jwksUrl")
-    for name, url in (*(("FHIR server", one) for one in servers), ("jwksUrl", keys_url)):
+        raise ValueError(f"{row['iss']} has either keys or a keysUrl")
+    for name, url in (*(("FHIR server", one) for one in servers), ("keysUrl", keys_url)):
         if url and not _is_safe(url, is_trying=is_trying):
             raise ValueError(f"{row['iss']} has the {name} {url}, which is not plain https")
     return Client(

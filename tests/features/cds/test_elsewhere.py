@@ -102,7 +102,7 @@ async def served(
     path = tmp_path / "clients.json"
     client = {
         "iss": ISSUER,
-        "jwksUrl": f"{neighbour.url}/keys",
+        "keysUrl": f"{neighbour.url}/keys",
         "fhirServers": [f"{neighbour.url}/fhir"],
     }
     path.write_text(json.dumps({"clients": [client]}), "utf-8")
@@ -270,11 +270,11 @@ async def test_hostile_key_servers(
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"jwksUrl": "http://ehr.example.org/keys"}, "not plain https"),
-        ({"jwksUrl": "https://me:secret@ehr.example.org/keys"}, "not plain https"),
-        ({"jwksUrl": "file:///etc/passwd"}, "not plain https"),
-        ({"jwksUrl": "http://127.0.0.1/keys"}, "not plain https"),
-        ({"jwksUrl": "https://ehr.example.org/keys", "keys": {"keys": []}}, "either"),
+        ({"keysUrl": "http://ehr.example.org/keys"}, "not plain https"),
+        ({"keysUrl": "https://me:secret@ehr.example.org/keys"}, "not plain https"),
+        ({"keysUrl": "file:///etc/passwd"}, "not plain https"),
+        ({"keysUrl": "http://127.0.0.1/keys"}, "not plain https"),
+        ({"keysUrl": "https://ehr.example.org/keys", "keys": {"keys": []}}, "either"),
         ({}, "either"),
     ],
 )
@@ -285,7 +285,7 @@ def test_registrations_that_are_refused(tmp_path: Path, row: dict[str, Any], sai
 
     with pytest.raises(KnowledgeError, match=said):
         load_clients(path)
-    if row == {"jwksUrl": "http://127.0.0.1/keys"}:
+    if row == {"keysUrl": "http://127.0.0.1/keys"}:
         assert load_clients(path, is_trying=True)
 
 
