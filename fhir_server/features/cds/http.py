@@ -30,7 +30,7 @@ from fhir_server.features.cds.trust import (
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
-from fhir_server.remote.fetching import Fetcher, Unfetched
+from fhir_server.remote.fetching import Fetcher, Unfetched, fetching
 from fhir_server.settings import Settings, covers
 from fhir_server.store.cds import claim_token, keep_feedback
 
@@ -187,20 +187,23 @@ class Endpoint:
             return None
         if server in (*own_bases(settings), f"{call.root}/fhir"):
             return own_source(call.context, server)
-        fetcher = self.fetcher
-        if claim is None or fetcher is None or server not in claim.client.fhir_servers:
+        if claim is None or server not in claim.client.fhir_servers:
             return None
         seconds = settings.cds_deadline_ms / 1000
 
         async def fetch(url: str, token: str) -> bytes:
-            return await fetcher.get(url, bytes_max=BYTES_MAX, timeout_s=seconds, token=token)
+            return await self._fetched(url, bytes_max=BYTES_MAX, timeout_s=seconds, token=token)
 
         return other_source(server, request.token, fetch, (Unfetched,), settings.depth_max)
 
     async def _key_set(self, url: str) -> bytes:
-        if self.fetcher is None:
-            raise Unfetched("nothing is asked before the server has started")
-        return await self.fetcher.get(url, bytes_max=KEY_BYTES_MAX, timeout_s=TIMEOUT_S)
+        return await self._fetched(url, bytes_max=KEY_BYTES_MAX, timeout_s=TIMEOUT_S)
+
+    async def _fetched(self, url: str, **within: Any) -> bytes:
+        if self.fetcher is not None:
+            return await self.fetcher.get(url, **within)
+        async with fetching() as once:  # nothing is kept open before the server has started
+            return await once.get(url, **within)
 
     async def _feedback(self, body: Any, service: Service, call: _Call) -> bytes:
         items = feedback_items(body, service.id, call.context.now())
