@@ -62,7 +62,9 @@ class PublishedKeys:
         cannot be read, the keys that are known stay. Raises :class:`NoKeys`.
         """
         kept = self._kept.setdefault(url, _Kept())
-        if not self._is_enough(kept, kid):
+        # Who comes while the set is read waits for it, unless its key is known.
+        is_coming = kept.lock.locked() and not (kept.keys and _has(kept.keys, kid))
+        if is_coming or not self._is_enough(kept, kid):
             async with kept.lock:
                 if not self._is_enough(kept, kid):
                     await self._read(kept, url, algorithm)

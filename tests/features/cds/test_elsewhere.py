@@ -194,6 +194,22 @@ async def test_an_unknown_key_is_looked_up_once_a_minute() -> None:
         await keys.keys("u", "k1", "ES384")
 
 
+async def test_who_comes_while_keys_are_read_waits() -> None:
+    """After a start many calls are one look-up, and all of them get the key."""
+    asked: list[str] = []
+
+    async def slow(url: str) -> bytes:
+        asked.append(url)
+        await asyncio.sleep(0.01)
+        return json.dumps(published(KEY)).encode()
+
+    keys = PublishedKeys(slow, (OSError,))
+    found = await asyncio.gather(*(keys.keys("u", "k1", "ES384") for _ in range(8)))
+
+    assert len(found) == 8
+    assert asked == ["u"]
+
+
 async def test_a_key_set_that_cannot_be_read_is_tried_again_later() -> None:
     """A storm of calls does not become a storm of requests."""
     keys, asked, now, said = far(OSError("gone"))
