@@ -3,6 +3,7 @@
 https://hl7.org/fhir/R4/http.html
 """
 
+from dataclasses import replace
 from functools import partial
 
 from fhir_server.context import Context
@@ -51,7 +52,8 @@ async def _handled(
         if request.interaction in KEYED:
             if is_plain and is_one_change(request):
                 return await once_alone(request, context, partial(handler, request, context))
-            return await once(request, context, [request.type], partial(handler, request))
+            unkeyed = replace(request, idempotency_key=None)  # the key is taken here
+            return await once(request, context, [request.type], partial(handler, unkeyed))
     return await handler(request, context)
 
 

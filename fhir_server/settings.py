@@ -427,8 +427,10 @@ class Settings(BaseSettings):
     )
     cds_clients: Path | None = Field(
         default=None,
-        description="JSON file with the CDS clients that are trusted, with their keys or where "
-        "these are.",
+        description=(
+            "JSON file with the CDS clients that are trusted: keys or the URL of their keys, "
+            "services, FHIR servers ([docs/cds.md](docs/cds.md))."
+        ),
     )
     cds_providers: Path | None = Field(
         default=None, description="JSON file with other knowledge bases to ask beside ours."

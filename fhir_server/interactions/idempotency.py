@@ -30,7 +30,8 @@ _BY_ID = ("create", "update", "patch", "delete")
 KEYED = (*_BY_ID, "conditional-update", "conditional-patch", "conditional-delete")
 """The interactions that write one thing; a bundle takes its key itself. Reading needs none."""
 
-_REPEATED = ("Idempotency-Replayed", "true")
+REPEATED = ("Idempotency-Replayed", "true")
+"""The header of an answer that is told again: nothing was written for it."""
 
 
 async def once(
@@ -94,7 +95,7 @@ async def written_once(
 
 
 def _again(first: Response) -> Response:
-    return replace(first, headers=(*first.headers, _REPEATED))
+    return replace(first, headers=(*first.headers, REPEATED))
 
 
 async def taken(request: Request, context: Context) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_server.features.cds.detected_issue import rule_of
+from fhir_server.features.cds.dose_change import Change
 from fhir_server.features.cds.drug import KINDS, Finding, NotChecked, Patient
 from fhir_server.features.cds.knowledge import Knowledge
 
@@ -40,6 +42,7 @@ _REASONS = {
     "dose-not-computable": "the dose cannot be computed",
     "value-missing": "a value is missing",
     "no-limit": "there is no dose limit for it",
+    "no-child-limit": "there is no dose limit for children; that of adults was judged",
     "provider-failed": "the knowledge base did not answer",
     "out-of-time": "there was no time left",
 }
@@ -49,7 +52,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&$^=:@\"'])")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card, and what is kept of it: the finding's key and severity."""
+    """A card, and what is kept of it: the finding's key and severity, its rules with their kind."""
 
     json: dict[str, Any]
     key: str
@@ -62,7 +65,8 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Making:
     """What all cards of an answer share. ``names`` are ingredients and ``labels``
-    what is written, by ``Type/id``; ``links`` a site's monographs by rule."""
+    what is written, by ``Type/id``; ``links`` a site's monographs by rule; ``changes`` a right dose
+    by the key of its finding."""
 
     knowledge: Knowledge
     new_uuid: Callable[[], str]
@@ -71,6 +75,7 @@ class Making:
     labels: Mapping[str, str] = field(default_factory=dict)
     patient: Patient = field(default_factory=Patient)
     links: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Change] = field(default_factory=dict)
     with_evidence: bool = False
     topics: str = TOPICS
 
@@ -130,7 +135,7 @@ def _card(finding: Finding, making: Making) -> Card:
         finding.severity,
         finding.kind,
         tuple(one["uuid"] for one in suggestions),
-        (finding.rule,),
+        (rule_of(finding),),
     )
 
 
@@ -153,7 +158,7 @@ def _notes(findings: Sequence[Finding], making: Making) -> Card:
         making=making,
     )
     json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[kind]]
-    rules = tuple(one.rule for one in findings)
+    rules = tuple(map(rule_of, findings))
     key = ";".join(sorted(one.key for one in findings))
     return Card(json, key, "moderate", kind if len(kinds) == 1 else "notes", (), rules)
 
@@ -183,7 +188,7 @@ def overview(
         )
         json["overrideReasons"] = [dict(one) for one in making.knowledge.reasons[first.kind]]
         key = ";".join(sorted(one.key for one in findings))
-        rules = tuple(one.rule for one in findings)
+        rules = tuple(map(rule_of, findings))
         made.append(Card(json, key, first.severity, first.kind, (), rules))
     return made + ([_not_checked(missing, making)] if missing else [])
 
@@ -270,8 +275,13 @@ def _person(patient: Patient) -> str:
 
 
 def _suggestions(finding: Finding, making: Making) -> list[dict[str, Any]]:
-    """Return a way out for each draft: to remove it."""
+    """Return the ways out: to change the dose, where that is one, and to remove each draft."""
     found = []
+    if change := making.changes.get(finding.key):
+        name = _cut(making.names.get(finding.orders[0], finding.orders[0]), 60)
+        said = f"Change the dose of {name} to {change.amount}, and nothing else"
+        action = {"type": "update", "description": said, "resource": dict(change.order)}
+        found.append(_suggestion(f"Change to {_cut(change.amount, 60)}", action, making))
     for id in finding.orders:
         if id not in making.drafts:
             continue
@@ -281,15 +291,17 @@ def _suggestions(finding: Finding, making: Making) -> list[dict[str, Any]]:
             "description": f"Remove the order of {name}",
             "resourceId": id,
         }
-        found.append(
-            {
-                "label": f"Remove {name}",
-                "uuid": making.new_uuid(),
-                "isRecommended": False,
-                "actions": [action],
-            }
-        )
+        found.append(_suggestion(f"Remove {name}", action, making))
     return found
+
+
+def _suggestion(label: str, action: dict[str, Any], making: Making) -> dict[str, Any]:
+    return {
+        "label": label,
+        "uuid": making.new_uuid(),
+        "isRecommended": False,
+        "actions": [action],
+    }
 
 
 def escaped(words: str) -> str:

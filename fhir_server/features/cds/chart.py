@@ -33,12 +33,27 @@ class Question:
     patient: Patient
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What of a chart counts: drugs until so many days after their supply, results so many days.
+
+    Where drafts are ``is_stored``, as active orders, what they say to replace is taken still,
+    unless it is the same drug: what is stopped is not in the chart.
+    """
+
+    grace_days: int
+    creatinine_days: int
+    is_stored: bool = False
+
+
 def is_current(order: Resource, today: date, grace_days: int) -> bool:
     """Whether an order or statement says that its drug is taken now."""
     status, type = text(order, "status"), text(order, "resourceType")
     if type == "MedicationStatement":
         return status in ("active", "intended", "")
     if type != "MedicationRequest" or status not in ("active", "on-hold", ""):
+        return False
+    if order.get("doNotPerform") is True:
         return False
     if text(order, "intent") in ("proposal", "plan", "option"):
         return False
@@ -75,8 +90,7 @@ def question(
     knowledge: Knowledge,
     now: datetime,
     *,
-    grace_days: int,
-    creatinine_days: int,
+    counts: Counts,
 ) -> tuple[Question, tuple[NotChecked, ...]]:
     """Return what is to be checked, and what of the chart could not be read.
 
@@ -85,15 +99,23 @@ def question(
     """
     today = now.date()
     everything = list(chart)
-    ordered = [resolve(one, resources, knowledge) for one in drafts]
+    meant = (one for one in drafts if one.get("doNotPerform") is not True)
+    ordered = _distinct([resolve(one, resources, knowledge) for one in meant])
     ids = {drug.id for drug in ordered}
-    current = [
-        resolve(one, resources, knowledge)
-        for one in everything
-        if text(one, "resourceType") in _ORDERS
-        and is_current(one, today, grace_days)
-        and name_of(one) not in ids
-    ]
+    current = _distinct(
+        [
+            resolve(one, resources, knowledge)
+            for one in everything
+            if text(one, "resourceType") in _ORDERS
+            and is_current(one, today, counts.grace_days)
+            and name_of(one) not in ids
+        ],
+        "current",
+    )
+    if counts.is_stored:
+        by_id = {drug.id: drug for drug in (*ordered, *current)}
+        ordered = [_renewing(drug, by_id) for drug in ordered]
+        current = [_renewing(drug, by_id) for drug in current]
     replaced = {id for drug in ordered for id in drug.replaces}
     entries = [
         (entry, allergy(entry, knowledge)) for entry in everything if is_current_allergy(entry)
@@ -107,9 +129,32 @@ def question(
         tuple(ordered),
         tuple(drug for drug in current if drug.id not in replaced),
         tuple(allergies),
-        patient(everything, now, creatinine_days),
+        patient(everything, now, counts.creatinine_days),
     )
     return found, tuple(dict.fromkeys(_unread(found, knowledge)))
+
+
+def _distinct(drugs: Iterable[Drug], name: str = "draft") -> list[Drug]:
+    """Return ``drugs`` with ids of their own: two orders without one are two."""
+    found: dict[str, Drug] = {}
+    for drug in drugs:
+        if found.get(drug.id) == drug:
+            continue  # the same order, listed twice
+        type, _, id = drug.id.partition("/")
+        is_own = bool(id) and drug.id not in found
+        own = drug.id if is_own else f"{type}/#{name}{len(found) + 1}"
+        found[own] = drug if is_own else replace(drug, id=own)
+    return list(found.values())
+
+
+def _renewing(drug: Drug, others: Mapping[str, Drug]) -> Drug:
+    """Return ``drug``, which replaces no other drug that is taken."""
+    kept = (
+        id
+        for id in drug.replaces
+        if id not in others or not drug.ingredients.keys().isdisjoint(others[id].ingredients)
+    )
+    return replace(drug, replaces=frozenset(kept))
 
 
 def _unread(asked: Question, knowledge: Knowledge) -> Iterable[NotChecked]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.features.cds.chart import medications, question
+from fhir_server.features.cds.chart import Counts, medications, question
 from fhir_server.features.cds.drug import KINDS, NotChecked, Screening
 from fhir_server.features.cds.prefetch import unread
 from fhir_server.features.cds.reading import own_source, read_chart, with_medications
@@ -16,12 +16,16 @@ _READING_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked: orders, by an id of the patient, or the active drugs among themselves."""
+    """What is checked: orders, by an id of the patient, or the active drugs among themselves.
+
+    Orders that are ``is_stored`` replace what the store says is stopped, and what they renew.
+    """
 
     patient: str
     orders: Sequence[Mapping[str, Any]]
     others: Sequence[Mapping[str, Any]] = ()
     among_current: bool = False
+    is_stored: bool = False
 
 
 async def checked(
@@ -44,8 +48,9 @@ async def checked(
         resources,
         knowledge,
         context.now(),
-        grace_days=settings.cds_supply_grace_days,
-        creatinine_days=settings.cds_creatinine_days,
+        counts=Counts(
+            settings.cds_supply_grace_days, settings.cds_creatinine_days, subject.is_stored
+        ),
     )
     seconds = settings.cds_provider_timeout_ms / 1000
     found = await safety.screened(

@@ -30,6 +30,8 @@ _CODES: dict[str, Fraction] = {
     "wk": Fraction(1, 7),
     "mo": Fraction(1, 30),
 }
+_MEALS = frozenset(("C", "AC", "PC"))
+"""https://hl7.org/fhir/R4/valueset-event-timing.html: at, before and after meals."""
 _DAY = Fraction(24)
 _WEEK = Fraction(7)
 INSTRUCTIONS_MAX = 50
@@ -56,12 +58,16 @@ def intakes(
     ``equivalents`` are those of an ingredient. The reason is ``""`` where all is known; what could
     be computed is given all the same.
     """
-    instructions = [*parts(order, "dosageInstruction"), *parts(order, "dosage")][:INSTRUCTIONS_MAX]
+    instructions = [*parts(order, "dosageInstruction"), *parts(order, "dosage")]
     if not instructions:
         return {}, "there is no dosage"
     supply = _supply_days(order)
     found: dict[str, Intake] = {}
     why = ""
+    if len(instructions) > INSTRUCTIONS_MAX:
+        why = f"there are more than {INSTRUCTIONS_MAX} dosage instructions"
+    elif any(map(_in_words, instructions)):
+        why = "how often is said in words only"
     for code, strength in drug.ingredients.items():
         known = equivalents(code)
 
@@ -69,30 +75,44 @@ def intakes(
             return administered(quantity, of, by, is_alone=len(drug.ingredients) == 1)
 
         groups: dict[Fraction | None, list[_Step]] = defaultdict(list)
-        for instruction in instructions:
+        for instruction in instructions[:INSTRUCTIONS_MAX]:
             step = _step(instruction, amount, supply)
             if step is None:
                 why = "the amount or the times of a dose cannot be computed"
             else:
                 groups[number(instruction, "sequence")].append(step)
         if groups:
-            found[code] = _together(groups.values())
+            found[code] = _together(groups.pop(None, []), [*groups.values()])
     return found, why
 
 
-def _together(groups: Iterable[Sequence[_Step]]) -> Intake:
-    """Steps of one group are added; groups follow each other, and the largest counts."""
+def _in_words(instruction: Mapping[str, Any]) -> bool:
+    """Whether only its text says how often: one dose is judged, and no more is known."""
+    words = text(instruction, "text") or text(instruction, "patientInstruction")
+    return bool(words) and not part(instruction, "timing") and not _as_needed(instruction)
+
+
+def _together(always: list[_Step], groups: Sequence[list[_Step]]) -> Intake:
+    """Steps of one group are added; groups follow each other, and the largest counts.
+
+    What is ``always`` taken is in no sequence: it goes beside each of them.
+    """
     sums = [
         (
             sum((step.daily for step in group), Fraction(0)),
             sum((step.per_day for step in group), Fraction(0)),
             group,
         )
-        for group in groups
+        for group in ([[*always, *one] for one in groups] or [always])
     ]
     daily, per_day, largest = max(sums, key=lambda one: one[0])
-    lengths = [max(_known(step.days for step in group), default=None) for _, _, group in sums]
+    lengths = [_length(group) for group in groups]
+    if always and not groups:
+        lengths = [_length(always)]
     days = None if None in lengths else sum((one for one in lengths if one), Fraction(0))
+    if always and groups and days is not None:
+        beside = _length(always)
+        days = None if beside is None else max(days, beside)
     return Intake(
         single=max(step.single for _, _, group in sums for step in group),
         daily=daily,
@@ -100,6 +120,10 @@ def _together(groups: Iterable[Sequence[_Step]]) -> Intake:
         days=days,
         is_once=len(sums) == 1 and all(step.is_once for step in largest),
     )
+
+
+def _length(group: Sequence[_Step]) -> Fraction | None:
+    return max(_known(step.days for step in group), default=None)
 
 
 def _known(values: Iterable[Fraction | None]) -> list[Fraction]:
@@ -111,11 +135,10 @@ def _step(instruction: Mapping[str, Any], amount: Amount, supply: Fraction | Non
     timing = part(instruction, "timing")
     repeat = part(timing, "repeat")
     days = _days(repeat)
-    if (rate := _hourly(instruction, amount)) is not None:
-        return _Step(rate, rate * 24, Fraction(1), days, False)
     single = _single(instruction, amount)
     if single is None:
-        return None
+        rate = _hourly(instruction, amount)
+        return None if rate is None else _Step(rate, rate * 24, Fraction(1), days, False)
     is_once = number(repeat, "count") == 1 and number(repeat, "period") is None
     per_day = _per_day(timing, repeat)
     if per_day is None and not timing and not _as_needed(instruction):
@@ -134,12 +157,18 @@ def _as_needed(instruction: Mapping[str, Any]) -> bool:
 
 
 def _single(instruction: Mapping[str, Any], amount: Amount) -> Fraction | None:
-    """Return what is taken at one time. An older FHIR has the dose beside the timing."""
-    for place in (*parts(instruction, "doseAndRate"), instruction):
-        for quantity in (part(place, "doseQuantity"), part(part(place, "doseRange"), "high")):
-            if quantity:
-                return amount(quantity)
-    return None
+    """Return what is taken at one time, the most of what is given: as ordered, as calculated.
+
+    An older FHIR has the dose beside the timing.
+    """
+    quantities = [
+        quantity
+        for place in (*parts(instruction, "doseAndRate"), instruction)
+        for quantity in (part(place, "doseQuantity"), part(part(place, "doseRange"), "high"))
+        if quantity
+    ]
+    found = [amount(one) for one in quantities]
+    return max(_known(found), default=None)
 
 
 def _hourly(instruction: Mapping[str, Any], amount: Amount) -> Fraction | None:
@@ -155,25 +184,42 @@ def _hourly(instruction: Mapping[str, Any], amount: Amount) -> Fraction | None:
 
 
 def _per_day(timing: Mapping[str, Any], repeat: Mapping[str, Any]) -> Fraction | None:
-    """Return how many doses a day there are; less than one where they are farther apart."""
+    """Return how many doses a day there are; less than one where they are farther apart.
+
+    Where it is said in several ways that differ, the most counts.
+    """
     days = repeat.get("dayOfWeek")
     weekdays = min(len(set(map(str, days))), 7) if isinstance(days, list) and days else 0
     share = weekdays / _WEEK if weekdays else Fraction(1)
     times = max(number(repeat, "frequency") or 0, number(repeat, "frequencyMax") or 0)
     period = hours(number(repeat, "period"), text(repeat, "periodUnit"))
-    if period is not None and not (weekdays and period > _DAY):
-        return (times or Fraction(1)) * _DAY / period * share
+    listed = _listed(repeat, is_counted=times > 0)
+    coded = _coded(timing)
+    if period is None:
+        if listed or weekdays:
+            return (listed or 1) * share
+        return coded
+    each = (times or Fraction(1)) * _DAY / period
+    if weekdays and period > _DAY:
+        return max(each, (listed or 1) * share)
+    return max(each * share, listed * min(Fraction(1), _DAY / period) * share, coded or Fraction(0))
+
+
+def _listed(repeat: Mapping[str, Any], *, is_counted: bool) -> Fraction:
+    """Return how many times of a day are listed; meals are three where no frequency says more."""
+    found = Fraction(0)
     for name in ("when", "timeOfDay"):
         listed = repeat.get(name)
-        if isinstance(listed, list) and listed:
-            return len(listed) * share
-    if weekdays:
-        return share
+        if isinstance(listed, list):
+            meals = sum(one in _MEALS for one in listed if isinstance(one, str))
+            found = max(found, Fraction(len(listed) + (0 if is_counted else 2 * meals)))
+    return found
+
+
+def _coded(timing: Mapping[str, Any]) -> Fraction | None:
     code = part(timing, "code")
-    for one in (*codes(code), text(code, "text").strip().lower()):
-        if one in _CODES:
-            return _CODES[one]
-    return None
+    said = (*codes(code), text(code, "text").strip().lower())
+    return max((_CODES[one] for one in said if one in _CODES), default=None)
 
 
 def _cap(instruction: Mapping[str, Any], amount: Amount) -> Fraction | None:

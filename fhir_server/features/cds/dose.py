@@ -4,7 +4,7 @@ design/cds.md, section 5.4. Everything is compared in mg of an ingredient, exact
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,16 +24,26 @@ _TOLERANCE = Fraction(11, 10)
 _OLD_YEARS = 65
 _OPIOIDS = "morphine-equivalents"
 
+# Members of a row that say something only of an amount that is known.
+_LIMITING = frozenset(
+    "max_single max_daily max_weekly max_monthly max_daily_per_kg morphine_equivalent "
+    "child elderly schedule".split()
+)
+
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One thing that is wrong with a dose: how bad, its code of v3-ActCode, and a sentence."""
+    """One thing that is wrong with a dose: how bad, its code of v3-ActCode, and a sentence.
+
+    ``scale`` is by how much less would be right; ``None`` where no amount would be.
+    """
 
     severity: str
     code: str
     text: str
+    scale: Fraction | None = None
 
 
 def dose_screening(
@@ -62,9 +72,26 @@ def dose_screening(
                 points += _points(row, intake, total, patient)
                 missing += _hangs_on(drug, row, intake, total, patient)
             if points:
-                findings.append(_finding(drug, code, row, points, total, knowledge))
+                found = _finding(drug, code, row, points, total, knowledge)
+                findings.append(replace(found, scale=_scale(drug, row, intake, total, points)))
     findings += _opioids(ordered, taken, knowledge)
     return Screening(tuple(findings), tuple(dict.fromkeys(missing)))
+
+
+def _scale(
+    drug: Drug, row: Row, intake: Intake | None, total: Fraction | None, points: Sequence[_Point]
+) -> Fraction | None:
+    """Return by what the dose of ``drug`` is to be multiplied to be the most that is right.
+
+    ``None`` where that is no matter of one amount: something else is wrong, other orders add to it,
+    it hangs on the weight or on a level, or the drug has several ingredients.
+    """
+    if intake is None or intake.daily != total or len(drug.ingredients) != 1:
+        return None
+    if row.get("guided_by") or any(point.code == "DOSEHINDW" for point in points):
+        return None
+    scales = [point.scale for point in points if point.scale is not None]
+    return min(scales) if len(scales) == len(points) and min(scales) > 0 else None
 
 
 def limit_row(drug: Drug, code: str, knowledge: Knowledge) -> Row | None:
@@ -104,7 +131,7 @@ def _total(code: str, drug: Drug, taken: Iterable[Drug]) -> Fraction | None:
 
 
 def _not_known(drug: Drug, code: str, row: Row, taken: Iterable[Drug]) -> Iterator[NotChecked]:
-    if not any(name in row for name in ("max_daily", "max_single", "morphine_equivalent")):
+    if _LIMITING.isdisjoint(row):
         return
     for other in taken:
         is_meant = other.id == drug.id or (code in other.ingredients and other.is_systemic)
@@ -131,8 +158,8 @@ def _points(row: Row, intake: Intake, total: Fraction, patient: Patient) -> Iter
     yield from _amounts(row, intake, total, patient, is_loading)
     if row.get("schedule") == "weekly" and not intake.is_once and _is_daily(intake):
         yield _Point("contraindicated", "DOSEH", "A weekly drug is ordered every day.")
+    yield from _renal(row, intake, total, patient, is_loading)
     if not is_loading:
-        yield from _renal(row, intake, total, patient)
         yield from _elderly(row, total, patient)
     most = row.get("max_days")
     if most is not None and intake.days is not None and intake.days > most:
@@ -157,6 +184,8 @@ def _amounts(
         single = max(single or 0, row["loading"]["max_daily"])
     if single is not None and intake.single is not None:
         yield from _above(intake.single, single, "in one dose", "DOSEH")
+    elif intake.single is not None:
+        total = max(total, intake.single)  # a day has at least one dose, whatever the mean is
     rare = _rare_limit(row, intake)
     if rare is not None:
         days, most, what = rare
@@ -169,12 +198,14 @@ def _amounts(
     usual = row.get("usual_max_daily")
     if usual is not None and usual < total <= limit and not is_loading:
         text = f"{_mg(total)} mg a day; usually {_mg(usual)} mg are the most."
-        yield _Point("moderate", "DOSEH", text)
+        yield _Point("moderate", "DOSEH", text, Fraction(1))
 
 
 def _rare_limit(row: Row, intake: Intake) -> tuple[int, Fraction, str] | None:
     """Return days, limit and words where doses are farther apart than a day and a row says so."""
     apart = intake.interval_h
+    if "max_weekly" in row and "max_daily" not in row:
+        return 7, row["max_weekly"], "a week"
     if apart is None or apart <= 24 or intake.is_once:
         return None
     if "max_monthly" in row and apart >= 24 * 14:
@@ -212,23 +243,29 @@ def _is_child(patient: Patient) -> bool:
 
 def _above(amount: Fraction, limit: Fraction, what: str, code: str) -> Iterator[_Point]:
     text = f"{_mg(amount)} mg {what}, where {_mg(limit)} mg are the most."
-    if amount >= 2 * limit:
-        yield _Point("contraindicated", code, text)
-    elif amount > limit * _TOLERANCE:
-        yield _Point("serious", code, text)
+    if amount > limit * _TOLERANCE:
+        severity = "contraindicated" if amount >= 2 * limit else "serious"
+        yield _Point(severity, code, text, limit / amount)
 
 
-def _renal(row: Row, intake: Intake, total: Fraction, patient: Patient) -> Iterator[_Point]:
+def _renal(
+    row: Row, intake: Intake, total: Fraction, patient: Patient, is_loading: bool
+) -> Iterator[_Point]:
+    """To begin with it may be more; what is to be avoided is so from the first dose on."""
     clearance = patient.clearance if patient.clearance is not None else patient.egfr
     if clearance is None:
         return
     for step in row.get("renal", ()):
+        if is_loading and not step.get("avoid"):
+            continue
         if clearance < step["below_ml_min"] and _breaks(step, row, intake, total):
             below = _mg(step["below_ml_min"])
             text = (
                 f"Renal function {_mg(clearance)} mL/min; below {below}: {_step_text(step, row)}."
             )
-            yield _Point("serious", "DOSECOND", text)
+            limit = _step_limit(step, row)
+            scale = limit / total if limit is not None else None
+            yield _Point("serious", "DOSECOND", text, scale)
             return
 
 
@@ -243,9 +280,11 @@ def _breaks(step: Row, row: Row, intake: Intake, total: Fraction) -> bool:
 
 
 def _step_limit(step: Row, row: Row) -> Fraction | None:
+    """Return the most a day by ``step``; ``None`` where it is no matter of an amount."""
     if "max_daily" in step:
         return Fraction(step["max_daily"])
-    return row["max_daily"] * step["factor"] if "max_daily" in row else None
+    is_part = "factor" in step and "max_daily" in row
+    return row["max_daily"] * step["factor"] if is_part else None
 
 
 def _step_text(step: Row, row: Row) -> str:
@@ -264,7 +303,7 @@ def _elderly(row: Row, total: Fraction, patient: Patient) -> Iterator[_Point]:
         if total > most * _TOLERANCE:
             severity = "serious" if total >= 2 * most else "moderate"
             text = f"{_mg(total)} mg a day; from {_mg(elderly['from_years'])} years {_mg(most)} mg."
-            yield _Point(severity, "DOSEHINDA", text)
+            yield _Point(severity, "DOSEHINDA", text, most / total)
 
 
 def _hangs_on(
@@ -278,8 +317,12 @@ def _hangs_on(
     by_weight = row.get("child", {}) if _is_child(patient) else row
     if patient.weight_kg is None and "max_daily_per_kg" in by_weight:
         yield NotChecked(drug.display, "value-missing", "weight")
+    if _is_child(patient) and not row.keys() & {"child", "contraindicated_below_years"}:
+        yield NotChecked(drug.display, "no-child-limit")
+    if "max_days" in row and intake.days is None and not intake.is_once:
+        yield NotChecked(drug.display, "value-missing", "how long it is taken")
     is_known = patient.clearance is not None or patient.egfr is not None
-    if is_known or (years or 0) < _OLD_YEARS:
+    if is_known or (years is not None and years < _OLD_YEARS):
         return
     if any(_breaks(step, row, intake, total) for step in row.get("renal", ())):
         yield NotChecked(drug.display, "value-missing", "creatinine")

@@ -119,6 +119,7 @@ class Finding:
 
     ``orders`` are ``Type/id`` of the drafts it touches, ``others`` of active drugs and allergies.
     ``rule`` and ``version`` name the row; ``source`` is who says so. ``code`` is of v3-ActCode.
+    ``scale`` is by what its dose is to be multiplied, where that alone would solve it.
     """
 
     kind: str
@@ -136,6 +137,7 @@ class Finding:
     source: str = ""
     reviewed: bool = False
     judged: str = ""
+    scale: Fraction | None = None
 
     @property
     def key(self) -> str:

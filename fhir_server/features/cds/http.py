@@ -3,32 +3,34 @@
 https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.features.cds.elsewhere import BYTES_MAX, other_source
 from fhir_server.features.cds.feedback import feedback_items
+from fhir_server.features.cds.keys import BYTES_MAX as KEY_BYTES_MAX
+from fhir_server.features.cds.keys import TIMEOUT_S, NoKeys, PublishedKeys
 from fhir_server.features.cds.reading import Source, own_bases, own_source
 from fhir_server.features.cds.record import Recorder, row_of
 from fhir_server.features.cds.request import HookRequest, hook_request
 from fhir_server.features.cds.services import Answer, DrugSafety
 from fhir_server.features.cds.trust import (
+    LOOPBACK,
     Claim,
     Client,
-    UnknownKey,
     Untrusted,
     claim_of,
-    key_set,
     load_clients,
+    named_by,
 )
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
-from fhir_server.remote.keys import KeysUnanswered, key_set_at
+from fhir_server.remote.fetching import Fetcher, Unfetched, fetching
 from fhir_server.settings import Settings, covers
 from fhir_server.store.cds import claim_token, keep_feedback
 
@@ -36,9 +38,6 @@ PATH = "/cds-services"
 _LOG = logging.getLogger("fhir_server.cds")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _HEADERS_ALLOWED = b"Authorization, Content-Type"
-_KEYS_REST_S = 60.0
-"""The keys of a client are read again after so long at the earliest."""
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -73,15 +72,16 @@ class Endpoint:
         """Serve ``hooks``, which may grow until the server starts."""
         self._hooks = hooks
         self._safety = safety
-        self._clients: dict[str, Client] | None = None
-        self._keys_read: dict[str, float] = {}
-        self._reading_keys = asyncio.Lock()
+        self._clients: Mapping[str, Client] | None = None
         self.recorder = Recorder()
+        self.fetcher: Fetcher | None = None
+        self._published = PublishedKeys(self._key_set, (Unfetched,))
 
     def clients(self, settings: Settings) -> Mapping[str, Client]:
         """Return the registered clients by issuer."""
         if self._clients is None:
-            self._clients = dict(load_clients(settings.cds_clients))
+            is_trying = _is_for_trying(settings)
+            self._clients = load_clients(settings.cds_clients, is_trying=is_trying)
         return self._clients
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -163,7 +163,7 @@ class Endpoint:
 
     async def _cards(self, body: Any, service: Service, claim: Claim | None, call: _Call) -> bytes:
         request = hook_request(body, service.hook)
-        source = self._source(request, call)
+        source = self._source(request, claim, call)
         began = time.monotonic()
         answer = await service.handler(request, source, call.context)
         if not isinstance(answer, Answer):  # a service of another feature returns cards
@@ -180,14 +180,31 @@ class Endpoint:
         self.recorder.add(row, call.context)
         return encode({"cards": [card.json for card in answer.cards]})
 
-    def _source(self, request: HookRequest, call: _Call) -> Source | None:
-        """Return where missing data may be read: our own store, and no URL that nobody listed."""
-        if not request.fhir_server:
+    def _source(self, request: HookRequest, claim: Claim | None, call: _Call) -> Source | None:
+        """Return where missing data may be read: our own store, or a server that is registered for
+        this client, and no URL that nobody listed."""
+        server, settings = request.fhir_server, call.context.settings
+        if not server:
             return None
-        own = (*own_bases(call.context.settings), f"{call.root}/fhir")
-        if request.fhir_server in own:
-            return own_source(call.context, request.fhir_server)
-        return None
+        if server in (*own_bases(settings), f"{call.root}/fhir"):
+            return own_source(call.context, server)
+        if claim is None or server not in claim.client.fhir_servers:
+            return None
+        seconds = settings.cds_deadline_ms / 1000
+
+        async def fetch(url: str, token: str) -> bytes:
+            return await self._fetched(url, bytes_max=BYTES_MAX, timeout_s=seconds, token=token)
+
+        return other_source(server, request.token, fetch, (Unfetched,), settings.depth_max)
+
+    async def _key_set(self, url: str) -> bytes:
+        return await self._fetched(url, bytes_max=KEY_BYTES_MAX, timeout_s=TIMEOUT_S)
+
+    async def _fetched(self, url: str, **within: Any) -> bytes:
+        if self.fetcher is not None:
+            return await self.fetcher.get(url, **within)
+        async with fetching() as once:  # nothing is kept open before the server has started
+            return await once.get(url, **within)
 
     async def _feedback(self, body: Any, service: Service, call: _Call) -> bytes:
         items = feedback_items(body, service.id, call.context.now())
@@ -209,51 +226,27 @@ class Endpoint:
             scheme, _, token = said.partition(" ")
             if scheme.lower() != "bearer":
                 raise Untrusted("there is no token")
-            claim = await self._claim(token.strip(), call)
+            claim = await self._claim(token.strip(), clients, call)
             await self.recorder.ready(call.context)
             name = f"{claim.client.iss} {claim.jti}"
             database = call.context.store.database
             if not await claim_token(database, name, call.context.now(), claim.seconds):
                 raise Untrusted("it was used before")
-        except Untrusted as error:
+        except (Untrusted, NoKeys) as error:
             _LOG.info('"a cds call is refused: %s"', error)
             issue = Issue("login", "A token of a registered client is needed.")
             headers = (("WWW-Authenticate", "Bearer"),)
             raise FhirError(issue, headers=headers) from error
         return claim
 
-    async def _claim(self, token: str, call: _Call) -> Claim:
-        """Return what ``token`` says; where its key is not known, the client's keys are read
-        again first."""
-        clients = self.clients(call.context.settings)
+    async def _claim(self, token: str, clients: Mapping[str, Client], call: _Call) -> Claim:
+        named = named_by(token, clients)
+        client = named.client
+        keys = client.keys
+        if keys is None:
+            keys = await self._published.keys(client.keys_url, named.kid, client.algorithm)
         now = call.context.now().timestamp()
-        try:
-            return claim_of(token, self._audiences(call), clients, now)
-        except UnknownKey as error:
-            if not await self._read_keys(error.client):
-                raise
-        return claim_of(token, self._audiences(call), clients, now)
-
-    async def _read_keys(self, client: Client) -> bool:
-        """Read the keys of ``client`` where they are registered to be; return whether there are
-        others now. Who comes while they are read waits for them."""
-        if not client.keys_url:
-            return False
-        async with self._reading_keys:
-            assert self._clients is not None
-            if self._clients[client.iss] is not client:
-                return True
-            last = self._keys_read.get(client.iss, float("-inf"))
-            if time.monotonic() - last < _KEYS_REST_S:
-                return False
-            self._keys_read[client.iss] = time.monotonic()
-            try:
-                keys = key_set(await key_set_at(client.keys_url))
-            except (KeysUnanswered, ValueError) as error:
-                _LOG.warning('"the keys of %s are not there: %s"', client.iss, error)
-                return False
-            self._clients[client.iss] = replace(client, keys=keys)
-            return True
+        return claim_of(token, self._audiences(call), client, keys, now)
 
     def _audiences(self, call: _Call) -> tuple[str, ...]:
         """Return what the audience of a token has to be: the URL that is called."""
@@ -316,4 +309,4 @@ async def _send(send: Any, status: int, body: bytes, more: Headers) -> None:
 
 def _is_for_trying(settings: Settings) -> bool:
     """Whether calls without a token are taken: in development, on this machine only."""
-    return settings.mode == "development" and settings.host in _LOOPBACK
+    return settings.mode == "development" and settings.host in LOOPBACK

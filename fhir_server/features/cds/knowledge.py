@@ -15,15 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fhir_server.features.cds.drug import KINDS, SYSTEMIC
-from fhir_server.features.cds.names import Names, named
-from fhir_server.features.cds.schema import (
-    KnowledgeError,
-    exact,
-    read_classes,
-    read_reasons,
-    read_rows,
-    read_tables,
-)
+from fhir_server.features.cds.names import Names, Product, named
+from fhir_server.features.cds.schema import KnowledgeError, exact, read_reasons
+from fhir_server.features.cds.site_packages import Tables, read_all
 
 PACKAGE = "cds-knowledge"
 LEVELS = ("theoretical", "related", "shared-structure", "class", "same-substance")
@@ -103,7 +97,8 @@ class Cap:
 class Knowledge:
     """Everything that the checks know. ``pairs`` is keyed by two codes, the smaller text first;
     each rule says whether its side ``a`` is the first of them. ``relations`` are keyed by the code
-    of the drug that they speak against."""
+    of the drug that they speak against. ``maps`` are a site's codes, by system and code, ``links``
+    its pages by rule, of packages and of the policy."""
 
     version: str
     displays: Mapping[str, str]
@@ -125,6 +120,8 @@ class Knowledge:
     opioid_serious: Fraction
     reasons: Mapping[str, tuple[Mapping[str, str], ...]]
     names: Names = field(repr=False)
+    maps: Mapping[tuple[str, str], Product] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -142,33 +139,35 @@ class Knowledge:
 
 @lru_cache(maxsize=4)
 def load_knowledge(terminology: Path, lookup: Path | None = None) -> Knowledge:
-    """Return the knowledge in the package below ``terminology``.
+    """Return the knowledge in the packages below ``terminology``, which is read once.
 
     ``lookup`` is a folder with a site's RxNorm tables: products, salts and brand names -> their
     ingredients. Raises :class:`KnowledgeError` that names the file, the row and the reason.
     """
-    folder = terminology / PACKAGE
-    tables = read_tables(folder)
-    listed = read_rows(folder / "ingredients.csv")
-    displays = {row["code"]: row["display"] for row in listed}
-    members = read_classes(folder)
-    _check(tables, displays, members)
-    classes = {name: frozenset(codes) for name, codes in members.items()}
-    rules = {row["id"]: _rule(row, classes) for row in tables["interactions"]["rules"]}
-    cross = tables["cross-reactivity"]
-    doses = tables["dose-limits"]
+    return read_knowledge(terminology, lookup)
+
+
+def read_knowledge(terminology: Path, lookup: Path | None = None) -> Knowledge:
+    """Like :func:`load_knowledge`, from the files as they are now."""
+    tables = read_all(terminology, PACKAGE)
+    _check(tables)
+    classes = {name: frozenset(codes) for name, codes in tables.classes.items()}
+    rows = tables.rows
+    rules = {id: _rule(row, classes) for id, row in rows["interactions"].items()}
+    cross = tables.more["cross-reactivity"]
     limits: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in doses["limits"]:
+    for row in rows["dose-limits"].values():
         limits[row["ingredient"]["code"]].append(_exactly(row))
-    opioids = _exactly(doses["morphine_equivalent_per_day"])
+    opioids = _exactly(tables.more["dose-limits"]["morphine_equivalent_per_day"])
+    listed = [{"code": code, "display": name} for code, name in tables.displays.items()]
     return Knowledge(
-        version=tables["interactions"]["version"],
-        displays=displays,
+        version=" and ".join(tables.versions),
+        displays=tables.displays,
         classes=classes,
         pairs=_pairs(rules.values()),
         rules=rules,
-        caps=tuple(_cap(row, classes) for row in tables["non-interruptive"]["pairs"]),
-        relations=_by_drug(_relations(cross["relations"]), classes),
+        caps=tuple(_cap(row, classes) for row in rows["non-interruptive"].values()),
+        relations=_by_drug(_relations(rows["cross-reactivity"].values()), classes),
         same=frozenset(frozenset(one["code"] for one in pair) for pair in cross["same_substance"]),
         class_names={text: name for name, texts in cross["class_names"].items() for text in texts},
         severe_reactions=tuple(cross["severe_reactions"]),
@@ -180,13 +179,15 @@ def load_knowledge(terminology: Path, lookup: Path | None = None) -> Knowledge:
         no_drug=frozenset(cross["not_a_drug"]),
         groups=tuple(
             Group(row["id"], classes[row["class"]], row["max"], row["severity"], row["text"])
-            for row in tables["duplicate-therapy"]["groups"]
+            for row in rows["duplicate-therapy"].values()
         ),
-        limits={code: tuple(rows) for code, rows in limits.items()},
+        limits={code: tuple(found) for code, found in limits.items()},
         opioid_moderate=opioids["moderate_from"],
         opioid_serious=opioids["serious_from"],
-        reasons=read_reasons(folder, KINDS),
-        names=named(listed, read_rows(folder / "names.csv"), lookup),
+        reasons=read_reasons(terminology / PACKAGE, KINDS),
+        names=named(listed, tables.names, lookup),
+        maps={code: Product(dict.fromkeys(found)) for code, found in tables.maps.items()},
+        links=tables.links,
     )
 
 
@@ -276,33 +277,42 @@ def _exactly(row: Any) -> Any:
     return row
 
 
-def _check(
-    tables: Mapping[str, Mapping[str, Any]],
-    displays: Mapping[str, str],
-    classes: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Refuse what a schema cannot see: ids twice, classes and codes that are not there."""
-    for table, rows in (
-        *(("interactions", "rules"), ("cross-reactivity", "relations")),
-        *(("duplicate-therapy", "groups"), ("non-interruptive", "pairs")),
-        ("dose-limits", "limits"),
-    ):
-        seen: set[str] = set()
-        for row in tables[table][rows]:
-            where = f"{table}.json, {row['id']}"
-            if row["id"] in seen:
-                raise KnowledgeError(f"{where}: the id is there twice")
-            seen.add(row["id"])
+def _check(tables: Tables) -> None:
+    """Refuse what a schema cannot see: classes, codes and rules that are not there."""
+    displays = tables.displays
+    for table, rows in tables.rows.items():
+        for row in rows.values():
+            where = f"{tables.files[table, row['id']]}, {row['id']}"
             for name in _named_classes(row):
-                if name not in classes:
+                if name not in tables.classes:
                     raise KnowledgeError(f"{where}: there is no class {name}")
             for code, display in _codings(row):
                 if displays.get(code) != display:
                     raise KnowledgeError(f"{where}: {code} {display} is not in ingredients.csv")
-    for name, members in classes.items():
-        for code, display in members.items():
-            if displays.get(code) != display:
-                raise KnowledgeError(f"class {name}: {code} {display} is not in ingredients.csv")
+    seen: dict[tuple[str, str, str], str] = {}
+    for id, row in tables.rows["dose-limits"].items():
+        other = seen.setdefault((row["ingredient"]["code"], row["route"], row["form"]), id)
+        if other != id:
+            where = f"{tables.files['dose-limits', id]}, {id}"
+            raise KnowledgeError(f"{where}: {other} is about the same; say that it replaces it")
+    _check_names(tables)
+
+
+def _check_names(tables: Tables) -> None:
+    displays = tables.displays
+    cross = tables.more["cross-reactivity"]
+    for name in cross["class_names"]:
+        if name not in tables.classes:
+            raise KnowledgeError(f"cross-reactivity.json, class_names: there is no class {name}")
+    codings = [(f"class {name}", one) for name, of in tables.classes.items() for one in of.items()]
+    codings += [
+        ("cross-reactivity.json, same_substance", (one["code"], one["display"]))
+        for pair in cross["same_substance"]
+        for one in pair
+    ]
+    for where, (code, display) in codings:
+        if displays.get(code) != display:
+            raise KnowledgeError(f"{where}: {code} {display} is not in ingredients.csv")
 
 
 def _named_classes(row: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ salts and brand names as compact tables (``FHIR_CDS_LOOKUP``).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -63,15 +63,40 @@ class Product:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Names:
-    """Codes of RxNorm -> products, names in lower case -> ingredients, and their displays."""
+    """Codes of RxNorm -> products, names in lower case -> ingredients, and their displays.
+
+    ``halves`` are for misspelt words.
+    """
 
     codes: Mapping[str, Product]
     names: Mapping[tuple[str, ...], tuple[str, ...]]
     displays: Mapping[str, str]
+    halves: Mapping[tuple[int, bool, str], tuple[str, ...]]
 
-    def in_text(self, text: str) -> tuple[tuple[str, ...], str]:
-        """Return the ingredients that ``text`` names, and what a misspelt word was read as."""
+    def in_text(self, text: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+        """Return the ingredients that ``text`` names, what a misspelt word was read as, and those
+        of its parts that name nothing where others do: ``"foo"`` of ``"aspirin + foo"``."""
         return _in_text(self, text)
+
+
+# What stands between the drugs of a combination.
+_JOINED = re.compile(r"[+&;/]|\band\b")
+_NAME_LETTERS_MIN = 5
+# Words of such texts that name no drug: forms, times, and how it is given.
+_NO_NAMES = frozenset(
+    (
+        *_COUNTER_IONS,
+        *_EXTENDED,
+        *(form for forms, _ in _FORM_ROUTES for form in forms),
+        *"tablets capsules solution suspension powder granules lozenge chewable disintegrating "
+        "delayed release immediate coated film enteric effervescent liquid elixir drops spray foam "
+        "patch implant device metered actuation prefilled syringe autoinjector ampule ampoule "
+        "sachet daily twice three times every hours needed weekly night morning evening bedtime "
+        "meals mouth hospital adult child children infant pediatric paediatric strength forte "
+        "regular human recombinant purified preservative sugar flavor flavour units dose doses "
+        "swallow dissolve apply inject package kit pack unspecified product only".split(),
+    )
+)
 
 
 def words_of(text: str) -> list[str]:
@@ -86,7 +111,8 @@ def route_in(text: str) -> str:
     words = frozenset(words_of(text))
     for forms, route in _FORM_ROUTES:
         if not words.isdisjoint(forms):
-            return route
+            # A gel for the mouth is swallowed: it reaches the whole body.
+            return "oral" if route == "topical" and "oral" in words else route
     return ""
 
 
@@ -97,21 +123,52 @@ def release_in(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _in_text(names: Names, text: str) -> tuple[tuple[str, ...], str]:
-    words = words_of(text)
+def _in_text(names: Names, text: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    words, parts = _words_of_parts(text)
     found: dict[str, None] = {}
+    seen: set[int] = set()
     at = 0
     while at < len(words):
         for length in range(min(_NAME_WORDS_MAX, len(words) - at), 0, -1):
             part = tuple(words[at : at + length])
             if part in names.names and not (length == 1 and part[0] in _COUNTER_IONS):
                 found.update(dict.fromkeys(names.names[part]))
+                seen.update(parts[at : at + length])
                 at += length - 1
                 break
         at += 1
-    if found:
-        return tuple(found), ""
-    return _misspelt(names, words)
+    if not found:
+        return (*_misspelt(names, words), ())
+    strange = []
+    read_as = ""
+    for number in sorted(set(parts) - seen):
+        left = [word for word, part in zip(words, parts, strict=True) if part == number]
+        near, read = _misspelt(names, left)
+        found.update(dict.fromkeys(near))
+        read_as = read_as or read
+        if not near and (unknown := [word for word in left if _may_name(word)]):
+            strange.append(" ".join(unknown))
+    return tuple(found), read_as, tuple(strange)
+
+
+def forget_texts() -> None:
+    """Forget what texts were read as: by names that are replaced."""
+    _in_text.cache_clear()
+
+
+def _words_of_parts(text: str) -> tuple[list[str], list[int]]:
+    """Return the words of a name, and for each the number of the part that it is in."""
+    words: list[str] = []
+    numbers: list[int] = []
+    for number, part in enumerate(_JOINED.split(_AMOUNT.sub(" ", text[:2000].lower()))):
+        found = words_of(part)
+        words += found
+        numbers += [number] * len(found)
+    return words[:WORDS_MAX], numbers[:WORDS_MAX]
+
+
+def _may_name(word: str) -> bool:
+    return len(word) >= _NAME_LETTERS_MIN and word.isalpha() and word not in _NO_NAMES
 
 
 def _misspelt(names: Names, words: Iterable[str]) -> tuple[tuple[str, ...], str]:
@@ -120,13 +177,35 @@ def _misspelt(names: Names, words: Iterable[str]) -> tuple[tuple[str, ...], str]
         if len(word) < _MISSPELT_LETTERS_MIN:
             continue
         near = {
-            codes: name[0]
-            for name, codes in names.names.items()
-            if len(name) == 1 and len(name[0]) >= _MISSPELT_LETTERS_MIN and _one_edit(word, name[0])
+            names.names[(name,)]: name
+            for half in _halves_near(word)
+            for name in names.halves.get(half, ())
+            if _one_edit(word, name)
         }
         if len(near) == 1:
             return next(iter(near.items()))
     return (), ""
+
+
+_Half = tuple[int, bool, str]
+"""The length of a name, and its first (``True``) or its second half."""
+
+
+def _halves(names: Iterable[tuple[str, ...]]) -> dict[_Half, tuple[str, ...]]:
+    """Return halves -> the long names of one word that have them: one edit leaves one half."""
+    found: dict[_Half, tuple[str, ...]] = {}
+    for name in (parts[0] for parts in names if len(parts) == 1):
+        if len(name) >= _MISSPELT_LETTERS_MIN:
+            middle = len(name) // 2
+            for half in ((len(name), True, name[:middle]), (len(name), False, name[middle:])):
+                found[half] = (*found.get(half, ()), name)
+    return found
+
+
+def _halves_near(word: str) -> Iterator[_Half]:
+    for length in (len(word) - 1, len(word), len(word) + 1):
+        yield length, True, word[: length // 2]
+        yield length, False, word[len(word) - (length - length // 2) :]
 
 
 def _one_edit(one: str, other: str) -> bool:
@@ -169,7 +248,7 @@ def named(
     for row in others:
         names[tuple(words_of(row["name"]))] = tuple(row["ingredients"].split())
     names.pop((), None)
-    return Names(codes, names, displays)
+    return Names(codes, names, displays, _halves(names))
 
 
 # RxNorm's units of strength -> ours: the unit, the factor, and what it is in one of.

@@ -1,6 +1,8 @@
-"""``$check-interactions`` and ``$cds-report``. design/cds.md, section 10."""
+"""``$check-interactions``, ``$cds-report`` and ``$reload-knowledge``. design/cds.md, section 10."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -9,17 +11,21 @@ from fhir_server.features.cds.checking import Subject, checked
 from fhir_server.features.cds.detected_issue import detected_issue
 from fhir_server.features.cds.drug import KINDS, SEVERITIES
 from fhir_server.features.cds.elements import entries, reference, text
+from fhir_server.features.cds.elements import parts as elements
 from fhir_server.features.cds.policy import shown
+from fhir_server.features.cds.reloading import reload_knowledge
 from fhir_server.features.cds.services import DrugSafety
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest
 from fhir_server.outcome import shown as quoted
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Operation
-from fhir_server.store.cds import report
+from fhir_server.store.cds import REPORTED_MAX, report
 
 _DEFINITION = "urn:fhir-server:OperationDefinition:"
 _PARAMETERS = ("patient", "medication", "kind", "minimum-severity")
+_REPORT_PARAMETERS = ("since", "count", "offset")
+_REPORT_DAYS = 90
 _REVIEW_CARDS = 50
 _REVIEW_SHARE = 0.9
 
@@ -46,6 +52,12 @@ def operations(safety: DrugSafety) -> tuple[Operation, ...]:
             whole=False,
         ),
         Operation("$cds-report", _DEFINITION + "cds-report", cds_report),
+        Operation(
+            "$reload-knowledge",
+            _DEFINITION + "reload-knowledge",
+            partial(reload_knowledge, safety),
+            affects_state=True,
+        ),
     )
 
 
@@ -159,12 +171,21 @@ def _chosen(given: list[tuple[str, Any]], wanted: str, known: tuple[str, ...]) -
 
 
 async def cds_report(request: Request, context: Context) -> Response:
-    """Return how often each rule was shown, accepted and overridden.
+    """Return how often each rule was shown, accepted and overridden, most shown first.
 
-    A rule that is overridden nearly always is marked: it is to be reviewed.
+    A rule that is overridden nearly always is marked: it is to be reviewed. In pages: ``count`` of
+    them from ``offset`` on, of the cards that were shown ``since``.
     """
-    rows = await report(context.store.database)
-    out = []
+    given = _report_given(request)
+    since = _since(given.get("since", ""), context)
+    count = _whole(given, "count", 1, REPORTED_MAX, REPORTED_MAX)
+    offset = _whole(given, "offset", 0, 1_000_000, 0)
+    seconds = context.settings.request_timeout_s
+    total, rows = await report(context.store.database, since, seconds, count, offset)
+    out: list[Json] = [
+        {"name": "since", "valueDateTime": since.isoformat(timespec="seconds")},
+        {"name": "total", "valueUnsignedInt": total},
+    ]
     for row in rows:
         is_noisy = (
             row["shown"] >= _REVIEW_CARDS and row["overridden"] >= _REVIEW_SHARE * row["shown"]
@@ -178,7 +199,32 @@ async def cds_report(request: Request, context: Context) -> Response:
             {"name": "review", "valueBoolean": is_noisy},
         ]
         out.append({"name": "rule", "part": parts})
-    body: Json = {"resourceType": "Parameters"}
-    if out:
-        body["parameter"] = out
-    return Response(200, encode(body))
+    return Response(200, encode({"resourceType": "Parameters", "parameter": out}))
+
+
+def _report_given(request: Request) -> dict[str, str]:
+    body = request.body or {}
+    found = list(request.parameters)
+    found += [(text(one, "name"), str(_value(one))) for one in elements(body, "parameter")]
+    for name, _ in found:
+        if name not in _REPORT_PARAMETERS:
+            said = f"{request.interaction} has no parameter {quoted(name)}."
+            raise FhirError(Issue("value", said + nearest(name, _REPORT_PARAMETERS)))
+    return dict(found)
+
+
+def _since(said: str, context: Context) -> datetime:
+    if not said:
+        return context.now() - timedelta(days=_REPORT_DAYS)
+    try:
+        found = datetime.fromisoformat(said)
+    except ValueError as error:
+        raise invalid_value("since", said, "a date such as 2026-01-31", "since") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _whole(given: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    said = given.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,7}", said) or not least <= int(said) <= most:
+        raise invalid_value(name, said, f"a whole number from {least} to {most:,}", name)
+    return int(said)

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
-from urllib.parse import urlsplit
 
 from fhir_server.features.cds.drug import KINDS, RANK, SEVERITIES, Finding, lowered
 from fhir_server.features.cds.schema import KnowledgeError
+from fhir_server.features.cds.site_packages import is_link
 
 ACTIONS = ("lower", "raise", "off")
 
@@ -54,8 +54,7 @@ def monographs(rows: Any) -> Mapping[str, str]:
     if not isinstance(rows, dict):
         raise KnowledgeError("policy, links: rules with a URL each")
     for rule, url in rows.items():
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme != "https" or not parts.hostname or parts.username:
+        if not isinstance(url, str) or not is_link(url):
             raise KnowledgeError(f"policy, links: the page of {rule} is no https URL")
     return dict(rows)
 

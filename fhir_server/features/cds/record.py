@@ -15,6 +15,7 @@ from fhir_server.features.cds.services import Answer
 from fhir_server.store.cds import ensure_cds, keep_calls
 
 QUEUE_MAX = 1_000
+_BATCH = 100
 _LOG = logging.getLogger("fhir_server.cds")
 
 
@@ -44,19 +45,23 @@ class Recorder:
             self._is_ready = True
 
     async def written(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, or given up."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
 
     async def _write(self, context: Context) -> None:
-        try:
-            await self.ready(context)
-            while self._rows:
-                rows = [self._rows.popleft() for _ in range(min(len(self._rows), 100))]
-                await keep_calls(context.store.database, rows)
-        except Exception as error:  # noqa: BLE001 - statistics never fail an answer
-            self.dropped += 1
-            _LOG.warning('"a record was not kept: %s"', type(error).__name__)
+        while self._rows:
+            rows = [self._rows.popleft() for _ in range(min(len(self._rows), _BATCH))]
+            for last in (False, True):
+                try:
+                    await self.ready(context)
+                    await keep_calls(context.store.database, rows)
+                    break
+                except Exception as error:  # noqa: BLE001 - statistics never fail an answer
+                    if last:
+                        self.dropped += len(rows)
+                        said = '"%d records were not kept: %s"'
+                        _LOG.warning(said, len(rows), type(error).__name__)
 
 
 def row_of(

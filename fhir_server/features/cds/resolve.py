@@ -3,6 +3,7 @@
 design/cds.md, section 4. What names nothing known is said to be so, never passed over.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 from fhir_server.features.cds.dosage import intakes
 from fhir_server.features.cds.dose import equivalents
-from fhir_server.features.cds.drug import Allergy, Drug, Strength
+from fhir_server.features.cds.drug import SYSTEMIC, Allergy, Drug, Strength
 from fhir_server.features.cds.elements import (
     codes,
     codings,
@@ -26,8 +27,13 @@ from fhir_server.features.cds.knowledge import Knowledge
 from fhir_server.features.cds.names import Product, release_in, route_in
 from fhir_server.features.cds.units import mass, unit_of
 
-RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
+RXNORM = frozenset(
+    ("http://www.nlm.nih.gov/research/umls/rxnorm", "urn:oid:2.16.840.1.113883.6.88")
+)
 INGREDIENTS_MAX = 30
+ALLERGENS_MAX = 30
+"""Allergens of one entry that are looked up; those beyond are said not to be."""
+_LISTED = re.compile(r"[,;+&/]|\band\b", re.IGNORECASE)
 
 # https://terminology.hl7.org/CodeSystem-v3-RouteOfAdministration.html, and words that people write
 _ROUTES = {
@@ -56,7 +62,9 @@ def resolve(
     """
     medication, concept = _medication(order, resources)
     label = _label(order, medication, concept)
-    product, why = _product(medication, concept, knowledge)
+    if not concept and not medication:
+        concept = {"text": text(part(order, "medicationReference"), "display")}
+    product, why = _product(medication, concept, {**resources, **_contained(order)}, knowledge)
     conflict, read_as, unresolved = why
     said = " ".join((label, text(concept, "text"), *(name for _, _, name in codings(concept))))
     drug = Drug(
@@ -65,7 +73,7 @@ def resolve(
         ingredients=product.ingredients,
         route=_route(order) or product.route or route_in(said),
         release=product.release or release_in(said),
-        unresolved=unresolved if not product.ingredients else (),
+        unresolved=unresolved,
         conflict=conflict,
         read_as=read_as,
         replaces=_replaces(order),
@@ -115,28 +123,56 @@ def _label(
 _Why = tuple[str, str, tuple[str, ...]]
 
 
+def _contained(of: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {f"#{text(one, 'id')}": one for one in parts(of, "contained")}
+
+
 def _product(
-    medication: Mapping[str, Any], concept: Mapping[str, Any], knowledge: Knowledge
+    medication: Mapping[str, Any],
+    concept: Mapping[str, Any],
+    resources: Mapping[str, Mapping[str, Any]],
+    knowledge: Knowledge,
 ) -> tuple[Product, _Why]:
     """Return the product; and the conflict, what was read as something, what is not known."""
-    product, why = named(concept, knowledge)
+    product, (conflict, read_as, unknown) = named(concept, knowledge)
     listed: dict[str, Strength | None] = {}
     unresolved: list[str] = []
-    for one in [*parts(medication, "ingredient")][:INGREDIENTS_MAX]:
-        if one.get("isActive") is False:
-            continue
-        item = part(one, "itemCodeableConcept")
-        found, (_, _, unknown) = named(item, knowledge)
-        unresolved += unknown
+    reachable = {**resources, **_contained(medication)}
+    active = [one for one in parts(medication, "ingredient") if one.get("isActive") is not False]
+    for one in active[:INGREDIENTS_MAX]:
+        item = _item(one, reachable)
+        found, (_, misread, strange) = named(item, knowledge)
+        unresolved += strange or (() if found.ingredients else ("an ingredient without a name",))
+        read_as = read_as or misread
         strength = _ratio(part(one, "strength"))
         for code, its in found.ingredients.items():
             listed[code] = strength or its
-    if not listed:
-        return product, why
+    if len(active) > INGREDIENTS_MAX:
+        unresolved.append(f"{len(active) - INGREDIENTS_MAX} more ingredients")
+    if any(_by_code(system, code, knowledge) for system, code, _ in codings(concept)):
+        unresolved = []  # the code says what is in it; what is listed beside may be excipients
+    elif listed:
+        unknown = ()
     return (
         Product({**product.ingredients, **listed}, product.route, product.release),
-        (why[0], why[1], tuple(unresolved)),
+        (conflict, read_as, tuple(dict.fromkeys((*unknown, *unresolved)))),
     )
+
+
+def _item(
+    ingredient: Mapping[str, Any], resources: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return what names an ingredient: its concept, or that of what it refers to."""
+    target = part(ingredient, "itemReference")
+    there = resources.get(reference(ingredient, "itemReference"), {})
+    named_so = part(ingredient, "itemCodeableConcept") or part(there, "code")
+    return named_so or {"text": text(target, "display") or text(target, "reference")}
+
+
+def _by_code(system: str, code: str, knowledge: Knowledge) -> Product | None:
+    if system in RXNORM:
+        return knowledge.names.codes.get(code)
+    return knowledge.maps.get((system, code))
 
 
 def named(concept: Mapping[str, Any], knowledge: Knowledge) -> tuple[Product, _Why]:
@@ -144,7 +180,7 @@ def named(concept: Mapping[str, Any], knowledge: Knowledge) -> tuple[Product, _W
     ingredients: dict[str, Strength | None] = {}
     route = release = ""
     for system, code, _ in codings(concept):
-        product = knowledge.names.codes.get(code) if system == RXNORM else None
+        product = _by_code(system, code, knowledge)
         if product is not None:
             ingredients.update(product.ingredients)
             route, release = route or product.route, release or product.release
@@ -153,17 +189,18 @@ def named(concept: Mapping[str, Any], knowledge: Knowledge) -> tuple[Product, _W
     said = dict.fromkeys(
         one for one in (text(concept, "text"), *(name for _, _, name in codings(concept))) if one
     )
+    unnamed: dict[str, None] = {}
     for one in said:
-        found, misread = knowledge.names.in_text(one)
-        if misread and (by_code or ingredients):
-            continue
+        found, misread, left = knowledge.names.in_text(one)
         read_as = read_as or misread
+        unnamed.update(dict.fromkeys(left))
         strange = [code for code in found if code not in by_code]
         if by_code and strange and not _kin(strange, by_code, knowledge):
             conflict = one
         if not by_code or conflict:
             ingredients.update({code: None for code in found if code not in ingredients})
-    unresolved = () if ingredients else tuple(said)[:1]
+    # A code says what is in it; a text may name what nobody here knows.
+    unresolved = () if by_code else tuple(unnamed) if ingredients else tuple(said)[:1]
     return Product(ingredients, route, release), (conflict, read_as, unresolved)
 
 
@@ -188,18 +225,23 @@ def _ratio(ratio: Mapping[str, Any]) -> Strength | None:
 
 
 def _route(order: Mapping[str, Any]) -> str:
-    for name in ("dosageInstruction", "dosage"):
-        for instruction in parts(order, name):
-            concept = part(instruction, "route")
-            said = [text(concept, "text"), *(name for _, _, name in codings(concept))]
-            for one in (*codes(concept), *(word.strip().lower() for word in said)):
-                found = _ROUTES.get(one) or _ROUTES.get(one.removesuffix(" route"))
-                if found:
-                    return found
-            for one in said:
-                if found := route_in(one):
-                    return found
-    return ""
+    """Return the route that the order says; of several one by which it reaches the whole body."""
+    found = [
+        _route_of(part(instruction, "route"))
+        for name in ("dosageInstruction", "dosage")
+        for instruction in parts(order, name)
+        if part(instruction, "route")
+    ]
+    systemic = [one for one in found if one in SYSTEMIC]  # also one that is not known
+    return next(filter(None, systemic), "") if systemic else next(iter(found), "")
+
+
+def _route_of(concept: Mapping[str, Any]) -> str:
+    said = [text(concept, "text"), *(name for _, _, name in codings(concept))]
+    words = [one.strip().lower() for one in (*sorted(codes(concept)), *said)]
+    found = [_ROUTES.get(one) or _ROUTES.get(one.removesuffix(" route"), "") for one in words]
+    found = [one for one in found if one] or [one for one in map(route_in, said) if one]
+    return next((one for one in found if one in SYSTEMIC), next(iter(found), ""))
 
 
 def _replaces(order: Mapping[str, Any]) -> frozenset[str]:
@@ -224,13 +266,19 @@ def allergy(entry: Mapping[str, Any], knowledge: Knowledge) -> Allergy | None:
     ]
     ingredients: set[str] = set()
     classes: set[str] = set()
+    strange: dict[str, None] = {}
     for concept in concepts:
-        ingredients |= set(named(concept, knowledge)[0].ingredients)
-    for word in map(_plain, said):
-        if word in knowledge.class_names:
-            classes.add(knowledge.class_names[word])
-        elif word.removesuffix(" allergy") in knowledge.class_names:
-            classes.add(knowledge.class_names[word.removesuffix(" allergy")])
+        found = named(concept, knowledge)[0].ingredients
+        ingredients |= found.keys()
+        is_coded = any(_by_code(system, code, knowledge) for system, code, _ in codings(concept))
+        words = [text(concept, "text"), *(name for _, _, name in codings(concept))]
+        for word in filter(None, words):
+            if name := _class(word, knowledge):
+                classes.add(name)
+            elif not is_coded:
+                some, left = _listed(word, knowledge)
+                classes |= some
+                strange.update(dict.fromkeys(left))
     if not ingredients and not classes and _no_drug(entry, concepts, said, knowledge):
         return None
     display = said[0].strip()[:200] if said else name_of(entry)
@@ -239,15 +287,43 @@ def allergy(entry: Mapping[str, Any], knowledge: Knowledge) -> Allergy | None:
         id=name_of(entry),
         display=display,
         # The name of a class is that class, even where a drug is called like it.
-        ingredients=frozenset() if classes else frozenset(ingredients),
+        ingredients=frozenset(ingredients).difference(*(knowledge.classes[n] for n in classes)),
         classes=frozenset(classes),
         reactions=_reactions(entry),
         is_high=text(entry, "criticality") == "high",
         is_intolerance=text(entry, "type") == "intolerance",
         is_unconfirmed="unconfirmed" in codes(entry.get("verificationStatus")),
         recorded=text(entry, "recordedDate"),
-        unresolved=() if known else (display,),
+        unresolved=tuple(strange) if known else (display,),
     )
+
+
+def _class(word: str, knowledge: Knowledge) -> str:
+    """Return the class that ``word`` as a whole is the name of, or ``""``."""
+    plain = _plain(word)
+    names = (plain, plain.removesuffix(" allergy"), plain.removeprefix("allergy to "))
+    return next((knowledge.class_names[one] for one in names if one in knowledge.class_names), "")
+
+
+def _listed(words: str, knowledge: Knowledge) -> tuple[set[str], list[str]]:
+    """Return the classes in a list of allergens, ``"sulfa, aspirin"``, and what of it nobody knows.
+
+    A text that is no list is judged as a whole.
+    """
+    pieces = [one.strip() for one in _LISTED.split(words) if one.strip()]
+    classes: set[str] = set()
+    strange: list[str] = []
+    if len(pieces) < 2:
+        return classes, strange
+    for piece in pieces[:ALLERGENS_MAX]:
+        plain = _plain(piece)
+        if name := _class(piece, knowledge):
+            classes.add(name)
+        elif plain in knowledge.no_drug or plain in knowledge.no_allergy:
+            continue
+        elif not knowledge.names.in_text(piece)[0]:
+            strange.append(piece[:200])
+    return classes, [*strange, *(piece[:200] for piece in pieces[ALLERGENS_MAX:])]
 
 
 def _no_drug(

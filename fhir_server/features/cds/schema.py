@@ -12,36 +12,51 @@ from typing import Any
 
 import jsonschema_rs
 
-TABLES = (
-    "interactions",
-    "cross-reactivity",
-    "duplicate-therapy",
-    "non-interruptive",
-    "dose-limits",
-)
+TABLES = {
+    "interactions": "rules",
+    "cross-reactivity": "relations",
+    "duplicate-therapy": "groups",
+    "non-interruptive": "pairs",
+    "dose-limits": "limits",
+}
+"""The tables, and what the rows of each are called."""
 
 
 class KnowledgeError(ValueError):
     """The knowledge cannot be used; the text names the file, the row and the reason."""
 
 
-def read_tables(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the JSON tables of the package in ``folder``, by name.
+def checked_table(folder: Path, name: str, schemas: Path, rows: str, prefix: str) -> dict[str, Any]:
+    """Return the JSON table ``name`` of the package in ``folder``.
 
-    Numbers are ints and :class:`~decimal.Decimal`. Raises :class:`KnowledgeError` for a table that
-    its schema does not allow.
+    Numbers are ints and :class:`~decimal.Decimal`. In a site's, which has a ``prefix``, only its
+    ``rows`` are required, and each may name what it ``replaces``. Raises :class:`KnowledgeError`
+    for a table that its schema does not allow.
     """
-    found = {}
-    for name in TABLES:
-        path = folder / f"{name}.json"
-        table = _json(path)
-        schema = _json(folder / "schemas" / f"{name}.schema.json")
-        validator = jsonschema_rs.Draft202012Validator(
-            schema, validate_formats=True, pattern_options=jsonschema_rs.RegexOptions()
-        )
-        if not validator.is_valid(table):
-            raise KnowledgeError(f"{path.name}: {_first(validator, table)}")
-        found[name] = json.loads(path.read_text("utf-8"), parse_float=Decimal)
+    path = folder / f"{name}.json"
+    table = read_json(path)
+    schema = read_json(schemas / f"{name}.schema.json")
+    if prefix:
+        schema["required"] = [rows]
+        items = schema["properties"][rows]["items"]
+        _row_schema(schema, items)["properties"]["replaces"] = _IDS
+    validator = jsonschema_rs.Draft202012Validator(
+        schema, validate_formats=True, pattern_options=jsonschema_rs.RegexOptions()
+    )
+    if not validator.is_valid(table):
+        raise KnowledgeError(f"{folder.name}/{path.name}: {_first(validator, table)}")
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_float=Decimal)
+    return found
+
+
+_IDS = {"type": "array", "items": {"type": "string"}, "maxItems": 100}
+
+
+def _row_schema(schema: dict[str, Any], items: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = items
+    for step in items.get("$ref", "").removeprefix("#/").split("/"):
+        if step:
+            found = schema[step] if found is items else found[step]
     return found
 
 
@@ -62,27 +77,44 @@ def read_classes(folder: Path) -> dict[str, dict[str, str]]:
     classes: dict[str, dict[str, str]] = {}
     for path in sorted((folder / "drug-classes").glob("ValueSet-drugclass-*.json")):
         name = path.stem.removeprefix("ValueSet-drugclass-")
-        classes[name] = {
-            concept["code"]: concept["display"]
-            for include in _json(path)["compose"]["include"]
-            for concept in include["concept"]
-        }
+        read = read_json(path)
+        try:
+            classes[name] = {
+                concept["code"]: concept["display"]
+                for include in read["compose"]["include"]
+                for concept in include["concept"]
+            }
+        except (KeyError, TypeError) as error:
+            where = f"{folder.name}/drug-classes/{path.name}"
+            raise KnowledgeError(f"{where}: it is no list of ingredients: {error}") from error
     return classes
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header, or nothing where there is no such file."""
+def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file with a header, or nothing where there is no such file.
+
+    Raises :class:`KnowledgeError` that names the file and the line without one of ``columns``.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise KnowledgeError(f"{where} cannot be read: {error}") from error
+    for line, row in enumerate(rows, start=2):
+        for column in columns:
+            if not row.get(column):
+                raise KnowledgeError(f"{where}, line {line}: there is no {column}")
+    return rows
 
 
 def read_reasons(folder: Path, kinds: tuple[str, ...]) -> dict[str, tuple[dict[str, str], ...]]:
     """Return kind of finding -> the reasons offered for overriding it, as codings."""
     found = {}
     for kind in kinds:
-        include = _json(folder / f"ValueSet-alert-override-reason-{kind}.json")["compose"][
+        include = read_json(folder / f"ValueSet-alert-override-reason-{kind}.json")["compose"][
             "include"
         ]
         found[kind] = tuple(
@@ -93,13 +125,15 @@ def read_reasons(folder: Path, kinds: tuple[str, ...]) -> dict[str, tuple[dict[s
     return found
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return what is in a file. Raises :class:`KnowledgeError` that names it."""
+    where = f"{path.parent.name}/{path.name}"
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise KnowledgeError(f"{path.name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise KnowledgeError(f"{path.name} is no JSON: {error}") from error
+        raise KnowledgeError(f"{where} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8
+        raise KnowledgeError(f"{where} is no JSON: {error}") from error
 
 
 def exact(number: Any) -> Fraction:

@@ -17,18 +17,13 @@ from uuid import UUID
 from fhir_server.artifacts import artifacts_root
 from fhir_server.context import Context
 from fhir_server.features.cds.cards import Card, Making, cards, overview
-from fhir_server.features.cds.chart import Question, medications, question
+from fhir_server.features.cds.chart import Counts, Question, medications, question
+from fhir_server.features.cds.dose_change import dose_changes
 from fhir_server.features.cds.drug import KINDS, RANK, Drug, Finding, NotChecked, Screening
 from fhir_server.features.cds.elements import name_of, text
-from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
-from fhir_server.features.cds.policy import (
-    Entry,
-    applied,
-    monographs,
-    policy,
-    shown,
-    touching,
-)
+from fhir_server.features.cds.knowledge import Knowledge, load_knowledge, read_knowledge
+from fhir_server.features.cds.names import forget_texts
+from fhir_server.features.cds.policy import Entry, applied, monographs, policy, shown, touching
 from fhir_server.features.cds.prefetch import (
     LISTS,
     MISSING,
@@ -119,27 +114,38 @@ SERVICES = tuple(Kind(id, *row) for id, row in _TABLE.items())
 class DrugSafety:
     """What the services share: the knowledge, the site's policy, other knowledge bases.
 
-    Everything is loaded when it is first asked for, in a thread.
+    Everything is loaded when it is first asked for, in a thread, and replaced as a whole.
     """
 
-    _knowledge: Knowledge | None = None
-    _policy: tuple[Entry, ...] = ()
-    links: Mapping[str, str] = field(default_factory=dict)
+    _loaded: tuple[Knowledge, tuple[Entry, ...]] | None = None
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     providers: Sequence[Provider] = ()
 
     async def knowledge(self, context: Context) -> Knowledge:
-        """Return the knowledge. Raises :class:`KnowledgeError` where it cannot be used."""
-        if self._knowledge is None:
+        """Return the knowledge. Raises ``exception`` (503) where it cannot be used."""
+        return (await self.loaded(context))[0]
+
+    async def loaded(self, context: Context) -> tuple[Knowledge, tuple[Entry, ...]]:
+        """Return the knowledge and the site's policy, which belong together."""
+        if self._loaded is None:
             async with self._loading:
-                if self._knowledge is None:
-                    settings = context.settings
-                    root = artifacts_root(settings.artifacts) / "terminology"
-                    self._policy, self.links = await asyncio.to_thread(_policy, settings.cds_policy)
-                    self._knowledge = await asyncio.to_thread(
-                        load_knowledge, root, settings.cds_lookup
-                    )
-        return self._knowledge
+                if self._loaded is None:
+                    try:
+                        self._loaded = await asyncio.to_thread(_read, context, load_knowledge)
+                    except KnowledgeError as error:
+                        said = f"The drug safety knowledge cannot be used: {error}"
+                        raise FhirError(Issue("exception", said), status=503) from error
+        return self._loaded
+
+    async def reload(self, context: Context) -> Knowledge:
+        """Read everything again, beside what is in use, and put it in its place as a whole.
+
+        Raises :class:`KnowledgeError` that names file, rule and reason; then nothing has changed.
+        """
+        async with self._loading:
+            self._loaded = await asyncio.to_thread(_read, context, read_knowledge)
+            forget_texts()
+            return self._loaded[0]
 
     def others(self) -> list[tuple[str, str]]:
         """Return name and version of the other knowledge bases."""
@@ -155,12 +161,22 @@ class DrugSafety:
         among_current: bool = False,
     ) -> Screening:
         """Return what all knowledge bases together say, as the site's policy has it."""
-        knowledge = await self.knowledge(context)
+        knowledge, entries = await self.loaded(context)
         found = await asked_all(
             asked, kinds, knowledge, self.providers, seconds, among_current=among_current
         )
         today = context.now().date()
-        return Screening(ranked(applied(found.findings, self._policy, today)), found.not_checked)
+        return Screening(ranked(applied(found.findings, entries, today)), found.not_checked)
+
+
+def _read(
+    context: Context, load: Callable[[Path, Path | None], Knowledge]
+) -> tuple[Knowledge, tuple[Entry, ...]]:
+    settings = context.settings
+    root = artifacts_root(settings.artifacts) / "terminology"
+    knowledge = load(root, settings.cds_lookup)
+    entries, links = _policy(settings.cds_policy)
+    return replace(knowledge, links={**knowledge.links, **links}), entries
 
 
 def _policy(path: Path | None) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
@@ -241,8 +257,7 @@ async def answered(
         resources,
         knowledge,
         context.now(),
-        grace_days=settings.cds_supply_grace_days,
-        creatinine_days=settings.cds_creatinine_days,
+        counts=Counts(settings.cds_supply_grace_days, settings.cds_creatinine_days),
     )
     if kind.way == "allergy":
         asked = replace(asked, ordered=asked.current, current=())
@@ -252,7 +267,10 @@ async def answered(
     missing += [*unknown, *found.not_checked]
     findings = _shown(kind, request, found.findings, settings.cds_minimum_severity)
     findings = await _not_repeated(findings, request, context)
-    making = _making(asked, drafts, request, knowledge, context, safety.links)
+    making = _making(asked, drafts, request, knowledge, context)
+    making = replace(
+        making, changes=dose_changes(findings, asked, making.drafts, resources, knowledge)
+    )
     if kind.way == "chart":
         made = overview(findings, _mentioned(kind, missing), making)
     else:
@@ -272,7 +290,6 @@ def _making(
     request: HookRequest,
     knowledge: Knowledge,
     context: Context,
-    links: Mapping[str, str],
 ) -> Making:
     return Making(
         knowledge=knowledge,
@@ -281,7 +298,7 @@ def _making(
         names={drug.id: _name(drug, knowledge) for drug in (*asked.ordered, *asked.current)},
         labels={drug.id: _label(drug) for drug in (*asked.ordered, *asked.current)},
         patient=asked.patient,
-        links=links,
+        links=knowledge.links,
         with_evidence=request.options.get("show-evidence-support") is True,
     )
 

@@ -73,7 +73,7 @@ def administered(
     them a mg is. A mass is that of the ingredient only where it ``is_alone``.
     """
     value, unit = number(quantity, "value"), unit_of(quantity)
-    if value is None or value < 0:
+    if value is None or value < 0 or _is_unsure(quantity):
         return None
     if (found := mass(value, unit)) is not None:
         return found if is_alone else None
@@ -83,9 +83,35 @@ def administered(
         return None
     if unit in _VOLUME and strength.per == "mL":
         return _converted(value * _VOLUME[unit] * strength.amount, strength.unit, equivalents)
-    if (unit in _COUNTED or unit.lower() in _COUNTED) and strength.per == "":
+    if is_counted(unit) and strength.per == "":
         return _converted(value * strength.amount, strength.unit, equivalents)
     return None
+
+
+def is_counted(unit: str) -> bool:
+    """Whether ``unit`` counts things such as tablets."""
+    return unit in _COUNTED or unit.lower() in _COUNTED
+
+
+def _is_unsure(quantity: Mapping[str, Any]) -> bool:
+    """Whether people read another amount than machines: ``g`` shown for the code ``mg``."""
+    shown, code = text(quantity, "unit").strip(), text(quantity, "code")
+    if text(quantity, "comparator").startswith(">"):
+        return True
+    if not shown or not code:
+        return False
+    kinds = (_kind(shown), _kind(code))
+    is_per = ("/" in shown) != ("/" in code) and _kind(shown.partition("/")[0]) is not None
+    return is_per or (None not in kinds and kinds[0] != kinds[1])
+
+
+def _kind(unit: str) -> tuple[str, Fraction] | None:
+    """Return what a unit measures, and how much of it, if it is known."""
+    if (found := mass(Fraction(1), unit)) is not None:
+        return "mass", found
+    if unit in _VOLUME:
+        return "volume", _VOLUME[unit]
+    return ("count", Fraction(1)) if is_counted(unit) else None
 
 
 def _converted(value: Fraction, unit: str, equivalents: Mapping[str, Fraction]) -> Fraction | None:

@@ -173,7 +173,7 @@ async def test_s29_links(hooks: httpx.AsyncClient) -> None:
     ],
 )
 def test_s29_a_link_is_an_https_url(links: Any) -> None:
-    """S-29: what is no absolute https URL stops the start, and is named."""
+    """S-29: what is no absolute https URL is refused, and its rule named."""
     with pytest.raises(KnowledgeError, match="policy, links"):
         monographs(links)
 

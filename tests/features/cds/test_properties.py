@@ -5,6 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
@@ -149,6 +150,40 @@ def test_the_unit_changes_no_verdict(
         verdicts.append(screen(Question((drug,), (), (), who), KNOWLEDGE, ("dose",)))
 
     assert verdicts[0] == verdicts[1]
+
+
+APART = sorted(
+    (row["ingredient"]["display"], row["route"])
+    for rows in KNOWLEDGE.limits.values()
+    for row in rows
+    if any("min_interval_hours" in step for step in row.get("renal", ()))
+)
+
+
+@pytest.mark.parametrize(("name", "route"), APART)
+def test_doses_too_near_for_the_kidneys(name: str, route: str) -> None:
+    """What says how far apart doses are has no right amount: a finding, and no dose to change to.
+
+    Such a row was taken for one that says an amount once, and the call failed.
+    """
+    order = {
+        "resourceType": "MedicationRequest",
+        "id": "n",
+        "medicationCodeableConcept": {"text": name},
+        "dosageInstruction": [
+            {
+                "timing": {"repeat": {"frequency": 4, "period": 1, "periodUnit": "d"}},
+                "doseAndRate": [{"doseQuantity": {"value": Decimal("0.001"), "code": "mg"}}],
+            }
+        ],
+    }
+    drug = replace(resolve(order, {}, KNOWLEDGE), route=route)
+    who = Patient(age_days=15_000, clearance=Fraction(10))
+    (found,) = screen(Question((drug,), (), (), who), KNOWLEDGE, ("dose",)).findings
+
+    assert RANK[found.severity] >= RANK["moderate"]  # no more where a level guides
+    assert "hours between doses" in found.mechanism
+    assert found.scale is None
 
 
 def decimal(value: Fraction) -> object:
