@@ -363,7 +363,7 @@ class Inbox:
 
     async def set_origins(self, new: Iterable[Document], known: Iterable[Document]) -> None:
         """Keep statements, each with ``_id`` ``Patient/1``: of ``new`` places, and of ``known``."""
-        writes = [
+        writes: list[Any] = [
             *(InsertOne(one) for one in new),
             *(ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in known),
         ]
