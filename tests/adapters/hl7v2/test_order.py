@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from adapters.hl7v2 import outcomes
 from adapters.hl7v2.chains import Chains
 from adapters.hl7v2.interface import Interface
-from fhir_server.store.inbox import RAW_BYTES_MAX, Inbox, Row
+from fhir_server.store.inbox import RAW_BYTES_MAX, Inbox, Row, Selection
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt, oru
 
 
@@ -125,3 +126,27 @@ async def test_h27_who_begins_at_once_gets_the_same_intake(site: Site) -> None:
     first, second = await asyncio.gather(*map(interface.intake, contexts))
 
     assert first is second
+
+
+async def test_h15_who_waits_long_looks_rarely_and_without_the_bytes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands may wait for a backlog, each for a message of megabytes."""
+    looks: list[Selection] = []
+    select = Inbox.select
+
+    async def counted(self: Inbox, wanted: Selection) -> list[Row]:
+        looks.append(wanted)
+        return await select(self, wanted)
+
+    monkeypatch.setattr(Inbox, "select", counted)
+    monkeypatch.setattr(outcomes, "_LOOK_S", 0.05)
+    inbox = site.server.context.store.inbox
+    await inbox.insert(Row("held-up", 1, "applying", site.server.context.now(), raw=b"x"))
+    waiting = site.intake.outcomes
+    assert await waiting.of("held-up", waiting.expect("held-up"), 1.0) is None
+
+    assert {one.ids for one in looks} == {("held-up",)}
+    assert len(looks) <= 12  # 20, were it each time as soon
+    assert await waiting.of("gone", waiting.expect("gone"), 1.0) is None
+    assert not waiting.is_awaited("held-up")
