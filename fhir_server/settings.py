@@ -418,7 +418,7 @@ class Settings(BaseSettings):
         default="off",
         description="What becomes of a MedicationRequest that is made active against the drug "
         "safety rules: nothing, a DetectedIssue beside it (`warn`), or a refusal of what is "
-        "contraindicated (`block`).",
+        "contraindicated (`block`). Orders that come by HL7 v2 are not checked.",
     )
     cds_lookup: Path | None = Field(
         default=None,

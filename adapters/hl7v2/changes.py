@@ -25,7 +25,7 @@ from typing import Any
 Json = dict[str, Any]
 
 NAMESPACE = uuid.UUID("5c1dd4a8-6ff5-5d0b-9e83-4b5c5a2a7a02")
-HANDLE = "change:"
+HANDLE = "\x01change:"  # no value of a message has control characters
 
 _STEMS = {
     "deceased": "Boolean DateTime",

@@ -6,12 +6,12 @@ scene. What it cannot read becomes an issue of the scene; it never raises.
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from adapters.hl7v2.codes import code_text, usable
 from adapters.hl7v2.message import Value
+from adapters.hl7v2.remembering import remembered
 from adapters.hl7v2.scene import Scene
 from adapters.hl7v2.times import clock, is_unclear, moment
 from adapters.hl7v2.vocabulary import V2_SYSTEM, Target, target, uri_part
@@ -145,7 +145,7 @@ def authority(namespace: str, universal: str, kind: str, scene: Scene) -> str:
     return ""
 
 
-@lru_cache(maxsize=1024)
+@remembered(1024)
 def _universal(universal: str, kind: str) -> str:
     if kind in ("ISO", "") and _OID.fullmatch(universal):
         return "urn:oid:" + universal

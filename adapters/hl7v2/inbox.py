@@ -58,7 +58,7 @@ from adapters.hl7v2.refusals import Refusals
 from adapters.hl7v2.repetitions import APPLIED, Repetitions, answer_again
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
-from fhir_server.store.inbox import RAW_BYTES_MAX, Arrivals, Inbox, KeyTakenError, Row
+from fhir_server.store.inbox import Arrivals, Inbox, KeyTakenError, Row
 from fhir_server.store.resources import ResourceStore
 
 LEASE_S = 15.0
@@ -132,8 +132,8 @@ class Intake:
             if item.message.type == "QBP":
                 return await replied(item, self.context, self._sent())
             if item.asked.waits:
-                return await self._at_once(item, self.chains.enter(keys))
-            return await self._stored(item, self.chains.enter(keys))
+                return await self._at_once(item, self.chains.enter(keys, item.sequence))
+            return await self._stored(item, self.chains.enter(keys, item.sequence))
         except FhirError as error:
             if error.status < 500:
                 raise
@@ -178,6 +178,8 @@ class Intake:
             if first.digest == row.digest and first.answer:
                 await self._inbox.copied(first.id)
                 return Taken(first.code, first.answer)
+            if first.digest != row.digest:  # it is kept all the same
+                await self._insert_or_find(replace(row, key=""))
         elif state == "rejected" and self._may_keep(arrival):
             await self._insert_or_find(replace(row, key=""))
         self._tell(row, 0.0)
@@ -203,11 +205,14 @@ class Intake:
                 taken, kept = await self._alone(item, outcome, place)
                 return taken
             try:
-                row = await self._first(item)
+                row: Row | Outcome | RepeatedError = await self._first(item)
             except RepeatedError as repeated:
-                return await self._repetition(item, repeated.row)
+                row = repeated
             finally:
                 self.workers.release()
+            if isinstance(row, RepeatedError):
+                place.leave()  # the first one may have to be applied: it would wait for us
+                return await self._repetition(item, row.row)
             if isinstance(row, Outcome):
                 taken, kept = await self._alone(item, row, place)
                 return taken
@@ -293,6 +298,7 @@ class Intake:
                 return Taken(code, answer), False
         first = await self._insert_or_find(row, item=item)
         if first is not None:
+            place.leave()  # the first one, or this one with its key, would wait for us
             return await self._repetition(item, first), False
         self._tell(row, 0.0)
         kept = outcome.state == "retry" and self.offer is not None and self.offer(row, place)
@@ -308,8 +314,7 @@ class Intake:
             if item.asked.wants_commit(positive=True):
                 answer = self._answer(item.header, "CA")
                 row = replace(row, code="CA", answer=answer)
-            gathered = len(row.raw) <= RAW_BYTES_MAX
-            first = await self._insert_or_find(row, gathered=gathered, item=item)
+            first = await self._insert_or_find(row, gathered=True, item=item)
             if first is not None:
                 return await self._repetition(item, first)
             kept = self.offer is not None and self.offer(row, place)
@@ -343,7 +348,7 @@ class Intake:
                 first.id, ["dead", "retry"], {"state": "received", "next": None, "until": None}
             )
             if changed is not None and self.offer is not None:
-                place = self.chains.enter(changed.patients)
+                place = self.chains.enter(changed.patients, changed.sequence)
                 if not self.offer(changed, place):
                     place.leave()
                 again = changed
@@ -504,18 +509,12 @@ class Intake:
 
     async def put(self, row: Row) -> None:
         """Keep ``row`` and have it applied. Raises ``transient`` where that cannot be."""
-        place = self.chains.enter(row.patients)
-        taken = False
-        try:
-            await self._inbox.insert(row)
-            taken = self.offer is not None and self.offer(row, place)
-        finally:
-            if not taken:
-                place.leave()
+        await self._inbox.insert(row)
+        self.resume(row)
 
     def resume(self, row: Row) -> None:
         """Have ``row``, which waits again, applied."""
-        place = self.chains.enter(row.patients)
+        place = self.chains.enter(row.patients, row.sequence)
         if self.offer is None or not self.offer(row, place):
             place.leave()
 

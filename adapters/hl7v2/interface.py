@@ -30,14 +30,19 @@ class Interface:
 
     async def intake(self, context: Context) -> Intake:
         """Return what takes messages, opened if it was not yet."""
-        if self._intake is None or self._intake.context.store.database != context.store.database:
+        if not self._is_open(context):
             async with self._opening:
-                if self._intake is None or self._intake.context is not context:
+                if not self._is_open(context):  # by who was there before, it is one for all
                     intake = Intake(context)
                     await context.store.inbox.ensure()
                     await intake.refresh()
                     self._intake = intake
+        assert self._intake is not None
         return self._intake
+
+    def _is_open(self, context: Context) -> bool:
+        found = self._intake
+        return found is not None and found.context.store.database == context.store.database
 
     async def run(self, context: Context) -> None:
         """Work off rows, listen, take files, until cancelled."""

@@ -11,10 +11,10 @@ from adapters.hl7v2.ack import Fault
 from adapters.hl7v2.issues import MessageFault
 from fhir_server.context import Context
 from fhir_server.outcome import FhirError
-from fhir_server.store.inbox import Row
+from fhir_server.store.inbox import Row, Selection
 
 FINISHED = ("done", "ignored", "held", "dead", "rejected")
-_LOOK_S = 0.5
+_LOOK_S, _LOOK_S_MAX = 0.5, 15.0
 _WARNED_MAX = 50
 _INVALID_MAX = 20
 
@@ -56,15 +56,20 @@ class Outcomes:
 
     async def of(self, id: str, future: "asyncio.Future[Row]", seconds: float) -> Row | None:
         """Return the row ``id`` when it is finished; ``None`` when ``seconds`` are over, or it is
-        gone. Of what another process does one learns by looking."""
-        end = asyncio.get_running_loop().time() + seconds
+        gone. Of what another process does one learns by looking: ever more rarely, since as many
+        may wait as messages do, and without the bytes."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        end = began + seconds
         try:
-            while asyncio.get_running_loop().time() < end:
-                done, _ = await asyncio.wait([future], timeout=_LOOK_S)
+            while (now := loop.time()) < end:
+                wait = min(max(_LOOK_S, (now - began) / 4), _LOOK_S_MAX, end - now)
+                done, _ = await asyncio.wait([future], timeout=wait)
                 if done:
                     return future.result()
                 with suppress(FhirError):
-                    row = await self._context.store.inbox.row(id)
+                    found = await self._context.store.inbox.select(Selection(ids=(id,)))
+                    row = found[0] if found else None
                     if row is None or row.state in FINISHED:
                         return row
             return None

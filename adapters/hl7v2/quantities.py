@@ -21,7 +21,9 @@ DIGITS_MAX = 34
 _NUMBER = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([+-]?)(\d*)(?:(\.)(\d*))?", re.ASCII)
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _COMPARATORS = {"≤": "<=", "≥": ">="}
-_N = r"\s*([+-]?\d*\.?\d+)\s*"
+# One way only to read each digit: what is no number must not be tried in every way.
+_N = r"\s*([+-]?(?:\d+(?:\.\d+)?|\.\d+))\s*"
+_RANGE_CHARACTERS_MAX = 200
 _BETWEEN = re.compile(_N + r"(?:-|–|to|\.\.)" + _N, re.I | re.ASCII)
 _LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)" + _N, re.ASCII)
 
@@ -154,7 +156,7 @@ def reference_range(obx: Segment, unit: Json) -> Json | None:
     if not text:
         return None
     made: Json = {}
-    for place, limit in _limits(text):
+    for place, limit in _limits(text) if len(text) <= _RANGE_CHARACTERS_MAX else ():
         made[place] = quantity(limit, unit)
     made["text"] = text
     return made

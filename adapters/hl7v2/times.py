@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from adapters.hl7v2.remembering import remembered
+
 _TIME = re.compile(
     r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(\.\d{1,9})?)?)?)?)?)?([+-]\d{4})?",
     re.ASCII,
@@ -34,7 +36,7 @@ class Zone:
     server: str = "UTC"
 
 
-@lru_cache(maxsize=2048)
+@remembered(2048)
 def moment(text: str, zone: Zone, precision: str = "") -> str | None:
     """Return a v2 time as a FHIR dateTime; None if it is none.
 
@@ -68,7 +70,7 @@ def moment(text: str, zone: Zone, precision: str = "") -> str | None:
     return f"{shifted.isoformat(timespec='seconds')}{fraction or ''}{mark}"
 
 
-@lru_cache(maxsize=2048)
+@remembered(2048)
 def is_unclear(text: str, zone: Zone) -> bool:
     """Return whether the hour of ``text`` comes twice, or not at all, in its zone."""
     found = _TIME.fullmatch(text.strip())

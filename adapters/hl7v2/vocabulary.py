@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
+from adapters.hl7v2.remembering import remembered
 from fhir_server.artifacts import artifacts_root
 
 V2_SYSTEM = "http://terminology.hl7.org/CodeSystem/v2-"
@@ -84,7 +85,7 @@ def _systems() -> Mapping[str, str]:
     return {row["name"]: row["system"] for row in _rows("coding-systems.csv")}
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def source(map: str, code: str, system: str = "") -> str:
     """Return the first v2 code that is ``code`` by the guide's map of that name; "" for none.
 
@@ -99,7 +100,7 @@ def source(map: str, code: str, system: str = "") -> str:
     return ""
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def name_of(system: str) -> str:
     """Return what :func:`system_of` reads as ``system``: a name of table 0396, else the uri.
 
@@ -115,7 +116,7 @@ def name_of(system: str) -> str:
     return system if is_uri else ""
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def system_of(name: str, sender: str, table: str = "") -> str:
     """Return the uri of the coding system that a sender calls ``name``.
 
@@ -143,7 +144,7 @@ def system_of(name: str, sender: str, table: str = "") -> str:
     return f"{LOCAL_SYSTEM}{_uri_part(sender)}:{_uri_part(name)}"
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _uri_part(text: str) -> str:
     """Return ``text`` as it can stand in a uri: blanks and signs are escaped."""
     return "".join(

@@ -49,11 +49,6 @@ class Workers:
             self._complete, self._refused = False, True
             self._look_soon()
             return False
-        if row.state == "received":
-            # A look since its arrival may have put earlier rows of its patient behind its place.
-            anew = self.intake.chains.enter(row.patients)
-            place.leave()
-            place = anew
         self._begin(row, place)
         return True
 
@@ -108,7 +103,7 @@ class Workers:
         rows = await self.intake.context.store.inbox.waiting(0, _KNOWN_MAX)
         for row in rows:
             if row.id not in self._known and len(self._known) < _KNOWN_MAX:
-                self._begin(row, self.intake.chains.enter(row.patients))
+                self._begin(row, self.intake.chains.enter(row.patients, row.sequence))
         # One that came meanwhile is not among the rows: whoever comes next must not overtake it.
         self._complete = len(rows) < _KNOWN_MAX and not self._refused
         if self._refused:

@@ -1,6 +1,7 @@
 """design/hl7v2.md, sections 9, 11 and 14: results (H44 to H50, H52, H53)."""
 
 import base64
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -235,6 +236,25 @@ def test_h48_reference_ranges(text: str, low: str | None, high: str | None) -> N
     assert found["text"] == text
     limits = [str(found[name]["value"]) if name in found else None for name in ("low", "high")]
     assert limits == [low, high]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1" * 20_000,
+        "1." * 20_000,
+        "1 " * 20_000 + "x",
+        "1" + " " * 20_000 + "-x",
+        "<" + "1" * 20_000,
+    ],
+)
+def test_h48_a_range_that_is_none_is_read_in_no_time(text: str) -> None:
+    """Digits without end are no limit: each is looked at once."""
+    began = perf_counter()
+    (found,) = _one(f"NM|2-1^X^LN||1||{text}||||F")["referenceRange"]
+
+    assert perf_counter() - began < 0.5  # 10 s where every way to read it is tried
+    assert found == {"text": text}
 
 
 def test_h48_interpretations() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.hl7v2.remembering import remembered
 from adapters.hl7v2.times import Zone, clock, is_unclear, moment
 
 DHAKA, BERLIN, NEW_YORK = Zone("Asia/Dhaka"), Zone("Europe/Berlin"), Zone("America/New_York")
@@ -156,3 +157,16 @@ def test_any_text_is_a_time_or_none(text: str) -> None:
     assert made is None or made[:4] == text.strip()[:4]
     assert made is None or FHIR.fullmatch(made)
     clock(text)
+
+
+def test_only_short_texts_are_remembered() -> None:
+    """What a peer sends may be as long as a message; thousands of such would be remembered."""
+    asked: list[str] = []
+
+    @remembered(8)
+    def length(text: str) -> int:
+        asked.append(text)
+        return len(text)
+
+    assert [length("1" * count) for count in (5, 5, 500, 500)] == [5, 5, 500, 500]
+    assert [len(text) for text in asked] == [5, 500, 500]

@@ -26,6 +26,14 @@ def test_what_is_named_exists(name: str) -> None:
     assert not function or function in functions_of(path)
 
 
+def test_every_test_of_a_check_is_named() -> None:
+    """Whoever adds one adds it here."""
+    for path in sorted((ROOT / "tests" / "adapters").rglob("test_*.py")):
+        file = path.relative_to(ROOT / "tests")
+        own = {one for one in functions_of(path) if re.match(r"test_h\d+_", one)}
+        assert own <= {one.partition("::")[2] for one in NAMED if one.startswith(f"{file}::")}, file
+
+
 def test_every_check_is_there_once_and_in_order() -> None:
     """H1 to H81."""
     assert [int(number) for number, *_ in ROWS] == list(range(1, CHECKS + 1))

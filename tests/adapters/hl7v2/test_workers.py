@@ -246,15 +246,16 @@ async def test_h26_a_chain_is_left_in_order() -> None:
         done.append(name)
         place.leave()
 
-    first, second = chains.enter(["a"]), chains.enter(["b"])
-    merge = chains.enter(["a", "b"])
-    gives_up = chains.enter(["a"])
-    last, other = chains.enter(["a"]), chains.enter(["c"])
+    first, second = chains.enter(["a"], 1), chains.enter(["b"], 2)
+    merge = chains.enter(["a", "b"], 3)
+    gives_up = chains.enter(["a"], 4)
+    last, other = chains.enter(["a"], 6), chains.enter(["c"], 7)
+    found = chains.enter(["a"], 5)
     gives_up.leave()
     await asyncio.gather(
         *(work("last", last, 0), work("merge", merge, 5), work("first", first, 20)),
-        *(work("second", second, 10), work("other", other, 0)),
+        *(work("second", second, 10), work("other", other, 0), work("found", found, 5)),
     )
 
-    assert done == ["other", "second", "first", "merge", "last"]
-    assert not chains.last
+    assert done == ["other", "second", "first", "merge", "found", "last"]
+    assert not chains.places
