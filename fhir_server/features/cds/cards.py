@@ -34,7 +34,7 @@ _TOPIC_NAMES = {
 _REASONS = {
     "unknown-drug": "the drug is not known",
     "unknown-allergen": "the allergen is not known",
-    "unreadable": "the order cannot be read",
+    "unreadable": "it cannot be read",
     "code-text-conflict": "code and text name different drugs; both were checked",
     "not-covered": "no table of ours names it",
     "list-missing": "the list is missing",

@@ -5,7 +5,7 @@ design/cds.md, section 3.2: only current data count.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +21,13 @@ Resource = Mapping[str, Any]
 _ORDERS = frozenset(("MedicationRequest", "MedicationStatement"))
 _USABLE = frozenset(("final", "amended", "corrected"))
 _YOUNG_YEARS = 12
+# A status that nobody knows hides no drug: only these say that it is not taken, or not yet.
+_NOT_ORDERED = frozenset(("cancelled", "completed", "entered-in-error", "stopped"))
+_NOT_CURRENT = {
+    "MedicationRequest": _NOT_ORDERED | {"draft", "unknown"},
+    "MedicationStatement": _NOT_ORDERED | {"on-hold", "not-taken", "unknown"},
+}
+_STOPPED = _NOT_ORDERED - {"completed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,10 @@ class Counts:
 def is_current(order: Resource, today: date, grace_days: int) -> bool:
     """Whether an order or statement says that its drug is taken now."""
     status, type = text(order, "status"), text(order, "resourceType")
-    if type == "MedicationStatement":
-        return status in ("active", "intended", "")
-    if type != "MedicationRequest" or status not in ("active", "on-hold", ""):
+    if type not in _NOT_CURRENT or status.strip().lower() in _NOT_CURRENT[type]:
         return False
+    if type == "MedicationStatement":
+        return True
     if order.get("doNotPerform") is True:
         return False
     if text(order, "intent") in ("proposal", "plan", "option"):
@@ -71,7 +78,7 @@ def _ended(order: Resource, today: date, grace_days: int) -> bool:
     days = value * (repeats + 1)
     if not 0 < days < 36_500:
         return False
-    return begun + timedelta(days=int(days) + grace_days) < today
+    return (today - begun).days > int(days) + grace_days
 
 
 def is_current_allergy(entry: Resource) -> bool:
@@ -99,9 +106,11 @@ def question(
     """
     today = now.date()
     everything = list(chart)
-    meant = (one for one in drafts if one.get("doNotPerform") is not True)
+    given = [one for one in drafts if one.get("doNotPerform") is not True]
+    meant = [one for one in given if text(one, "status") not in _STOPPED]
     ordered = _distinct([resolve(one, resources, knowledge) for one in meant])
-    ids = {drug.id for drug in ordered}
+    # What a draft stops is neither ordered nor taken any longer.
+    ids = {drug.id for drug in ordered} | {name_of(one) for one in given if text(one, "id")}
     current = _distinct(
         [
             resolve(one, resources, knowledge)

@@ -229,7 +229,7 @@ def _cap(instruction: Mapping[str, Any], amount: Amount) -> Fraction | None:
         most = amount(part(ratio, "numerator"))
         period = part(ratio, "denominator")
         long = hours(number(period, "value"), unit_of(period))
-        if most is not None and long:
+        if most and long:
             daily = most * _DAY / long
             found = daily if found is None else min(found, daily)
     return found

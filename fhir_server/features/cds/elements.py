@@ -72,6 +72,27 @@ def reference(of: Any, name: str) -> str:
     return "/".join(found.partition("/_history/")[0].rsplit("/", 2)[-2:])
 
 
+def full_urls(bundle: Any) -> dict[str, dict[str, Any]]:
+    """Return the resources of a Bundle by their ``fullUrl`` that is a ``urn:``."""
+    found = {}
+    for entry in parts(bundle, "entry"):
+        url, resource = text(entry, "fullUrl"), part(entry, "resource")
+        if url.startswith("urn:") and resource:
+            found[url] = dict(resource)
+    return found
+
+
+def unreadable(bundle: Any) -> list[str]:
+    """Return what names the entries of a Bundle that hold no resource of a type."""
+    listed = bundle.get("entry") if isinstance(bundle, dict) else None
+    found = []
+    for place, entry in enumerate(listed if isinstance(listed, list) else parts(bundle, "entry")):
+        resource = part(entry, "resource")
+        if not text(resource, "resourceType"):
+            found.append(text(resource, "id") or text(entry, "fullUrl") or f"entry {place + 1}")
+    return found
+
+
 def entries(bundle: Any) -> Iterator[dict[str, Any]]:
     """Yield the resources of a Bundle, passing over what is none."""
     for entry in parts(bundle, "entry"):

@@ -4,11 +4,11 @@ https://cds-hooks.hl7.org/2.0/#prefetch-template; design/cds.md, section 3.2.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.features.cds.elements import entries, parts, text
+from fhir_server.features.cds.elements import entries, parts, text, unreadable
 
 _PATIENT = "{{context.patientId}}"
 _NEWEST = "&_sort=-date&_count=1"
@@ -66,13 +66,15 @@ MISSING = ("unknown", "late")
 
 def fetched(prefetch: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Fetched]:
     """Return what came under each of ``keys``."""
-    return {key: _one(prefetch[key]) if key in prefetch else UNKNOWN for key in keys}
+    return {key: _one(prefetch[key], key) if key in prefetch else UNKNOWN for key in keys}
 
 
-def _one(value: Any) -> Fetched:
+def _one(value: Any, key: str) -> Fetched:
     if value is None:
         return Fetched("empty")
     if not isinstance(value, dict) or value.get("resourceType") == "OperationOutcome":
+        return UNKNOWN
+    if value.get("resourceType") not in ("Bundle", re.split("[/?]", TEMPLATES[key])[0]):
         return UNKNOWN
     return of_resource(value)
 
@@ -87,9 +89,23 @@ def of_resource(resource: Mapping[str, Any]) -> Fetched:
         (text(link, "url") for link in parts(resource, "link") if text(link, "relation") == "next"),
         "",
     )
-    is_cut = len(found) > RESOURCES_MAX
+    is_cut = len(found) > RESOURCES_MAX or _lacks(resource, found)
     state = "incomplete" if further or is_cut else "data" if found else "empty"
     return Fetched(state, tuple(found[:RESOURCES_MAX]), further)
+
+
+def _lacks(bundle: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a Bundle says by itself that there is more than it brings: in ``total``, by an entry
+    without a resource, or by an OperationOutcome among its entries."""
+    total = bundle.get("total")
+    is_less = isinstance(total, int) and not isinstance(total, bool) and total > len(found)
+    failed = any(
+        text(issue, "severity") in ("error", "fatal")
+        for one in found
+        if text(one, "resourceType") == "OperationOutcome"
+        for issue in parts(one, "issue")
+    )
+    return is_less or failed or bool(unreadable(bundle))
 
 
 def wanted(known: Mapping[str, Fetched]) -> dict[str, str]:

@@ -218,7 +218,8 @@ async def with_medications(
     seconds: float,
 ) -> dict[str, Mapping[str, Any]]:
     """Return ``resources`` with the Medications that ``orders`` refer to, if they can be read."""
-    named = {one for order in orders if (one := wanted_medication(order, resources))}
+    base = source.base if source is not None else ""
+    named = {one for order in orders if (one := wanted_medication(order, resources, base))}
     missing = sorted(one for one in named if is_plain_id(one.partition("/")[2]))
     if source is None or not missing:
         return resources

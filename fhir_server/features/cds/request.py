@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fhir_server.features.cds.elements import entries, part, text, texts
+from fhir_server.features.cds.elements import (
+    entries,
+    full_urls,
+    name_of,
+    part,
+    text,
+    texts,
+    unreadable,
+)
 from fhir_server.outcome import FhirError, Issue, shown
 
 Json = Mapping[str, Any]
@@ -101,9 +109,36 @@ def drafts_of(request: HookRequest) -> list[dict[str, Any]]:
     return []
 
 
+def unreadable_of(request: HookRequest) -> list[str]:
+    """Return what names the resources of the context that say no type, and so are not checked."""
+    context = request.context
+    for name in ("draftOrders", "medications"):
+        if name in context:
+            return [one[:200] for one in unreadable(context[name])]
+    for name in ("medication", "allergyIntolerance"):
+        if isinstance(context.get(name), dict):
+            one = recorded_allergy(request) if name != "medication" else _unwrapped(context[name])
+            type = text(one, "resourceType")
+            is_read = type == "AllergyIntolerance" if name != "medication" else bool(type)
+            return [] if is_read else [text(one, "id")[:200] or name]
+    return []
+
+
+def by_full_url(request: HookRequest) -> dict[str, dict[str, Any]]:
+    """Return what came in Bundles under a ``urn:``, by which an order may refer to it."""
+    found: dict[str, dict[str, Any]] = {}
+    for bundle in (*request.prefetch.values(), *request.context.values()):
+        found |= full_urls(bundle)
+    return found
+
+
 def recorded_allergy(request: HookRequest) -> dict[str, Any]:
-    """Return the allergy of ``allergyintolerance-create``, which some clients wrap once more."""
-    return _unwrapped(request.context.get("allergyIntolerance", {}))
+    """Return the allergy of ``allergyintolerance-create``, which some clients wrap once more.
+
+    One that says no type is one: nothing else belongs there.
+    """
+    found = _unwrapped(request.context.get("allergyIntolerance", {}))
+    return found if "resourceType" in found else {**found, "resourceType": "AllergyIntolerance"}
 
 
 def _unwrapped(resource: dict[str, Any]) -> dict[str, Any]:
@@ -111,10 +146,24 @@ def _unwrapped(resource: dict[str, Any]) -> dict[str, Any]:
     return inner if "resourceType" not in resource and isinstance(inner, dict) else resource
 
 
-def selections_of(request: HookRequest) -> frozenset[str]:
-    """Return what is selected, as ``Type/id``."""
-    found = texts(request.context, "selections")
-    return frozenset("/".join(one.rsplit("/", 2)[-2:]) for one in found)
+def selections_of(request: HookRequest) -> frozenset[str] | None:
+    """Return what is selected, as ``Type/id``; ``None`` where one of them names nothing that came:
+    then nobody knows which it is, and each may be it."""
+    listed = request.context.get("selections")
+    said = texts(request.context, "selections")
+    if isinstance(listed, list) and len(said) < len(listed):
+        return None
+    brought = [name_of(one) for one in drafts_of(request)]
+    by_id = {name.partition("/")[2]: name for name in brought}
+    by_url = {url: name_of(one) for url, one in by_full_url(request).items()}
+    found = set()
+    for one in said:
+        plain = "/".join(one.partition("/_history/")[0].rsplit("/", 2)[-2:])
+        name = by_url.get(one) or by_id.get(plain) or plain
+        if name not in brought:
+            return None
+        found.add(name)
+    return frozenset(found)
 
 
 Handler = Callable[..., Any]

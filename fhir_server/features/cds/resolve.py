@@ -101,8 +101,16 @@ def _medication(
     return medication, part(order, "medicationCodeableConcept") or part(medication, "code")
 
 
-def wanted_medication(order: Mapping[str, Any], resources: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the reference to a Medication that is still to be read, or ``""``."""
+def wanted_medication(
+    order: Mapping[str, Any], resources: Mapping[str, Mapping[str, Any]], base: str = ""
+) -> str:
+    """Return the reference to a Medication that is still to be read, or ``""``.
+
+    One of another server than ``base`` is none: what has its id here is another drug.
+    """
+    said = text(part(order, "medicationReference"), "reference")
+    if base and "://" in said and not said.startswith(f"{base}/"):
+        return ""
     target = reference(order, "medicationReference")
     is_there = target.startswith(("#", "urn:")) or target in resources
     return "" if is_there or not target.startswith("Medication/") else target
@@ -255,9 +263,8 @@ def allergy(entry: Mapping[str, Any], knowledge: Knowledge) -> Allergy | None:
 
     Statements of no allergy, foods, pollen and the like are no drugs.
     """
-    concepts = [part(entry, "code")]
-    if not concepts[0]:
-        concepts = [part(one, "substance") for one in parts(entry, "reaction")]
+    # The code may say no more than "allergy to a drug", and a reaction to which.
+    concepts = [part(entry, "code"), *(part(one, "substance") for one in parts(entry, "reaction"))]
     said = [
         word
         for concept in concepts

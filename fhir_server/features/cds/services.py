@@ -37,9 +37,11 @@ from fhir_server.features.cds.provider import Provider, asked_all
 from fhir_server.features.cds.reading import Source, completed, with_medications
 from fhir_server.features.cds.request import (
     HookRequest,
+    by_full_url,
     drafts_of,
     recorded_allergy,
     selections_of,
+    unreadable_of,
 )
 from fhir_server.features.cds.schema import KnowledgeError
 from fhir_server.features.cds.screen import ranked
@@ -232,7 +234,8 @@ async def answered(
     knowledge = await safety.knowledge(context)
     brought = drafts_of(request)
     drafts = [one for one in brought if text(one, "resourceType") == "MedicationRequest"]
-    if kind.way not in ("chart", "allergy") and not drafts:
+    strange = unreadable_of(request)
+    if kind.way not in ("chart", "allergy") and not drafts and not strange:
         return Answer()
     known = await completed(
         fetched(request.prefetch, kind.keys),
@@ -243,13 +246,17 @@ async def answered(
     )
     _check_enough(kind, known, drafts)
     chart, cut = chart_of(known, settings.cds_drugs_max)
-    missing = [NotChecked(key, reason) for key, reason in (*unread(known), *cut)]
+    missing = [NotChecked(one, "unreadable") for one in strange]
+    missing += [NotChecked(key, reason) for key, reason in (*unread(known), *cut)]
     if len(drafts) > settings.cds_drafts_max:
         missing.append(NotChecked("drafts", "list-incomplete"))
         drafts = drafts[: settings.cds_drafts_max]
     if kind.way == "allergy":
         chart = [*chart, recorded_allergy(request)]
-    resources: dict[str, Mapping[str, Any]] = {**medications([*chart, *brought])}
+    resources: dict[str, Mapping[str, Any]] = {
+        **by_full_url(request),
+        **medications([*chart, *brought]),
+    }
     resources = await with_medications([*drafts, *chart], resources, source, end - time.monotonic())
     asked, unknown = question(
         drafts,
@@ -358,7 +365,8 @@ def _shown(
     if request.options.get("alert-non-serious") is False and RANK[least] < RANK["serious"]:
         least = "serious"
     found = shown(findings, least)
-    return touching(found, selections_of(request)) if kind.way == "selected" else found
+    selected = selections_of(request) if kind.way == "selected" else None
+    return found if selected is None else touching(found, selected)
 
 
 def _mentioned(kind: Kind, missing: Sequence[NotChecked]) -> list[NotChecked]:
