@@ -8,7 +8,7 @@ from fhir_server.context import Context
 from fhir_server.features.cds.chart import Counts, medications, question
 from fhir_server.features.cds.drug import KINDS, NotChecked, Screening
 from fhir_server.features.cds.prefetch import unread
-from fhir_server.features.cds.reading import own_source, read_chart, with_medications
+from fhir_server.features.cds.reading import own_bases, own_source, read_chart, with_medications
 from fhir_server.features.cds.services import DrugSafety, chart_of
 
 _READING_S = 10.0
@@ -41,7 +41,9 @@ async def checked(
     known = await read_chart(source, subject.patient, settings.cds_pages_max)
     chart, cut = chart_of(known, settings.cds_drugs_max)
     resources: dict[str, Mapping[str, Any]] = {**medications([*chart, *subject.others])}
-    resources = await with_medications([*subject.orders, *chart], resources, source, _READING_S)
+    resources = await with_medications(
+        [*subject.orders, *chart], resources, source, _READING_S, own_bases(settings)
+    )
     asked, unknown = question(
         subject.orders,
         chart,

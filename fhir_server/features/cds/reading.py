@@ -216,10 +216,15 @@ async def with_medications(
     resources: dict[str, Mapping[str, Any]],
     source: Source | None,
     seconds: float,
+    bases: Sequence[str] = (),
 ) -> dict[str, Mapping[str, Any]]:
-    """Return ``resources`` with the Medications that ``orders`` refer to, if they can be read."""
-    base = source.base if source is not None else ""
-    named = {one for order in orders if (one := wanted_medication(order, resources, base))}
+    """Return ``resources`` with the Medications that ``orders`` refer to, if they can be read.
+
+    ``bases`` are what the source is called, where its own base is not all.
+    """
+    if not bases and source is not None and source.base:
+        bases = (source.base,)
+    named = {one for order in orders if (one := wanted_medication(order, resources, bases))}
     missing = sorted(one for one in named if is_plain_id(one.partition("/")[2]))
     if source is None or not missing:
         return resources

@@ -4,7 +4,7 @@ design/cds.md, section 4. What names nothing known is said to be so, never passe
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -102,14 +102,16 @@ def _medication(
 
 
 def wanted_medication(
-    order: Mapping[str, Any], resources: Mapping[str, Mapping[str, Any]], base: str = ""
+    order: Mapping[str, Any],
+    resources: Mapping[str, Mapping[str, Any]],
+    bases: Sequence[str] = (),
 ) -> str:
     """Return the reference to a Medication that is still to be read, or ``""``.
 
-    One of another server than ``base`` is none: what has its id here is another drug.
+    One of another server than ``bases`` is none: what has its id here is another drug.
     """
     said = text(part(order, "medicationReference"), "reference")
-    if base and "://" in said and not said.startswith(f"{base}/"):
+    if bases and "://" in said and not said.startswith(tuple(f"{base}/" for base in bases)):
         return ""
     target = reference(order, "medicationReference")
     is_there = target.startswith(("#", "urn:")) or target in resources

@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -200,7 +201,7 @@ def claim_of(
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     for name in ("exp", "iat"):
         value = claims.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise Untrusted(f"{name} is missing")
     if claims["exp"] < now - SKEW_S:
         raise Untrusted("it has expired")

@@ -62,6 +62,7 @@ INCOMPLETE: dict[str, dict[str, Any]] = {
     "issued in the future": {"iat": NOW + 3_600},
     "exp is text": {"exp": "soon"},
     "no exp": {"exp": None},
+    "exp is no number": {"exp": float("nan")},
     "no iat": {"iat": None},
     "no iss": {"iss": None},
     "no aud": {"aud": None},

@@ -119,6 +119,23 @@ async def test_drugs_by_reference(strict: Server) -> None:
     assert both.status == 422
 
 
+async def test_a_medication_of_another_server_is_not_ours(strict: Server) -> None:
+    """What has its id here is another drug: it is said not to be checked, and refuses nothing."""
+    await put(
+        strict, {"resourceType": "Medication", "id": "m", "code": {"text": "isosorbide dinitrate"}}
+    )
+    elsewhere = {"reference": "https://other.example/fhir/Medication/m", "display": "a syrup"}
+    plain = {k: v for k, v in VIAGRA.items() if k != "medicationCodeableConcept"}
+    await put(strict, {"resourceType": "Medication", "id": "s", "code": {"text": "sildenafil"}})
+    taken = {"reference": "https://other.example/fhir/Medication/s", "display": "a syrup"}
+
+    ours = {"reference": "Medication/s"}
+    assert (await put(strict, {**plain, "medicationReference": ours})).status == 422
+    assert (await put(strict, {**plain, "medicationReference": taken})).status == 201
+    assert (await put(strict, {**plain, "medicationReference": elsewhere})).status == 200
+    assert await audited(strict)
+
+
 async def test_no_entry_of_a_bundle_passes(strict: Server) -> None:
     """POST, PUT, PATCH, conditional ones, absolute and odd URLs."""
     await put(strict, {**DRAFT, "identifier": [{"value": "i"}]})
