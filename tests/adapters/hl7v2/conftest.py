@@ -181,9 +181,9 @@ async def open_site(mongodb_uri: str) -> AsyncIterator[OpenSite]:
         yield open
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def lasting_site(mongodb_uri: str) -> AsyncIterator[Site]:
-    """A site for tests that look at the newest row only; opened once."""
+    """A site for tests that look at the newest row only; opened once for a file of them."""
     async with AsyncExitStack() as stack:
         given = {
             "mongodb_database": f"test-{uuid4().hex[:12]}",
