@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -27,6 +27,7 @@ from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.interactions.access import rights_of
 from fhir_server.interactions.bodies import issues_of
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
@@ -42,6 +43,7 @@ from fhir_server.registry import Registry, UnknownFeatureError
 from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
+from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
 from fhir_server.settings import Settings
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.changes import Judge as WriteJudge
@@ -104,9 +106,9 @@ class Server:
             self.context.published.packages(),
         )
 
-    async def perform(self, request: Request) -> Response:
-        """Pass ``request`` through the front door."""
-        return await self.context.perform(request, self.context)
+    async def perform(self, request: Request, principal: Principal = SERVER) -> Response:
+        """Pass ``request`` through the front door, as ``principal`` asks it."""
+        return await self.context.perform(request, replace(self.context, principal=principal))
 
 
 def build_registry(features: Iterable[str] = ()) -> Registry:
@@ -301,6 +303,7 @@ async def _server(
             prepare=partial(prepare, registry),
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
+            access=rights_of,
         ),
         database,
         known.xml,
@@ -451,8 +454,11 @@ def application() -> Site:
             yield
             await end_of(tasks)
 
-    async def through_the_door(request: Request) -> Response:
-        return await servers[0].perform(request)
+    async def through_the_door(request: Request, principal: Principal) -> Response:
+        return await servers[0].perform(request, principal)
+
+    async def identify(_headers: Mapping[bytes, bytes]) -> Principal:
+        return DEMO if settings.mode == "development" else NOBODY
 
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
@@ -465,7 +471,7 @@ def application() -> Site:
 
     facade = Facade(
         *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
-        lambda: servers[0].xml,
+        *(lambda: servers[0].xml, identify),
         is_native,
     )
     return site(facade, ready, lifespan, settings, routes)

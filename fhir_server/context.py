@@ -14,6 +14,8 @@ from fhir_server.r4.questions import Answers
 from fhir_server.r4.xml import Xml
 from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.security.plan import Rights
+from fhir_server.security.principal import SERVER, Principal
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
@@ -30,6 +32,13 @@ class Capabilities(Protocol):
         """Return it as JSON for a base URL and the guides that are stored, with its entity tag."""
 
 
+class Access(Protocol):
+    """Says what a principal may do."""
+
+    async def __call__(self, principal: Principal, context: "Context") -> Rights:
+        """Return all that ``principal`` may do, as of a second ago at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The parts of the server.
@@ -41,6 +50,8 @@ class Context:
     ``capabilities`` returns the CapabilityStatement for a base URL and the stored guides, as JSON,
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
+    ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
+    once the front door has looked: ``None`` for those to whom everything is open.
     """
 
     settings: Settings
@@ -60,8 +71,11 @@ class Context:
     prepare: Callable[[Request, "Context"], Change]
     profiles: ProfileValidator
     capabilities: Capabilities
+    access: Access
 
     answers: Answers = field(default_factory=dict)
+    principal: Principal = SERVER
+    rights: Rights | None = None
 
     @property
     def parameters(self) -> ParameterTable:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from fhir_server.context import Context
+from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
@@ -28,6 +29,7 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
+    context = await admitted(request, _needs(operation, request), context)
     is_plain = True
     if request.interaction in GUARDED:
         guarded = registry.guarded(handler, request, context)
@@ -71,7 +73,15 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
         raise FhirError(Issue("not-supported", text))
     if change is None:
         raise _no_handler(registry, request)
+    if context.rights is not None:
+        check(request, _needs(None, request), context.rights)
     return change(request, context)
+
+
+def _needs(operation: Operation | None, request: Request) -> str:
+    if operation is not None:
+        return operation.needs
+    return NEEDS.get(request.interaction, ADMINISTRATOR)
 
 
 async def answer(registry: Registry, request: Request, context: Context) -> Response:

@@ -39,7 +39,9 @@ class Operation:
     type it is called on the type as a whole (``whole``), on one resource (``instance``), and on one
     version of it (``version``). ``affects_state`` says that it is called with POST only.
     ``setting`` is the name of the setting that switches it on; none is always on. ``native`` says
-    that a Binary which it takes or gives comes and goes by its own content type.
+    that a Binary which it takes or gives comes and goes by its own content type. ``needs`` is what
+    its caller must have: letters of a scope for its type (one of them is enough), or one of the
+    words of ``interactions/admitting.py``.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Operation:
     version: bool = False
     setting: str = ""
     native: bool = False
+    needs: str = "administrator"
 
     def takes(self, request: Request) -> bool:
         """Whether it can be called where ``request`` calls it: on a type, a resource, a version."""

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from fhir_server.security_settings import SecuritySettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -99,7 +101,7 @@ Demands = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_urls_
 """Canonicals of profiles by resource type."""
 
 
-class Settings(BaseSettings):
+class Settings(SecuritySettings):
     """The settings of one server process. Wrong values stop the start and are named."""
 
     model_config = SettingsConfigDict(

@@ -41,10 +41,13 @@ from fhir_server.r4.headers import (
 from fhir_server.r4.json import decode, encode
 from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
+from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 
-Perform = Callable[[Request], Awaitable[Response]]
+Perform = Callable[[Request, Principal], Awaitable[Response]]
 Headers = Mapping[bytes, bytes]
+Identify = Callable[[Headers], Awaitable[Principal]]
+"""Who asks, by the headers of a request. Raises ``login`` (401) for a token that is not good."""
 
 _log = logging.getLogger("fhir_server.access")
 _failures = logging.getLogger("fhir_server.failures")
@@ -65,8 +68,9 @@ def _none_is(operation: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
-    the interactions behind it; ``xml`` returns what reads and writes XML; ``is_native`` says of an
-    operation whether its Binaries come and go by their own content type."""
+    the interactions behind it; ``xml`` returns what reads and writes XML; ``identify`` says who
+    asks; ``is_native`` of an operation whether its Binaries come and go by their own content
+    type."""
 
     path: str
     perform: Perform
@@ -74,6 +78,7 @@ class Facade:
     new_id: Callable[[], str]
     served: Container[str]
     xml: Callable[[], Xml]
+    identify: Identify
     is_native: Callable[[str], bool] = _none_is
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -140,6 +145,7 @@ class Facade:
             self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
             path = scope["path"][len(self.path) :]
+            principal = await self.identify(headers)
             native = binary.asked_natively(scope["method"], path, headers)
             native = native or binary.called_natively(path, headers, self.is_native)
             accepting = {**headers, b"accept": b""} if native else headers
@@ -148,7 +154,7 @@ class Facade:
                 wish = replace(wish, native=binary.still_native(parameters, wish))
             request, wish = await self._request(scope, receive, headers, parameters, wish)
             interaction = request.interaction
-            response = await self.perform(request)
+            response = await self.perform(request, principal)
             if wish.native and interaction.startswith("$"):
                 wish = replace(wish, native=binary.is_one(response))
             return interaction, response, wish

@@ -114,10 +114,11 @@ async def _nothing(_: Context) -> Response:
     return Response(200)
 
 
-def _asked(request: Request, context: Context, principal: str = "") -> Asked:
-    """Return ``request`` as the store knows it. The keys of one ``principal`` are its own."""
+def _asked(request: Request, context: Context) -> Asked:
+    """Return ``request`` as the store knows it. The keys of one principal are its own."""
     now = context.now()
-    id = sha256(msgspec.json.encode([principal, request.idempotency_key])).hexdigest()
+    named = [context.principal.key, request.idempotency_key]
+    id = sha256(msgspec.json.encode(named)).hexdigest()
     until = now + timedelta(hours=context.settings.idempotency_hours)
     # Of a bundle the body is no version, nor is an OperationOutcome about one.
     by_version = request.interaction in KEYED and request.prefer.get("return") != "OperationOutcome"

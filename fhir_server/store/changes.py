@@ -14,6 +14,8 @@ from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_co
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.r4.subsets import SUBSETTED, is_subset, tagged, whole
 from fhir_server.search.index import Indexed
+from fhir_server.security.plan import AccessPlan
+from fhir_server.security.predicates import allows
 from fhir_server.settings import Types, covers
 from fhir_server.store.documents import (
     Document,
@@ -62,7 +64,8 @@ class Change:
     write has come between. What is not there cannot be revised. ``content`` is what of a Binary is
     kept beside it; a revision keeps that of the current version. ``once`` keeps the answer in the
     transaction of the change. ``claims`` are written with it, if they are still as they were seen
-    (``claims.py``).
+    (``claims.py``). ``access`` is what whoever asks may see and change; the store sets it, ``None``
+    is everything.
     """
 
     interaction: str
@@ -76,6 +79,7 @@ class Change:
     content: Content | None = None
     once: Once | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
+    access: AccessPlan | None = None
 
     @property
     def relies_on_version(self) -> bool:
@@ -113,7 +117,21 @@ class Judge:
         Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it, ``required``
         (400) where ``if_match`` has to name the version and does not; ``not-found`` or
         ``deleted`` when there is nothing to revise, and what ``revise`` and ``check`` raise.
+        What may not be seen is not there: it raises ``not-found``, and so does an id that a
+        principal with a plan chooses itself; what may be seen and not changed raises
+        ``forbidden``.
         """
+        if change.access is None:
+            return self._judged(change, before, now)
+        seen = before is not None and allows(change.access.seen(change.type), before)
+        before = before if seen else None
+        if before is None and change.interaction == "update":
+            raise not_found(change.type, change.id)
+        judged = self._judged(change, before, now)
+        _check_access(change.access, judged)
+        return judged
+
+    def _judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
         if change.revise is not None:
             return self._revision(change, change.revise, before, now)
         self._check_versions(change, before)
@@ -176,6 +194,18 @@ class Judge:
             content=change.content,
         )
         return Judged(change, before, after, stored(change.type, after))
+
+
+def _check_access(plan: AccessPlan, judged: Judged) -> None:
+    """Refuse what ``plan`` does not let be changed, or be changed into."""
+    change, before, after = judged.change, judged.before, judged.after
+    there = before is not None and not before.get("deleted")
+    letter = "d" if change.interaction == "delete" else "u" if there else "c"
+    may = plan.changed(change.type, letter)
+    documents = [one for one in (before, after) if one is not None]
+    if not all(allows(may, one) for one in documents):
+        text = f"What you were granted does not let you do this with this {change.type}."
+        raise FhirError(Issue("forbidden", text))
 
 
 def _deletion(change: Change, before: Document | None, now: datetime) -> Judged:

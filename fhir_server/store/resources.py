@@ -20,7 +20,9 @@ from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
+from fhir_server.security.plan import AccessPlan
 from fhir_server.store import answers, history, search
+from fhir_server.store.access import Visible
 from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -86,6 +88,24 @@ class ResourceStore:
     conformance: Conformance
     session: AsyncClientSession | None = None
     owed: Owed | None = None
+    plan: AccessPlan | None = None
+
+    def narrowed(self, plan: AccessPlan) -> "ResourceStore":
+        """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
+        narrowed to already is replaced. Section 3 of design/security.md."""
+        visible = Visible(self._whole, plan, self.keys.table.types)
+        return replace(self, database=visible.as_database, plan=plan)
+
+    @property
+    def as_server(self) -> "ResourceStore":
+        """This store whole: for what the server itself has to know to do its work, such as
+        definitions. Nothing that is read so may be answered to a client."""
+        return replace(self, database=self._whole, plan=None)
+
+    @property
+    def _whole(self) -> Database:
+        database = self.database
+        return database.whole if isinstance(database, Visible) else database
 
     @property
     def inbox(self) -> Inbox:
@@ -94,7 +114,7 @@ class ResourceStore:
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
-        if self.session is None:
+        if self.session is None and self.plan is None:
             found = await self.fetch.one(type, id)
         else:
             found = await self.database[type].find_one(
@@ -257,6 +277,7 @@ class ResourceStore:
     ) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
+        changes = [replace(one, access=self.plan) for one in changes]
         if self.session is None and len(changes) == 1:
             stored = await self.commit.one(changes[0], now, self.timeouts.write_s)
             assert isinstance(stored, Stored), "only what has a key has been answered before"
@@ -301,6 +322,7 @@ class ResourceStore:
         assert self.session is None, "what others do in the transaction would be done once more"
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type})
+        change = replace(change, access=self.plan)
         outcome = await self.commit.one(change, now, self.timeouts.request_s)
         if change.type == SEARCH_PARAMETER:
             await self.keys.changed()

@@ -16,6 +16,7 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
+from fhir_server.security.principal import DEMO, Principal
 from fhir_server.store.client import is_ready
 
 HOST = "fhir.example.org"
@@ -24,6 +25,11 @@ BASE = f"http://{HOST}{FHIR_PATH}"
 Resource = dict[str, Any]
 Exact = Callable[..., Awaitable[httpx.Response]]
 """``await exact(method, target, headers, body)``: see :func:`exchange`."""
+
+
+async def anybody(_headers: Any) -> Principal:
+    """Who asks a server in development without a token."""
+    return DEMO
 
 
 def application(server: Server) -> Site:
@@ -36,6 +42,7 @@ def application(server: Server) -> Site:
         server.context.new_id,
         server.registry.interactions,
         lambda: server.xml,
+        anybody,
         server.registry.is_native,
     )
 

@@ -13,6 +13,7 @@ from fhir_server.app import Server
 from fhir_server.features.cds.knowledge import Knowledge, load_knowledge
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
+from fhir_server.security.principal import DEMO, Principal
 from fhir_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +34,11 @@ def with_products(shared: Path) -> Knowledge:
     return load_knowledge(ROOT / "terminology", shared / "cds" / "lookup")
 
 
+async def anybody(_headers: Any) -> Principal:
+    """Who asks a server in development without a token."""
+    return DEMO
+
+
 def app_over(server: Server) -> Site:
     """Return the whole application over ``server``, with what features have registered."""
     settings = server.context.settings
@@ -43,6 +49,7 @@ def app_over(server: Server) -> Site:
         server.context.new_id,
         server.registry.interactions,
         lambda: server.xml,
+        anybody,
     )
 
     async def ready() -> bool:

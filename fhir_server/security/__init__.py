@@ -1,0 +1,1 @@
+"""Who asks, what that allows, and what is written down of it; pure. design/security.md."""

@@ -1,0 +1,77 @@
+"""What one request may see and change: a predicate by type, and nothing where there is none.
+
+design/security.md, section 3. A predicate is a MongoDB filter over ``_id``, ``compartments``,
+``labels`` and ``keys``, made here and never by a client.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Filter = dict[str, Any]
+
+NOTHING: Filter = {"_id": {"$in": []}}
+"""Matches no document."""
+
+Letter = Literal["c", "r", "u", "d", "s"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPlan:
+    """What one request may see and change. A type that is not named: nothing.
+
+    ``see`` is type -> predicate, ``change`` (type, ``c``, ``u`` or ``d``) -> predicate; ``{}`` is
+    everything. ``purpose`` is for the audit record: ``TREAT``, ``BTG``.
+    """
+
+    see: Mapping[str, Filter]
+    change: Mapping[tuple[str, str], Filter]
+    purpose: str = "TREAT"
+
+    def seen(self, type: str) -> Filter:
+        """Return the predicate of what may be seen of ``type``."""
+        return self.see.get(type, NOTHING)
+
+    def changed(self, type: str, letter: str) -> Filter:
+        """Return the predicate of what may be created, updated or deleted of ``type``."""
+        return self.change.get((type, letter), NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """All that a principal may do: (type, letter) -> predicate. Plans of requests are made of it.
+
+    ``roles`` open operations that belong to no type.
+    """
+
+    may: Mapping[tuple[str, str], Filter]
+    roles: tuple[str, ...] = ()
+    purpose: str = "TREAT"
+
+    def allows(self, type: str, letter: str) -> bool:
+        """Whether anything of ``type`` may be done that ``letter`` stands for."""
+        return (type, letter) in self.may
+
+    def plan(self, letters: str) -> AccessPlan:
+        """Return the plan of a request that sees what ``letters`` (``r``, ``s``, ``rs``) open."""
+        see: dict[str, Filter] = {}
+        for (type, letter), predicate in self.may.items():
+            if letter in letters:
+                see[type] = either(see[type], predicate) if type in see else predicate
+        change = {key: one for key, one in self.may.items() if key[1] in "cud"}
+        return AccessPlan(see, change, self.purpose)
+
+
+def either(one: Filter, other: Filter) -> Filter:
+    """Return the predicate of what meets ``one`` or ``other``; ``{}`` is everything."""
+    if not one or not other or one == other:
+        return one if not one or one == other else other
+    return {"$or": [one, other]}
+
+
+def both(*predicates: Filter) -> Filter:
+    """Return the predicate of what meets all of ``predicates``."""
+    wanted = [one for one in predicates if one]
+    if len(wanted) < 2:
+        return wanted[0] if wanted else {}
+    return {"$and": wanted}

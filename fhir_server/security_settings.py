@@ -1,0 +1,10 @@
+"""The settings of who may do what, and of what is kept of it; a part of ``Settings``.
+
+design/security.md. Read as ``fhir_server/settings.py`` says.
+"""
+
+from pydantic_settings import BaseSettings
+
+
+class SecuritySettings(BaseSettings):
+    """Sign-in, tokens, access, audit, rates."""
