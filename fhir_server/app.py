@@ -27,7 +27,7 @@ from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
-from fhir_server.interactions.access import rights_of
+from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
@@ -303,7 +303,7 @@ async def _server(
             prepare=partial(prepare, registry),
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
-            access=rights_of,
+            access=AccessRights(),
         ),
         database,
         known.xml,

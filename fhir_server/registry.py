@@ -40,8 +40,8 @@ class Operation:
     version of it (``version``). ``affects_state`` says that it is called with POST only.
     ``setting`` is the name of the setting that switches it on; none is always on. ``native`` says
     that a Binary which it takes or gives comes and goes by its own content type. ``needs`` is what
-    its caller must have: letters of a scope for its type (one of them is enough), or one of the
-    words of ``interactions/admitting.py``.
+    its caller must have: letters of a scope for its type, or one of the words of
+    ``interactions/admitting.py``, which says how they are read.
     """
 
     name: str

@@ -26,6 +26,7 @@ FORMS = {
     "composite": "1",
     "special": "1",
     "compartments": "1",
+    "places": "1",  # what some types belong to besides (r4/compartments.py)
     "words": "2",
     "contained": "1",
 }
