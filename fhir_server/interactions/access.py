@@ -132,7 +132,7 @@ def constraint_of(scope: Scope, table: ParameterTable) -> Filter | None:
         return None
     try:
         found, later = (_parsed(scope, table, moment) for moment in (_TODAY, _TOMORROW))
-        filter = plan(found, table).filter if _is_condition(found) else None
+        filter = plan(found, table).filter if _is_condition(found, scope) else None
         if filter is None or filter != plan(later, table).filter or not is_known(filter):
             return None
     except FhirError:
@@ -144,10 +144,10 @@ def _parsed(scope: Scope, table: ParameterTable, now: datetime) -> SearchQuery:
     return parse(scope.type, scope.parameters, table, count_default=1, given=Given(now))
 
 
-def _is_condition(query: SearchQuery) -> bool:
-    """Whether all of ``query`` is about single resources, each by itself."""
-    names = {name.partition(":")[0] for name, _ in query.understood}
+def _is_condition(query: SearchQuery, scope: Scope) -> bool:
+    """Whether all parameters of ``scope``, as ``query`` reads them, are about single resources,
+    each by itself. One without a value is no search, and would be no condition."""
+    names = {name.partition(":")[0] for name, _ in scope.parameters}
     others = {name for name in names if name.startswith("_")} - {*_OF_THE_RESOURCE}
-    return not (
-        others or query.joins or query.wanted or len(query.filters) < len(query.understood)
-    ) and bool(query.filters)
+    is_complete = len(query.filters) == len(query.understood) == len(scope.parameters)
+    return is_complete and not (others or query.joins or query.wanted)

@@ -5,7 +5,7 @@ verdict of MongoDB. An operator that is not known here is never guessed: a scope
 one is not granted (:func:`is_known`), and to judge by it is a fault of ours.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -72,27 +72,35 @@ def _condition(name: str, wanted: Any, document: Any) -> bool:
         return not any(allows(one, document) for one in wanted)
     if name.startswith("$"):
         raise UnknownOperator(name)
-    return _holds(wanted, _values(document, name.split(".")))
+    return _holds(wanted, _leaves(document, name.split(".")))
 
 
-def _holds(wanted: Any, values: list[Any]) -> bool:
-    """Whether one of ``values`` meets ``wanted``, a value or operators."""
+def _holds(wanted: Any, leaves: list[Any]) -> bool:
+    """Whether what stands at a path meets ``wanted``, a value or operators."""
     if isinstance(wanted, Mapping) and any(key.startswith("$") for key in wanted):
-        return all(_operator(key, value, values) for key, value in wanted.items())
-    return _equals(wanted, values)
+        return all(_operator(key, value, leaves) for key, value in wanted.items())
+    return _equals(wanted, leaves)
 
 
-def _values(element: Any, path: list[str]) -> list[Any]:
-    """Return what stands at ``path``: each value, and each list both as such and by its items."""
+def _leaves(element: Any, path: list[str]) -> list[Any]:
+    """Return what stands at ``path``, through lists on the way; a list at its end as one."""
     if not path:
-        return [element, *(element if isinstance(element, list) else ())]
+        return [element]
     if isinstance(element, list):
         return [
-            found for one in element if isinstance(one, Mapping) for found in _values(one, path)
+            found for one in element if isinstance(one, Mapping) for found in _leaves(one, path)
         ]
     if not isinstance(element, Mapping) or path[0] not in element:
         return []
-    return _values(element[path[0]], path[1:])
+    return _leaves(element[path[0]], path[1:])
+
+
+def _values(leaves: list[Any]) -> Iterator[Any]:
+    """Yield ``leaves``, each list both as such and by its items."""
+    for leaf in leaves:
+        yield leaf
+        if isinstance(leaf, list):
+            yield from leaf
 
 
 def _comparable(value: Any) -> tuple[str, Any]:
@@ -109,55 +117,57 @@ def _comparable(value: Any) -> tuple[str, Any]:
     return type(value).__name__, value
 
 
-def _equals(wanted: Any, values: list[Any]) -> bool:
+def _equals(wanted: Any, leaves: list[Any]) -> bool:
     if wanted is None:
-        return not values or None in values
+        return not leaves or any(one is None for one in _values(leaves))
     compared = _comparable(wanted)
-    return any(_comparable(one) == compared for one in values)
+    return any(_comparable(one) == compared for one in _values(leaves))
 
 
-def _operator(name: str, wanted: Any, values: list[Any]) -> bool:
+def _operator(name: str, wanted: Any, leaves: list[Any]) -> bool:
     judge = _OPERATORS.get(name)
     if judge is None:
         raise UnknownOperator(name)
-    return judge(wanted, values)
+    return judge(wanted, leaves)
 
 
 def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Any, list[Any]], bool]:
-    def judge(wanted: Any, values: list[Any]) -> bool:
+    def judge(wanted: Any, leaves: list[Any]) -> bool:
         kind, bound = _comparable(wanted)
-        found = map(_comparable, values)
+        found = map(_comparable, _values(leaves))
         return any(own == kind and holds(one, bound) for own, one in found)
 
     return judge
 
 
-def _in(wanted: Iterable[Any], values: list[Any]) -> bool:
-    return any(_equals(one, values) for one in wanted)
+def _in(wanted: Iterable[Any], leaves: list[Any]) -> bool:
+    return any(_equals(one, leaves) for one in wanted)
 
 
-def _element(wanted: Any, values: list[Any]) -> bool:
-    items = (item for one in values if isinstance(one, list) for item in one)
+def _element(wanted: Any, leaves: list[Any]) -> bool:
+    """A list inside a list is one element, whose own are not looked at."""
+    items = [item for one in leaves if isinstance(one, list) for item in one]
     if _is_of_values(wanted):
-        return any(_holds(wanted, [item]) for item in items)
+        return any(_holds(wanted, [item]) for item in items if not isinstance(item, list))
     return any(isinstance(item, Mapping) and allows(wanted, item) for item in items)
 
 
-def _matches(wanted: str, values: list[Any]) -> bool:
-    return any(isinstance(one, str) and re.search(wanted, one) is not None for one in values)
+def _matches(wanted: str, leaves: list[Any]) -> bool:
+    found = (one for one in _values(leaves) if isinstance(one, str))
+    return any(re.search(wanted, one) is not None for one in found)
 
 
 _OPERATORS: Mapping[str, Callable[[Any, list[Any]], bool]] = {
     "$eq": _equals,
-    "$ne": lambda wanted, values: not _equals(wanted, values),
+    "$ne": lambda wanted, leaves: not _equals(wanted, leaves),
     "$in": _in,
-    "$nin": lambda wanted, values: not _in(wanted, values),
-    "$exists": lambda wanted, values: bool(values) == bool(wanted),
+    "$nin": lambda wanted, leaves: not _in(wanted, leaves),
+    "$exists": lambda wanted, leaves: bool(leaves) == bool(wanted),
     "$gt": _compared(lambda one, other: one > other),
     "$gte": _compared(lambda one, other: one >= other),
     "$lt": _compared(lambda one, other: one < other),
     "$lte": _compared(lambda one, other: one <= other),
     "$elemMatch": _element,
-    "$not": lambda wanted, values: not _holds(wanted, values),
+    "$not": lambda wanted, leaves: not _holds(wanted, leaves),
     "$regex": _matches,
 }
