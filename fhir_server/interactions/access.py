@@ -4,6 +4,7 @@ design/security.md, section 3.1. The pure parts are in ``fhir_server/security/``
 """
 
 from fhir_server.context import Context
+from fhir_server.interactions.consenting import subtracted
 from fhir_server.security.plan import Filter, Rights
 from fhir_server.security.principal import Principal
 
@@ -19,4 +20,5 @@ async def rights_of(principal: Principal, context: Context) -> Rights:
         for type in types:
             for letter in scope.letters:
                 may[type, letter] = predicate
-    return Rights(may, principal.roles, principal.purpose)
+    rights = Rights(may, principal.roles, principal.purpose)
+    return await subtracted(rights, principal, context)

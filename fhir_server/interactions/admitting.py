@@ -55,6 +55,8 @@ async def admitted(request: Request, needs: str, context: Context) -> Context:
     rights = await context.access(principal, context)
     check(request, needs, rights)
     plan = rights.plan(_SEEN.get(needs, _ALL_SEEN))
+    if rights.purpose != principal.purpose:  # as by break-glass
+        context = replace(context, principal=replace(principal, purpose=rights.purpose))
     return replace(context, store=context.store.narrowed(plan), rights=rights)
 
 

@@ -20,6 +20,7 @@ from fhir_server.store.answers import KeyTaken, found_answers, keep_answers, kep
 from fhir_server.store.changes import Change, Judge, Judged
 from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
+from fhir_server.store.denials import Denials
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     KEPT_IN_HISTORY,
@@ -81,6 +82,7 @@ class Writer:
     judge: Judge
     keys: SearchKeys
     integrity: Integrity
+    denials: Denials
     session: AsyncClientSession | None = None
     owed: Owed | None = None
 
@@ -209,6 +211,7 @@ class Writer:
             if one.after is None and one.before and one.change.relies_on_version
         ]
         owed = self.integrity.owed(judged)
+        consents = self.denials.among(effective)
         claims = {name: was for one in judged for name, was in one.change.claims.items()}
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
@@ -220,6 +223,8 @@ class Writer:
                 await claim_as_seen(self.database, claims, session)
             await self.integrity.claim(owed, session)
             await self._apply(effective, relied_on, session)
+            if consents:
+                await self.denials.write(consents, session)
             if self.owed is not None:  # what follows in this transaction may put it right
                 self.owed.take(owed)
             elif faults := await self.integrity.faults(owed, session):
@@ -227,7 +232,7 @@ class Writer:
 
         if self.session is not None:
             await work(self.session)
-        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims):
+        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims or consents):
             await self._insert(effective[0])
         elif effective or answers:
             await transacted(self.database.client, work, end)
