@@ -137,7 +137,7 @@ _PATIENT = {
         ({**_DENY, "code": [concept(f"{LOINC}|1-8")]}, "OPTIN", DOCTOR, _observation(), True),
         (
             {**_DENY, "code": [concept(f"{LOINC}|1-8")]},
-            *("OPTIN", DOCTOR, _observation(code={"text": "HIV test"}), False),
+            *("OPTIN", DOCTOR, _observation("8480-6") | {"code": {"text": "HIV test"}}, False),
         ),
         (
             {**_DENY, "code": [concept(f"{LOINC}|1-8")]},
@@ -478,7 +478,7 @@ async def test_mongodb_judges_as_we_do(empty: Server) -> None:
         _observation("8480-6", id="o1"),
         _observation("1-8", _HIV, id="o2"),
         _observation("2", _V, id="o3", effectiveDateTime="2018"),
-        _observation(id="o4", code={"text": "x"}, contained=[{"resourceType": "Basic", "id": "b"}]),
+        _observation(id="o4", contained=[{"resourceType": "Basic", "id": "b"}]),
     ]
     documents = list(_documents(empty, *resources))
     former = {**documents[0], "_id": {"id": "o1", "version": 1}}
