@@ -64,6 +64,7 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
+from fhir_server.store.denials import Denials
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
@@ -283,11 +284,12 @@ async def _server(
     store = _store(settings, database, indexes, keys, audit)
     page_key = b""
     if not keys.observing:
-        await indexes.ensure_existing()
+        types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     registry = build_registry(settings.features)
     _calm_garbage_collector()
@@ -359,6 +361,7 @@ def _store(
     )
     conformance = Conformance(database)
     bound = partial(deadline, settings.request_timeout_s, "Try again.")
+    denials = Denials(database, Fetch(database, bound, {"number": 1}), base_urls(settings))
     return ResourceStore(
         database,
         indexes,
@@ -367,10 +370,11 @@ def _store(
         settings.includes_max,
         Fetch(database, bound),
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
-        Commit(Writer(database, judge, keys, integrity, audit=audit)),
+        Commit(Writer(database, judge, keys, integrity, denials, audit=audit)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),
         conformance,
+        denials,
         audit=audit,
     )
 

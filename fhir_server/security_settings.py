@@ -54,3 +54,7 @@ class SecuritySettings(BaseSettings):
         description="File, best on another machine, to which the signed heads of the audit chains "
         "are appended every hour. They are in the log as well.",
     )
+    privacy_officer: str = Field(
+        default="",
+        description="Who is told when the glass is broken: an address, as the outbox sends to it.",
+    )

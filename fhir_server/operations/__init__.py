@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    break_glass,
     closure,
     contents,
     expand,
@@ -36,5 +37,6 @@ OPERATIONS: tuple[Operation, ...] = (
     passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
+    break_glass.BREAK_GLASS,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

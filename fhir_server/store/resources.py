@@ -33,6 +33,7 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contained import contained_ids, own_ids
+from fhir_server.store.denials import Denials
 from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
@@ -91,6 +92,7 @@ class ResourceStore:
     keys: SearchKeys
     concepts: Concepts
     conformance: Conformance
+    denials: Denials
     session: AsyncClientSession | None = None
     owed: Owed | None = None
     plan: AccessPlan | None = None

@@ -23,6 +23,7 @@ from fhir_server.store.audit import Audit, Lane
 from fhir_server.store.changes import Change, Judge, Judged
 from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
+from fhir_server.store.denials import Denials
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     KEPT_IN_HISTORY,
@@ -86,6 +87,7 @@ class Writer:
     judge: Judge
     keys: SearchKeys
     integrity: Integrity
+    denials: Denials
     session: AsyncClientSession | None = None
     owed: Owed | None = None
     audit: Audit | None = None
@@ -216,6 +218,7 @@ class Writer:
             if one.after is None and one.before and one.change.relies_on_version
         ]
         owed = self.integrity.owed(judged)
+        consents = self.denials.among(effective)
         claims = {name: was for one in judged for name, was in one.change.claims.items()}
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
@@ -228,6 +231,8 @@ class Writer:
                 await claim_as_seen(self.database, claims, session)
             await self.integrity.claim(owed, session)
             await self._apply(effective, relied_on, session)
+            if consents:
+                await self.denials.write(consents, session)
             if self.owed is not None:  # what follows in this transaction may put it right
                 self.owed.take(owed)
             elif faults := await self.integrity.faults(owed, session):
@@ -239,7 +244,9 @@ class Writer:
             await work(None, self.session)
             if self.rows is not None:
                 self.rows.extend(rows)
-        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims or rows):
+        elif _is_one_insert(effective) and not (
+            relied_on or owed or answers or claims or consents or rows
+        ):
             await self._insert(effective[0])
         else:
             await self._transacted(work if effective or answers else None, rows, end)
