@@ -51,6 +51,7 @@ from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
+    UnfitDatabaseError,
     check_replica_set,
     close,
     connect,
@@ -63,6 +64,7 @@ from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.fitness import reasons_against
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
@@ -314,13 +316,13 @@ async def _server(
 
 
 async def _master_key(settings: Settings, database: Database) -> bytes:
-    """Return the key that is set; in development, where none is, one that the database keeps."""
-    text = settings.master_key_text()
-    if not text and settings.mode == "development":
+    """Return the key that is set; in development, where none is, one that the database keeps.
+
+    Without one nothing is sealed in production, where ``serve`` does not begin without.
+    """
+    key = key_of(settings.master_key_text())
+    if not key and settings.mode == "development":
         return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
-    key = key_of(text)
-    if len(key) < KEY_BYTES:
-        raise ValueError("FHIR_MASTER_KEY_FILE has to hold 256 bits: openssl rand -hex 32")
     return key
 
 
@@ -459,6 +461,8 @@ def application() -> Site:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        if settings.mode == "production" and (reasons := await reasons_against(settings)):
+            raise UnfitDatabaseError(" ".join(reasons))
         async with opened(settings, settings.mongodb_uri) as server:
             servers.append(server)
             tasks = [

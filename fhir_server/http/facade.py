@@ -85,7 +85,7 @@ class Facade:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
         began = time.perf_counter()
         headers = _by_name(scope["headers"])
-        request_id = _sent_id(headers) or self.new_id()
+        request_id = sent_id(headers) or self.new_id()
         wish = self._first_wish(headers, self._base_url(scope, headers))
         size, pieces = -1, None
         try:
@@ -294,10 +294,13 @@ class Facade:
 def _check_site(method: str, headers: Headers) -> None:
     """Refuse a change that a page of another site sends through the browser of somebody here.
 
-    Browsers say so in Sec-Fetch-Site; other clients do not send it.
+    Browsers say so in Sec-Fetch-Site; other clients do not send it. A token is none that a browser
+    sends by itself.
     """
-    if method not in ("GET", "HEAD") and headers.get(b"sec-fetch-site") == b"cross-site":
-        text = "A page of another site may not write here; access for pages comes with sign-in."
+    if method in ("GET", "HEAD") or headers.get(b"sec-fetch-site") != b"cross-site":
+        return
+    if b"authorization" not in headers:
+        text = "A page of another site may not write here without a token."
         raise FhirError(Issue("forbidden", text))
 
 
@@ -362,7 +365,8 @@ def _text(headers: Headers, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _sent_id(headers: Headers) -> str:
+def sent_id(headers: Headers) -> str:
+    """Return the id that a client has given its request, ``""`` for none that can be used."""
     sent = headers.get(b"x-request-id", b"").decode("latin-1")
     return sent if sent and _REQUEST_ID.fullmatch(sent) else ""
 
