@@ -44,6 +44,7 @@ from fhir_server.remote.terminology import TerminologyServers, terminology_serve
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
 from fhir_server.store.answers import ensure_answers
@@ -309,6 +310,7 @@ async def _server(
             capabilities=Capabilities(registry, known, keys, started, settings),
             access=rights_of,
             master_key=master_key,
+            rates=Rates(Buckets(Rate(settings.rate_per_s, settings.rate_burst))),
         ),
         database,
         known.xml,
@@ -481,6 +483,9 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
+    def admit(principal: Principal, address: str, now: float) -> None:
+        servers[0].context.rates.admit(principal, address, now)
+
     def routes() -> tuple[Mapping[str, Asgi], Context] | None:
         return (servers[0].registry.routes, servers[0].context) if servers else None
 
@@ -491,6 +496,7 @@ def application() -> Site:
         *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
         *(lambda: servers[0].xml, identify),
         is_native,
+        admit,
     )
     return site(facade, ready, lifespan, settings, routes)
 

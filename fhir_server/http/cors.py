@@ -3,7 +3,7 @@
 https://fetch.spec.whatwg.org/#http-cors-protocol. Without credentials: a token goes in a header.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -18,23 +18,29 @@ _MAX_AGE_S = b"600"
 Headers = list[tuple[bytes, bytes]]
 
 
-def allowed(scope: Any, origins: Collection[str]) -> bytes:
-    """Return the origin to allow, ``*``, or nothing where the page may not call.
+def allowed(headers: Iterable[tuple[bytes, bytes]], origins: Collection[str]) -> bytes:
+    """Return the origin to allow, ``*``, or nothing where the page may not call."""
+    origin = next((value for name, value in headers if name == b"origin"), b"")
+    if not origin:
+        return b""
+    if "*" in origins:
+        return b"*"
+    return origin if origin.decode("latin-1") in origins else b""
+
+
+def allowed_here(scope: Any, origins: Collection[str]) -> bytes:
+    """Return the same for a request to the FHIR base.
 
     What says how to sign in is for every page. ``*`` is of use with a token only: without one it
     would have any page of the web read what the demo user of development reads.
     """
     headers = scope["headers"]
-    origin = next((value for name, value in headers if name == b"origin"), b"")
-    if not origin:
-        return b""
     if scope["path"].endswith(_DISCOVERY):
-        return b"*"
-    if origin.decode("latin-1") in origins:
-        return origin
-    if "*" in origins and (is_preflight(scope) or any(n == b"authorization" for n, _ in headers)):
-        return b"*"
-    return b""
+        return allowed(headers, "*")
+    found = allowed(headers, origins)
+    if found != b"*" or is_preflight(scope) or any(name == b"authorization" for name, _ in headers):
+        return found
+    return allowed(headers, [one for one in origins if one != "*"])
 
 
 def is_preflight(scope: Any) -> bool:

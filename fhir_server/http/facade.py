@@ -61,8 +61,16 @@ _XML_APART_BYTES = 262_144  # some 30 ms of reading or writing: more of it does 
 _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
 
 
+Admit = Callable[[Principal, str, float], None]
+"""Counts a request of a principal from an address at a time. Raises status 429."""
+
+
 def _none_is(operation: str) -> bool:
     return False
+
+
+def _everybody(principal: Principal, address: str, now: float) -> None:
+    """Count nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
     the interactions behind it; ``xml`` returns what reads and writes XML; ``identify`` says who
     asks; ``is_native`` of an operation whether its Binaries come and go by their own content
-    type."""
+    type; ``admit`` refuses who asks too often."""
 
     path: str
     perform: Perform
@@ -80,6 +88,7 @@ class Facade:
     xml: Callable[[], Xml]
     identify: Identify
     is_native: Callable[[str], bool] = _none_is
+    admit: Admit = _everybody
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
@@ -146,6 +155,9 @@ class Facade:
             _check_site(scope["method"], headers)
             path = scope["path"][len(self.path) :]
             principal = await self.identify(headers)
+            if not principal.is_unrestricted:
+                address = (scope.get("client") or ("",))[0]
+                self.admit(principal, address, time.monotonic())
             native = binary.asked_natively(scope["method"], path, headers)
             native = native or binary.called_natively(path, headers, self.is_native)
             accepting = {**headers, b"accept": b""} if native else headers

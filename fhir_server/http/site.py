@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from fhir_server import __version__
 from fhir_server.context import Context
-from fhir_server.http.cors import allowed, is_preflight, preflight, with_origin
+from fhir_server.http.cors import allowed_here, is_preflight, preflight, with_origin
 from fhir_server.http.facade import Facade, sent_id
 from fhir_server.http.pages import STYLE, docs_page, start_page
 from fhir_server.http.protection import (
@@ -63,7 +63,7 @@ class Site:
                 await refuse_host(scope, send)
                 return
             if is_fhir:
-                origin = allowed(scope, self.origins)
+                origin = allowed_here(scope, self.origins)
                 if is_preflight(scope):
                     await preflight(origin, send)
                     return

@@ -1,11 +1,16 @@
 """A13, A14; design/security.md, sections 1 and 6: headers of every answer, and foreign names."""
 
+from dataclasses import replace
+from typing import Any
+
 import httpx
 import pytest
 
 from fhir_server.app import Server
 from fhir_server.http.protection import names_of
 from fhir_server.http.site import site
+from fhir_server.security.principal import DEMO, NOBODY, Principal
+from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.settings import Settings
 from tests.http.conftest import HOST, Exact, application, exchange
 
@@ -175,3 +180,37 @@ async def test_which_pages_may_read(
     assert (data.headers.get("access-control-allow-origin") in (origin, "*")) is may
     assert about.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in {**data.headers, **about.headers}
+
+
+# Who asks -> whether the fourth request of three that may come at once is refused.
+RATED = [
+    (Principal("user", "u", "app"), True),
+    (NOBODY, True),
+    (Principal("client", "backend"), False),
+    (DEMO, False),
+]
+
+
+@pytest.mark.parametrize(("principal", "held"), RATED)
+async def test_who_asks_too_often_is_told_to_wait(
+    empty: Server, principal: Principal, held: bool
+) -> None:
+    """429 with ``Retry-After``; another user has a rate of its own."""
+    rates = Rates(Buckets(Rate(0.01, 3)))
+    who = [principal]
+
+    async def identify(_headers: Any) -> Principal:
+        return who[0]
+
+    inner = application(empty)
+    app = replace(inner, facade=replace(inner.facade, identify=identify, admit=rates.admit))
+
+    answers = [await exchange(app, "GET", "metadata") for _ in range(4)]
+
+    assert [one.status_code for one in answers[:3]] == [200] * 3
+    assert (answers[3].status_code == 429) is held
+    if held:
+        assert 90 <= int(answers[3].headers["retry-after"]) <= 100
+        assert answers[3].json()["issue"][0]["code"] == "throttled"
+        who[0] = replace(principal, kind="user", name="other")
+        assert (await exchange(app, "GET", "metadata")).status_code == 200
