@@ -187,10 +187,11 @@ async def test_a10_only_public_addresses_are_tried(attempts: list[str], position
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a10_no_redirect_is_followed(listener: Listener, position: str, status: int) -> None:
-    """Not from an origin that the operator has set either."""
+    """Not from one origin that the operator has set to another either."""
     async with Listener().open() as first:
         base = f"http://127.0.0.1:{first.port}"
-        async with outgoing([base]) as http:
+        other = f"http://127.0.0.1:{listener.port}"
+        async with outgoing([base, other]) as http:
             for host in ("127.0.0.1", "localhost", "[::1]"):
                 first.answer = (
                     f"HTTP/1.1 {status} Moved\r\nlocation: http://{host}:{listener.port}/\r\n"
