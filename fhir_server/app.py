@@ -25,6 +25,7 @@ from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
+from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.interactions.access import rights_of
@@ -497,6 +498,7 @@ def application() -> Site:
         *(lambda: servers[0].xml, identify),
         is_native,
         admit,
+        Bodies(settings.bodies_bytes_max),
     )
     return site(facade, ready, lifespan, settings, routes)
 

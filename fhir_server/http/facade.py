@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import extract_tb
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import re2 as re
 
 from fhir_server.http import binary
-from fhir_server.http.body import Disconnected, Receive, body_pieces, read_body
+from fhir_server.http.body import Disconnected, Receive, body_pieces
+from fhir_server.http.intake import Bodies, Intake
 from fhir_server.http.negotiate import (
     FHIR_JSON,
     FORM,
@@ -78,7 +79,8 @@ class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
     the interactions behind it; ``xml`` returns what reads and writes XML; ``identify`` says who
     asks; ``is_native`` of an operation whether its Binaries come and go by their own content
-    type; ``admit`` refuses who asks too often."""
+    type; ``admit`` refuses who asks too often; ``bodies``
+    are those that this process holds."""
 
     path: str
     perform: Perform
@@ -89,9 +91,17 @@ class Facade:
     identify: Identify
     is_native: Callable[[str], bool] = _none_is
     admit: Admit = _everybody
+    bodies: Bodies = field(default_factory=Bodies)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
+        intake = Intake(receive, self.bodies)
+        try:
+            await self._exchanged(scope, intake, send)
+        finally:
+            intake.release()
+
+    async def _exchanged(self, scope: Any, receive: Intake, send: Send) -> None:
         began = time.perf_counter()
         headers = _by_name(scope["headers"])
         request_id = sent_id(headers) or self.new_id()
@@ -146,7 +156,7 @@ class Facade:
         return Rendering(f"{FHIR_JSON};charset=utf-8", base_url)
 
     async def _answer(
-        self, scope: Any, receive: Receive, headers: Headers, wish: Rendering
+        self, scope: Any, receive: Intake, headers: Headers, wish: Rendering
     ) -> tuple[str, Response, Rendering]:
         """Return the interaction, its answer or refusal, and how the client wants it."""
         interaction = ""
@@ -184,7 +194,11 @@ class Facade:
         return Response(error.status, encode(operation_outcome(issues)), headers=headers)
 
     def _check_headers(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Refuse more than the limit. https://www.rfc-editor.org/rfc/rfc6585#section-5"""
+        """Refuse more than the limits. https://www.rfc-editor.org/rfc/rfc6585#section-5"""
+        limit = self.settings.headers_max
+        if len(pairs) > limit:
+            error = too_large("The number of headers", limit, "headers")
+            raise FhirError(*error.issues, status=431)
         limit = self.settings.headers_bytes_max
         if sum(len(name) + len(value) for name, value in pairs) > limit:
             error = too_large("All headers together", limit)
@@ -216,7 +230,7 @@ class Facade:
     async def _request(
         self,
         scope: Any,
-        receive: Receive,
+        receive: Intake,
         headers: Headers,
         parameters: Parameters,
         wish: Rendering,
@@ -264,7 +278,7 @@ class Facade:
         return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()
 
     async def _binary(
-        self, receive: Receive, routed: Request, headers: Headers
+        self, receive: Intake, routed: Request, headers: Headers
     ) -> tuple[Resource, Pieces | None]:
         """Return the Binary that is sent; or what it is without its data, and the pieces of those.
 
@@ -293,14 +307,8 @@ class Facade:
             return as_binary(format, text)
         return await self._resource(text, headers)
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
-        try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                return await read_body(receive, headers, self.settings.body_bytes_max)
-        except TimeoutError as error:
-            raise FhirError(
-                Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
-            ) from error
+    async def _body(self, receive: Intake, headers: Headers) -> bytes:
+        return await receive.body(headers, self.settings.body_bytes_max, _BODY_TIMEOUT_S)
 
 
 def _check_site(method: str, headers: Headers) -> None:
