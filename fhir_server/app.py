@@ -25,6 +25,7 @@ from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.facade import Facade
+from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.interactions.access import AccessRights
@@ -46,6 +47,8 @@ from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.chain import Key
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.rates import Buckets, Rate, Rates
+from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.audit import Audit
@@ -53,6 +56,7 @@ from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
+    UnfitDatabaseError,
     check_replica_set,
     close,
     connect,
@@ -66,6 +70,7 @@ from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.denials import Denials
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.fitness import reasons_against
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
@@ -282,7 +287,7 @@ async def _server(
     contents = Contents(database, settings.request_timeout_s, new_id)
     audit = None if keys.observing else await _audit(settings, database)
     store = _store(settings, database, indexes, keys, audit)
-    page_key = b""
+    page_key = master_key = b""
     if not keys.observing:
         types = await indexes.ensure_existing()
         await ensure_claims(database)
@@ -291,6 +296,7 @@ async def _server(
         await store.concepts.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+        master_key = await _master_key(settings, database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -315,10 +321,23 @@ async def _server(
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
             access=AccessRights(),
+            master_key=master_key,
+            rates=Rates(Buckets(Rate(settings.rate_per_s, settings.rate_burst))),
         ),
         database,
         known.xml,
     )
+
+
+async def _master_key(settings: Settings, database: Database) -> bytes:
+    """Return the key that is set; in development, where none is, one that the database keeps.
+
+    Without one nothing is sealed in production, where ``serve`` does not begin without.
+    """
+    key = key_of(settings.master_key_text())
+    if not key and settings.mode == "development":
+        return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
+    return key
 
 
 def _calm_garbage_collector() -> None:
@@ -474,6 +493,8 @@ def application() -> Site:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        if settings.mode == "production" and (reasons := await reasons_against(settings)):
+            raise UnfitDatabaseError(" ".join(reasons))
         async with opened(settings, settings.mongodb_uri) as server:
             servers.append(server)
             tasks = [
@@ -497,6 +518,9 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
+    def admit(principal: Principal, address: str, now: float) -> None:
+        servers[0].context.rates.admit(principal, address, now)
+
     def routes() -> tuple[Mapping[str, Asgi], Context] | None:
         return (servers[0].registry.routes, servers[0].context) if servers else None
 
@@ -508,6 +532,8 @@ def application() -> Site:
         *(lambda: servers[0].xml, identify),
         is_native,
         refused,
+        admit,
+        Bodies(settings.bodies_bytes_max),
     )
     return site(facade, ready, lifespan, settings, routes)
 

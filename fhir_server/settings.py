@@ -12,18 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from fhir_server.security_settings import SecuritySettings
+from fhir_server.security_settings import Names, SecuritySettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def _listed(value: Any) -> Any:
-    """Return the names of ``Patient,Encounter``, of ``*`` and of a JSON list."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def _base_of(url: str) -> str:
@@ -55,7 +46,7 @@ def _bases(value: Any) -> Any:
 Bases = Annotated[dict[str, str], NoDecode, BeforeValidator(_bases)]
 """Base URL of another server, by what it is for."""
 
-Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Types = Names
 """Resource types by name; ``*`` among them is all of them."""
 
 
