@@ -41,7 +41,8 @@ def _own_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
         if parameter.key == parameter.code  # others share the field of a namesake
     }
     compartments = sorted(table.compartment_fields[type].items())
-    found[COMPARTMENTS] = _digest([FORMS["compartments"], repr(compartments)])
+    forms = [FORMS["compartments"], *([FORMS["shared"]] if type == "Provenance" else ())]
+    found[COMPARTMENTS] = _digest([*forms, repr(compartments)])
     if table.text_search:
         found[WORDS] = _digest([FORMS["words"]])
     return found

@@ -26,6 +26,7 @@ FORMS = {
     "composite": "1",
     "special": "1",
     "compartments": "1",
+    "shared": "1",  # those of a Provenance, which are those of its targets
     "words": "2",
     "contained": "1",
 }

@@ -69,7 +69,15 @@ def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Any, list[Any]], b
 
 def _element(wanted: Any, values: list[Any]) -> bool:
     items = [item for one in values if isinstance(one, list) for item in one]
+    if any(name.startswith("$") and name not in _LOGICAL for name in wanted):
+        return any(
+            all(_operator(name, value, [item], wanted) for name, value in wanted.items())
+            for item in items
+        )
     return any(isinstance(item, Mapping) and allows(wanted, item) for item in items)
+
+
+_LOGICAL = ("$and", "$or", "$nor")
 
 
 def _negated(wanted: Any, values: list[Any]) -> bool:
