@@ -54,6 +54,7 @@ from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
 from fhir_server.store.transactions import repeated, transacted
+from fhir_server.store.versions import asks_keys
 from fhir_server.store.writer import Befores
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class ResourceStore:
     def narrowed(self, plan: AccessPlan) -> "ResourceStore":
         """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
         narrowed to already is replaced. Section 3 of design/security.md."""
-        visible = Visible(self._whole, plan, self.keys.table.types)
+        visible = Visible(self._whole, plan, self.commit.writer.judge.index)
         return replace(self, database=visible.as_database, plan=plan)
 
     @property
@@ -124,12 +125,15 @@ class ResourceStore:
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
-        if self.session is None and self.plan is None:
-            found = await self.fetch.one(type, id)
+        if self.session is None:
+            found = await self.fetch.one(type, id, self.plan)
         else:
             found = await self.database[type].find_one(
                 {"_id": id}, projection=SERVED, session=self.session
             )
+        if found is None and self.plan is not None and asks_keys(self.plan.seen(type)):
+            async with deadline(self.timeouts.request_s, _READ_ADVICE):
+                found = await self.database[type].last_seen(id, SERVED, self.session)
         return stored(type, found) if found else None
 
     async def read_all(self, type: str, ids: Sequence[str]) -> list[Stored]:
@@ -212,14 +216,20 @@ class ResourceStore:
 
             return await self._explained((plan,), run)
 
+    @property
+    def explains(self) -> bool:
+        """Whether a search may be explained here."""
+        return self.session is None and self.plan is None
+
     async def _explained(
         self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page]]
     ) -> Page:
         """Return the page that ``run`` finds, and how it came about if ``plans`` ask for that.
 
-        A transaction cannot explain what it does.
+        A transaction cannot explain what it does, and to whom something is hidden nothing is
+        explained: how much was looked at would say how much there is.
         """
-        if self.session is not None or not any(plan.explain for plan in plans):
+        if not self.explains or not any(plan.explain for plan in plans):
             return await run(self.database)
         watched = Watched(self.database)
         page = await run(watched.as_database)
@@ -254,7 +264,7 @@ class ResourceStore:
         gone, and whether nothing of what is ``wanted`` is left."""
         seconds = self.timeouts.request_s
         async with deadline(seconds, "What is gone is gone; ask again for the rest."):
-            work = Expunging(self.database, wanted, time.monotonic() + seconds / 2)
+            work = Expunging(self._whole, wanted, time.monotonic() + seconds / 2)
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
@@ -327,7 +337,7 @@ class ResourceStore:
     async def check_deletable(self, type: str, id: str) -> None:
         """Raise what a deletion of ``type/id`` would raise at this moment."""
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
-            await self.commit.writer.integrity.check_one(type, id, None)
+            await self.commit.writer.integrity.check_one(type, id, None, self.plan)
 
     async def check_storable(self, resource: Resource, id: str = "") -> None:
         """Raise what writing ``resource`` would raise at this moment."""
@@ -336,15 +346,15 @@ class ResourceStore:
         if len(encode(resource)) > most:
             raise too_large("The resource", most)
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
-            await self.commit.writer.integrity.check_one(type, id, resource)
+            await self.commit.writer.integrity.check_one(type, id, resource, self.plan)
 
     async def parts(self) -> Parts:
         """Return the packages that are not whole."""
-        return await parts_of(self.database, self.conformance)
+        return await parts_of(self._whole, self.conformance)
 
     async def guides(self) -> Guides:
         """Return the profiles and guides that are stored."""
-        return await guides_of(self.database, self.conformance)
+        return await guides_of(self._whole, self.conformance)
 
     async def write_once(self, change: Change, now: datetime) -> Stored | Response:
         """Make ``change``, which says how it is made ``once``, like :meth:`write`; or return what
