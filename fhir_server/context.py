@@ -17,6 +17,7 @@ from fhir_server.search.parameters import ParameterTable
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
 from fhir_server.store.guides import Guides
@@ -51,7 +52,8 @@ class Context:
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open.
+    once the front door has looked: ``None`` for those to whom everything is open. ``accounts`` are
+    the clients, grants and tokens of the authorization server.
     """
 
     settings: Settings
@@ -72,6 +74,7 @@ class Context:
     profiles: ProfileValidator
     capabilities: Capabilities
     access: Access
+    accounts: Accounts
 
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
