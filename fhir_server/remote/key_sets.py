@@ -13,12 +13,11 @@ from typing import Generic, TypeVar
 
 import re2 as re
 
-from fhir_server.remote.fetching import Unfetched, fetching
+from fhir_server.remote.documents import document
+from fhir_server.remote.fetching import Unfetched
 
 T = TypeVar("T")
 
-BYTES_MAX = 65_536
-TIMEOUT_S = 5.0
 PAUSE_S = 60.0
 KEPT_S = 3600.0
 _KEPT_MANY = 1_000
@@ -27,12 +26,6 @@ _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b")
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 """A URL -> the document there, and what its Cache-Control says. Raises :class:`Unfetched`."""
-
-
-async def fetched(url: str) -> tuple[bytes, str]:
-    """Return what ``url`` answers and its Cache-Control. Raises :class:`Unfetched`."""
-    async with fetching() as once:  # seldom enough that no connection is kept for it
-        return await once.document(url, bytes_max=BYTES_MAX, timeout_s=TIMEOUT_S)
 
 
 @dataclass(slots=True)
@@ -49,7 +42,7 @@ class Published(Generic[T]):
     def __init__(
         self,
         read: Callable[[bytes, str], T],
-        fetch: Fetch = fetched,
+        fetch: Fetch = document,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
@@ -85,8 +78,8 @@ class Published(Generic[T]):
         if kept.until <= kept.tried_at:
             kept.value = None  # a key that was taken back is to be forgotten
         try:
-            document, caching = await self._fetch(url)
-            kept.value = self._read(document, about)
+            found, caching = await self._fetch(url)
+            kept.value = self._read(found, about)
         except ValueError as error:
             raise Unfetched(f"what is published there cannot be used: {error}") from error
         except Unfetched:
