@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    clients,
     closure,
     contents,
     expand,
@@ -36,5 +37,9 @@ OPERATIONS: tuple[Operation, ...] = (
     passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
+    clients.ADD,
+    clients.LIST,
+    clients.REMOVE,
+    clients.ROTATE_SECRET,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
