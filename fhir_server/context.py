@@ -19,6 +19,7 @@ from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.security.rates import Rates
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
 from fhir_server.store.guides import Guides
@@ -55,7 +56,8 @@ class Context:
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open.
+    once the front door has looked: ``None`` for those to whom everything is open. ``accounts`` are
+    the clients, grants and tokens of the authorization server.
     """
 
     settings: Settings
@@ -76,6 +78,7 @@ class Context:
     profiles: ProfileValidator
     capabilities: Capabilities
     access: Access
+    accounts: Accounts
     master_key: bytes = field(default=b"", repr=False)
     rates: Rates = field(default_factory=Rates)
 

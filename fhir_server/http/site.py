@@ -28,6 +28,7 @@ from fhir_server.http.protection import (
 from fhir_server.settings import Settings
 
 FHIR_PATH = "/fhir"
+_WELL_KNOWN = f"{FHIR_PATH}/.well-known/"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -40,10 +41,10 @@ CONTEXT = "fhir_server.context"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The whole application: what is below the FHIR base goes to the facade at once, the rest to
-    FastAPI, whose routing and middleware would cost a read a third of its time; but what a feature
-    has registered at a path goes there. ``names`` are what a Host may be, ``is_tls_only`` has
-    browsers never come without TLS again."""
+    """The whole application: what is below the FHIR base goes to the facade at once, but for its
+    well-known URIs, the rest to FastAPI, whose routing and middleware would cost a read a third of
+    its time; but what is registered at a path goes there. ``names`` are what a Host may be,
+    ``is_tls_only`` has browsers never come without TLS again."""
 
     facade: Facade
     pages: Asgi
@@ -57,10 +58,14 @@ class Site:
         if scope["type"] == "http":
             path = scope["path"]
             is_fhir = path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH
-            if not is_fhir or self.is_tls_only:
-                send = protecting(send, self._always(scope, is_fhir=is_fhir))
+            is_known = path.startswith(_WELL_KNOWN)
+            if not is_fhir or is_known or self.is_tls_only:
+                send = protecting(send, self._always(scope, is_fhir=is_fhir and not is_known))
             if not is_called(scope, self.names):
                 await refuse_host(scope, send)
+                return
+            if is_known and (routed := self.routes()) and path in routed[0]:
+                await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
                 return
             if is_fhir:
                 origin = allowed_here(scope, self.origins)

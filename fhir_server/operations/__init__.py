@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/operations.html
 
 from fhir_server.operations import (
     break_glass,
+    clients,
     closure,
     contents,
     expand,
@@ -38,5 +39,9 @@ OPERATIONS: tuple[Operation, ...] = (
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
     break_glass.BREAK_GLASS,
+    clients.ADD,
+    clients.LIST,
+    clients.REMOVE,
+    clients.ROTATE_SECRET,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
