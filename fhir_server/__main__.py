@@ -1,4 +1,4 @@
-"""The command line: serve, load, package, validate, check, version."""
+"""The command line: serve, load, package, validate, audit, check, version."""
 
 import asyncio
 import os
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fhir_server import __version__, load, offline, vocabulary
 from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
+from fhir_server.audit_commands import audit_cli
 from fhir_server.messages import Request
 from fhir_server.offline import as_json, lines_of, summary
 from fhir_server.outcome import FhirError
@@ -376,6 +377,9 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
     finally:
         if own is not None:
             await own.stop()
+
+
+cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
 
 
 async def _prepare(settings: Settings, *, sample: bool) -> None:
