@@ -1,4 +1,4 @@
-"""The command line: serve, load, package, validate, client, token, check, version."""
+"""The command line: serve, load, package, validate, client, token, audit, check, version."""
 
 import asyncio
 import os
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fhir_server import __version__, load, offline, vocabulary
 from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
+from fhir_server.audit_commands import audit_cli
 from fhir_server.client_commands import client_cli, token_command
 from fhir_server.http.transport import transport_of
 from fhir_server.messages import Request
@@ -409,6 +410,7 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
 
 cli.add_typer(client_cli(_settings, _standing_alone, console), name="client")
 cli.command()(token_command(_settings, _standing_alone, console))
+cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
 
 
 async def _prepare(settings: Settings, *, sample: bool) -> None:

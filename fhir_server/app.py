@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -31,7 +31,7 @@ from fhir_server.http.authorize.external import ExternalIssuer
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
-from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
 from fhir_server.interactions.recording import before_the_door
@@ -104,6 +104,7 @@ class Server:
     context: Context
     database: Database
     xml: Xml
+    audit_keys: dict[str, Key] = field(default_factory=dict)
 
     @property
     def packages(self) -> Packages:
@@ -137,6 +138,8 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
         registry.interaction(name, handler, CHANGES.get(name))
     for operation in OPERATIONS:
         registry.operation(operation)
+    audit_events.register(registry)
+    registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
     signing_in = authorization_server()
@@ -294,7 +297,8 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
-    audit = None if keys.observing else await _audit(settings, database)
+    audit_key = await _audit_key(database, keys.observing)
+    audit = None if keys.observing else await _audit(settings, database, audit_key)
     store = _store(settings, database, indexes, keys, audit)
     page_key = master_key = b""
     if not keys.observing:
@@ -340,6 +344,7 @@ async def _server(
         ),
         database,
         known.xml,
+        {audit_key.name: audit_key},
     )
 
 
@@ -366,13 +371,18 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
     return index(resource, keys.table)
 
 
-async def _audit(settings: Settings, database: Database) -> Audit | None:
+async def _audit_key(database: Database, observing: bool) -> Key:
+    """Return what signs the audit record."""
+    fresh = b"" if observing else secrets.token_bytes(_PAGE_KEY_BYTES)
+    return Key(await shared_key(database, "audit_key", fresh))
+
+
+async def _audit(settings: Settings, database: Database, key: Key) -> Audit | None:
     """Return what records requests, if they are to be."""
     if not settings.audit:
         return None
-    key = await shared_key(database, "audit_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     strict = settings.audit_reads == "strict"
-    audit = Audit(database, Key(key), new_id, settings.audit_rows_waiting_max, strict)
+    audit = Audit(database, key, new_id, settings.audit_rows_waiting_max, strict)
     await audit.ensure()
     return audit
 

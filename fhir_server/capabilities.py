@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -112,7 +112,7 @@ def _resource(
     parameters: ParameterTable,
     chosen: Chosen,
 ) -> dict[str, Any]:
-    known = registry.interactions
+    known = registry.interactions_of(type)
     described: dict[str, Any] = {
         "type": type,
         "profile": definitions.types[type].url,
@@ -120,7 +120,7 @@ def _resource(
         "versioning": "versioned-update" if covers(chosen.versioned_updates, type) else "versioned",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
-        "conditionalCreate": "conditional-update" in known,
+        "conditionalCreate": "conditional-update" in registry.interactions,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
         "conditionalDelete": (
@@ -131,7 +131,11 @@ def _resource(
             *(("enforced",) if covers(chosen.enforced, type) else ()),
         ],
     }
-    if searched := _search_parameters(type, parameters):
+    own = registry.searched.get(type)
+    searched = _search_parameters(type, parameters, own)
+    if own is not None:  # and by nothing that is linked
+        described["searchParam"] = searched
+    elif searched:
         described["searchInclude"] = _includes(type, parameters)
         described["searchRevInclude"] = ["*", *_revincludes(parameters).get(type, ())]
         described["searchParam"] = searched
@@ -144,11 +148,13 @@ def _profiles(urls: Sequence[str]) -> dict[str, Any]:
     return {"supportedProfile": list(urls)} if urls else {}
 
 
-def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, str]]:
+def _search_parameters(
+    type: str, parameters: ParameterTable, own: Collection[str] | None
+) -> list[dict[str, str]]:
     return [
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
-        if one.key not in parameters.pending(type)
+        if one.key not in parameters.pending(type) and (own is None or one.code in own)
     ]
 
 

@@ -73,7 +73,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     A transaction makes the changes of all its entries at once.
     """
     _check_type(request, context)
-    change = registry.changes.get(request.interaction)
+    change = registry.change_of(request)
     if change is None and registry.operation_of(request):
         text = (
             f"{request.interaction} is not possible in a transaction; call it alone, or in a batch."

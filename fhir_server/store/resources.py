@@ -23,7 +23,7 @@ from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.security.audit import Row
 from fhir_server.security.plan import AccessPlan
-from fhir_server.store import answers, history, search
+from fhir_server.store import answers, audit_rows, history, search
 from fhir_server.store.access import Visible
 from fhir_server.store.audit import Audit, Lane, Recording
 from fhir_server.store.changes import Asked, Change
@@ -38,6 +38,7 @@ from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
+    Document,
     Stored,
     stored,
 )
@@ -258,6 +259,21 @@ class ResourceStore:
         """Return the keys at ``field``, each once, ``most`` at most; and whether that is all."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             return await distinct(self.database, self.session, type, field, most)
+
+    async def audit_row(self, id: str) -> Document | None:
+        """Return the audit row at ``id``, if there is one."""
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            return await audit_rows.row(self.database, id)
+
+    async def audit_page(self, wanted: audit_rows.Wanted) -> tuple[list[audit_rows.Found], bool]:
+        """Return audit rows and AuditEvents, and whether there are more."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await audit_rows.page(self.database, wanted)
+
+    async def audit_count(self, wanted: audit_rows.Wanted) -> int:
+        """Return how many of them there are."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await audit_rows.count(self.database, wanted)
 
     async def expunge(self, wanted: Wanted) -> tuple[int, bool]:
         """Remove versions for good, for half of the time that a request has; return how many are
