@@ -61,6 +61,7 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
+from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
@@ -294,6 +295,7 @@ async def _server(
             store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
+            exports=Exports(database, keys.id, settings.request_timeout_s),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
             terminology=terminology,
             now=now,

@@ -75,7 +75,8 @@ class Response:
     ``version`` and ``last_updated`` become ETag and Last-Modified. ``location`` is relative to
     ``[base]``. ``headers`` are further ones. Where ``content`` is given, ``body`` is a Binary
     without its data, and ``pieces`` returns the bytes of it from one place to before another.
-    ``remarks`` are what is to be said of a write that was made.
+    ``remarks`` are what is to be said of a write that was made. ``media_type`` is that of a body
+    which is no resource, and of ``pieces`` without a ``content``.
     """
 
     status: int
@@ -87,3 +88,4 @@ class Response:
     content: Content | None = None
     pieces: Callable[[int, int], Pieces] | None = None
     remarks: tuple[Issue, ...] = ()
+    media_type: str = ""

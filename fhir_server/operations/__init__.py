@@ -7,6 +7,9 @@ from fhir_server.operations import (
     closure,
     contents,
     expand,
+    export,
+    export_files,
+    export_work,
     expunge,
     find_matches,
     lookup,
@@ -36,5 +39,11 @@ OPERATIONS: tuple[Operation, ...] = (
     passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
+    export.SYSTEM,
+    export.PATIENTS,
+    export.MEMBERS,
+    export_files.STATUS,
+    export_files.CANCELLING,
+    export_files.FILE,
 )
-TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
+TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK, export_work.TASK)
