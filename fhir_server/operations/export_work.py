@@ -24,6 +24,7 @@ from fhir_server.interactions.admitting import forbidden
 from fhir_server.interactions.parameters import Subset
 from fhir_server.operations.export import check_exporting, opens, restored, store_of
 from fhir_server.operations.export_parameters import ASSOCIATED, PATIENT, elements_of, search_of
+from fhir_server.operations.export_provenance import PROVENANCE, patients_in, patients_of
 from fhir_server.outcome import FhirError, operation_outcome
 from fhir_server.r4.json import encode
 from fhir_server.registry import Task
@@ -159,7 +160,7 @@ async def _output(job: Job, type: str, context: Context) -> Page:
     after = Edge((place.after,)) if place.after else None
     page = await context.store.search(replace(wanted, after=after))
     found = await _not_before(page.entries, job, type, context)
-    kept = await _kept([one.id for one in found], job, type, context)
+    kept = await _kept(found, job, type, context)
     names = elements_of(type, job.asked.elements, context.definitions)
     lines = await _lines([one for one in found if one.id in kept], Subset("", names), context)
     ids = tuple(one.id for one in found if one.id in kept)
@@ -215,7 +216,8 @@ async def _deleted(job: Job, type: str, context: Context) -> Page:
     filter: Filter = {"$and": [wanted, within]}
     seconds = context.settings.request_timeout_s
     ids = await tombstones(context.store.database, type, filter, _PAGE_ENTRIES, seconds)
-    kept = [id for id in ids if id in await _kept(ids, job, type, context)]
+    listed = await _of_listed(ids, job, type, context)
+    kept = [id for id in ids if id in listed]
     lines = tuple(encode(_deletion(type, id)) + b"\n" for id in kept)
     return Page(Piece(lines, tuple(kept)), ids[-1] if len(ids) == _PAGE_ENTRIES else "")
 
@@ -229,9 +231,14 @@ _PAGES = {OUTPUT: _output, DELETED: _deleted}
 
 
 def _is_of_patients(job: Job, type: str, context: Context) -> bool:
-    return bool(job.asked.level) and not (
-        type in ASSOCIATED and type not in context.parameters.compartment_types(PATIENT)
-    )
+    if not job.asked.level or _is_by_target(job, type):
+        return False
+    return type not in ASSOCIATED or type in context.parameters.compartment_types(PATIENT)
+
+
+def _is_by_target(job: Job, type: str) -> bool:
+    """Whether the targets of ``type`` say to whom it belongs; what is deleted has none any more."""
+    return bool(job.asked.level) and type == PROVENANCE and job.place.step < len(job.asked.types)
 
 
 async def _within(job: Job, type: str, context: Context) -> Filter | None:
@@ -249,7 +256,19 @@ async def _within(job: Job, type: str, context: Context) -> Filter | None:
     return {"compartments": {"$in": [f"{PATIENT}/{id}" for id in ids]}}
 
 
-async def _kept(ids: Sequence[str], job: Job, type: str, context: Context) -> set[str]:
+async def _kept(found: Sequence[Stored], job: Job, type: str, context: Context) -> set[str]:
+    """Return the ids of those of ``found`` that are to be exported at the job's place."""
+    ids = [one.id for one in found]
+    if not _is_by_target(job, type):
+        return await _of_listed(ids, job, type, context)
+    patients = await patients_of(found, context)
+    if job.asked.patients is None:
+        return {id for id, some in patients.items() if some}
+    rows = await context.exports.rows_of(job, sorted(set().union(*patients.values())))
+    return {id for id, some in patients.items() if some and some <= rows.keys()}
+
+
+async def _of_listed(ids: Sequence[str], job: Job, type: str, context: Context) -> set[str]:
     """Return those of ``ids`` that are to be exported at the job's place.
 
     Where patients are listed, what belongs to several is exported once, with the first of them; and
@@ -260,10 +279,7 @@ async def _kept(ids: Sequence[str], job: Job, type: str, context: Context) -> se
         return set(ids)
     seconds = context.settings.request_timeout_s
     places = await compartments(context.store.database, type, ids, seconds)
-    patients = {
-        id: [one.removeprefix("Patient/") for one in places.get(id, ()) if one[:8] == "Patient/"]
-        for id in ids
-    }
+    patients = {id: patients_in(places.get(id, ())) for id in ids}
     several = {patient for some in patients.values() if len(some) > 1 for patient in some}
     rows = await context.exports.rows_of(job, sorted(several)) if several else {}
     kept = set()

@@ -256,6 +256,29 @@ async def test_members_of_a_group(
     assert (await client.ask("Group/none/$export", prefer=ASYNC)).status == 404
 
 
+async def test_provenance_comes_with_its_targets(clinic: Server, client: Exporting) -> None:
+    """One whose target belongs to a patient comes with that patient; one of others does not."""
+    for id, *targets in (
+        ("of-a", "Observation/a1"),
+        ("of-c", "Patient/c"),
+        ("of-both", "Observation/a1", "Observation/b1"),
+        ("of-v", "ValueSet/v"),
+    ):
+        provenance = {
+            "resourceType": "Provenance",
+            "id": id,
+            "target": [{"reference": one} for one in targets],
+            "recorded": "2026-01-01T00:00:00Z",
+            "agent": [{"who": {"display": "somebody"}}],
+        }
+        await stored(clinic, provenance)
+    await stored(clinic, group("g", "Patient/a", "Patient/c"))
+    url = "$export?_type=Provenance"
+    everywhere = ["of-a", "of-both", "of-c"]
+    assert names(await client.exported(f"Patient/{url}")) == [f"Provenance/{n}" for n in everywhere]
+    assert names(await client.exported(f"Group/g/{url}")) == ["Provenance/of-a", "Provenance/of-c"]
+
+
 async def test_patients_that_are_listed(clinic: Server, client: Exporting) -> None:
     """POST with patients exports these; one that is not there, or not in the group, is an error."""
 
