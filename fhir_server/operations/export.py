@@ -63,7 +63,7 @@ async def export(request: Request, context: Context) -> Response:
     wish = await wish_of(request, leniency, seeing)
     patients = await _patients(request, wish, leniency, context)
     types = await _types(request, wish, context)
-    await _check_room(context)
+    await _check_room(context, 1)
     asked = Asked(
         *(request.type, types, bool(wish.types), wish.filters, wish.elements, wish.since),
         None if patients is None else len(rows_of_patients(patients)),
@@ -81,6 +81,11 @@ async def export(request: Request, context: Context) -> Response:
         expires=now + timedelta(hours=context.settings.export_hours),
     )
     await context.exports.begin(job, patients)
+    try:
+        await _check_room(context, 0)  # others may have come at the same moment
+    except FhirError:
+        await context.exports.cancel(job.id, job.owner)
+        raise
     text = "The export has begun; Content-Location is where to ask how far it is."
     body = encode(operation_outcome([Issue("informational", text, severity="information")]))
     place = f"{request.base_url}/{STATUS}?job={job.id}"
@@ -216,13 +221,14 @@ def _members_of(group: dict[str, Any], base_urls: Sequence[str]) -> list[tuple[s
     return found
 
 
-async def _check_room(context: Context) -> None:
+async def _check_room(context: Context, more: int) -> None:
+    """Raise ``throttled`` where the requester has too many exports, and ``more`` to come."""
     settings, owner = context.settings, context.principal.key
     under_way, kept = await context.exports.counts(owner, context.now())
-    if under_way >= settings.export_jobs_max:
+    if under_way + more > settings.export_jobs_max:
         text = f"{under_way} exports are under way; wait for one of them, or delete it."
         raise FhirError(Issue("throttled", text), headers=(("Retry-After", "60"),))
-    if kept >= settings.export_kept_max:
+    if kept + more > settings.export_kept_max:
         text = f"The files of {kept} exports are kept; delete those that you have."
         raise FhirError(Issue("throttled", text), headers=(("Retry-After", "600"),))
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
 from fhir_server.store.documents import PRESENT, Document
@@ -38,6 +38,7 @@ PREPARING, RUNNING, COMPLETE, FAILED, CANCELLED = (
     *("preparing", "running", "complete", "failed"),
     "cancelled",
 )
+_NAMESPACE_EXISTS = 48
 _LEASE_MS = 15_000  # a page takes less: whoever needs longer loses it, and nothing is lost
 _IDLE_S = 1.0
 _SWEPT_EVERY_S = 60.0
@@ -153,8 +154,13 @@ class Exports:
         if self._is_ready:
             return
         for name in (JOBS, PIECES, PATIENTS):
-            with suppress(CollectionInvalid):
+            try:
                 await self.database.create_collection(name)
+            except CollectionInvalid:
+                pass  # it is there already
+            except OperationFailure as error:
+                if error.code != _NAMESPACE_EXISTS:
+                    raise
         await self.database[JOBS].create_indexes(
             [IndexModel([("owner", ASCENDING)]), IndexModel([("expires", ASCENDING)])]
         )
