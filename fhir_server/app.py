@@ -74,6 +74,7 @@ from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
 from fhir_server.store.denials import Denials
+from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.fitness import reasons_against
 from fhir_server.store.guides import Guides
@@ -328,6 +329,7 @@ async def _server(
             store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
+            exports=Exports(database, keys.id, settings.request_timeout_s),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
             terminology=terminology,
             now=now,

@@ -25,6 +25,7 @@ _TYPE_INTERACTIONS = (
 )
 # Parameters of every type that are no strings.
 _COMMON_TYPES = {"_filter": "special", "_list": "string"}
+BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -94,6 +95,7 @@ def capability_statement(
             "status": "active",
             "date": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "kind": "instance",
+            **({"instantiates": [BULK_DATA]} if "$export" in registry.operation_names() else {}),
             "software": {"name": "FHIR Server", "version": __version__},
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",

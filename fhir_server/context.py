@@ -22,6 +22,7 @@ from fhir_server.settings import Settings
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
+from fhir_server.store.exports import Exports
 from fhir_server.store.guides import Guides
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
@@ -68,6 +69,7 @@ class Context:
     store: ResourceStore
     contents: Contents
     reindex: Reindex
+    exports: Exports
     terminology: TerminologyServers
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]

@@ -479,6 +479,26 @@ class Settings(SecuritySettings):
     terminology_timeout_s: float = Field(
         default=5.0, gt=0, description="Seconds that such a server may take for one answer."
     )
+    export_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=720,
+        description="Hours for which an export (`$export`) without progress is waited for, and "
+        "then its files are kept.",
+    )
+    export_jobs_max: int = Field(
+        default=4, ge=1, description="Exports of one requester under way at a time; then 429."
+    )
+    export_kept_max: int = Field(
+        default=20,
+        ge=1,
+        description="Exports of one requester that are kept; then 429 until some are deleted.",
+    )
+    export_file_bytes_max: int = Field(
+        default=104_857_600,
+        ge=1024,
+        description="Bytes of NDJSON after which a file of an export ends and another begins.",
+    )
     compress_bytes_min: int = Field(
         default=8192,
         ge=0,

@@ -30,6 +30,7 @@ from fhir_server.http.negotiate import (
 )
 from fhir_server.http.render import Rendering, render
 from fhir_server.http.sending import Send, streamed
+from fhir_server.http.verbatim import verbatim
 from fhir_server.messages import Parameters, Pieces, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome, too_large
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
@@ -120,7 +121,11 @@ class Facade:
             interaction, response, wish = await self._answer(
                 scope, receive, headers, wish, request_id
             )
-            if wish.native or response.pieces is not None:
+            if response.media_type:
+                sent = verbatim(response, wish)
+                response, rendered, body = sent.response, sent.headers, sent.body
+                size, pieces = sent.size, sent.pieces
+            elif wish.native or response.pieces is not None:
                 # RFC 9110, 14.2: a range is for GET alone; HEAD tells of the whole.
                 ranged = headers if scope["method"] == "GET" else {**headers, b"range": b""}
                 sent = binary.outgoing(response, wish, ranged)

@@ -9,6 +9,9 @@ from fhir_server.operations import (
     closure,
     contents,
     expand,
+    export,
+    export_files,
+    export_work,
     expunge,
     find_matches,
     lookup,
@@ -43,5 +46,11 @@ OPERATIONS: tuple[Operation, ...] = (
     clients.LIST,
     clients.REMOVE,
     clients.ROTATE_SECRET,
+    export.SYSTEM,
+    export.PATIENTS,
+    export.MEMBERS,
+    export_files.STATUS,
+    export_files.CANCELLING,
+    export_files.FILE,
 )
-TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
+TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK, export_work.TASK)
