@@ -57,7 +57,7 @@ PLACES: dict[str, tuple[str, str]] = {
         ),
         f"{STORE}embedded.py {HL7}strict.py",
     ),
-    "text as a program": ("eval exec __import__ codeop runpy builtins", ""),
+    "text as a program": ("eval exec __import__ codeop runpy", ""),
     # Both have a parameter of that name.
     "text as code": ("compile", "fhir_server/search/composite.py fhir_server/search/criteria.py"),
     "modules by name": (
