@@ -14,6 +14,7 @@ from fhir_server.r4.questions import Answers
 from fhir_server.r4.xml import Xml
 from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.parameters import ParameterTable
+from fhir_server.security.denying import Denied
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.settings import Settings
@@ -51,7 +52,8 @@ class Context:
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open.
+    once the front door has looked: ``None`` for those to whom everything is open. ``denied`` is
+    what Consents deny that one, if anything, once ``is_consulted``.
     """
 
     settings: Settings
@@ -76,6 +78,8 @@ class Context:
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
     rights: Rights | None = None
+    denied: Denied | None = None
+    is_consulted: bool = False
 
     @property
     def parameters(self) -> ParameterTable:

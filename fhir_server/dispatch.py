@@ -9,6 +9,7 @@ from functools import partial
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check
 from fhir_server.interactions.bodies import refused
+from fhir_server.interactions.consenting import consulted
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
 from fhir_server.messages import Request, Response
@@ -29,6 +30,7 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
+    context = await consulted(context)
     context = await admitted(request, _needs(operation, request), context)
     is_plain = True
     if request.interaction in GUARDED:

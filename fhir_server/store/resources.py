@@ -264,7 +264,10 @@ class ResourceStore:
 
         Raises ``conflict`` where a precondition forbids one, ``transient`` under contention.
         """
+        denied = self.denials.changes
         stored = await self._written(changes, now, known)
+        if self.session is None:
+            await self.denials.settle(denied)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
         written = {one.type for one in stored if one.changed}
@@ -325,7 +328,9 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type})
         change = replace(change, access=self.plan)
+        denied = self.denials.changes
         outcome = await self.commit.one(change, now, self.timeouts.request_s)
+        await self.denials.settle(denied)
         if change.type == SEARCH_PARAMETER:
             await self.keys.changed()
         return outcome
@@ -393,6 +398,7 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure(types)
         end = time.monotonic() + seconds
+        denied = self.denials.changes
 
         async def attempt() -> T:
             return await transacted(self.database.client, inside, end)
@@ -409,4 +415,5 @@ class ResourceStore:
             result = await repeated(attempt, end)
         await self.keys.take_up()
         await self.conformance.settle()
+        await self.denials.settle(denied)
         return result
