@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check
+from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check_part
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.consenting import consulted
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
+from fhir_server.interactions.recording import drafted, recorded
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
@@ -22,7 +23,15 @@ GUARDED = (*KEYED, "transaction")
 
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
-    """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
+    """Find the handler for ``request`` and run it, and record what came of it. A refusal is raised
+    as :class:`FhirError`."""
+    context = await consulted(context)
+    if context.store.audit is None:
+        return await _performed(registry, request, context)
+    return await recorded(partial(_performed, registry), request, context)
+
+
+async def _performed(registry: Registry, request: Request, context: Context) -> Response:
     _check_type(request, context)
     handler = registry.handler(request)
     if handler is None:
@@ -30,7 +39,6 @@ async def perform(registry: Registry, request: Request, context: Context) -> Res
     operation = registry.operation_of(request)
     if operation is not None:
         _check_operation(operation, request, context)
-    context = await consulted(context)
     context = await admitted(request, _needs(operation, request), context)
     is_plain = True
     if request.interaction in GUARDED:
@@ -67,7 +75,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     A transaction makes the changes of all its entries at once.
     """
     _check_type(request, context)
-    change = registry.changes.get(request.interaction)
+    change = registry.change_of(request)
     if change is None and registry.operation_of(request):
         text = (
             f"{request.interaction} is not possible in a transaction; call it alone, or in a batch."
@@ -75,9 +83,8 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
         raise FhirError(Issue("not-supported", text))
     if change is None:
         raise _no_handler(registry, request)
-    if context.rights is not None:
-        check(request, _needs(None, request), context.rights)
-    return change(request, context)
+    check_part(request, context)
+    return drafted(change(request, context), request, context)
 
 
 def _needs(operation: Operation | None, request: Request) -> str:

@@ -2,7 +2,7 @@
 
 Section 3.3 of design/security.md. The collection ``denials`` has the rows, by the id of the
 Consent; ``denials`` in the collection ``server`` has a number that grows, in the same transaction,
-with every change of a row and with every use of break-glass: what was computed from rows of the same
+with every change of a row and every use of break-glass: what was computed from rows of the same
 number still holds. A process goes by a number for a tenth of a second; whoever has changed a row
 waits as long after the commit and answers then. So nothing is served after the answer that a
 Consent denies, in whatever process, and most requests read nothing to know that.

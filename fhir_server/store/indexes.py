@@ -176,4 +176,6 @@ def _history(type: str) -> list[IndexModel]:
     newest = [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
     # Of current documents the wildcard has it.
     referring = IndexModel([("content.id", ASCENDING)], sparse=True)
-    return [IndexModel(newest), *([referring] if type == REFERRED_BY else ())]
+    # Who sees one patient's versions reads no others on the way to them.
+    visible = IndexModel([("compartments", ASCENDING), *newest])
+    return [IndexModel(newest), visible, *([referring] if type == REFERRED_BY else ())]
