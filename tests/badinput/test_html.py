@@ -90,7 +90,7 @@ class Replay:
         return (
             f"<script>const rest={places};function next(){{const one=rest.shift();"
             "if(!one){setTimeout(()=>fetch('/done',{method:'POST'}),2000);return}"
-            "const seen=open(one);setTimeout(()=>{try{seen.close()}catch{};next()},250)}next()"
+            "const seen=open(one);setTimeout(()=>{try{seen.close()}catch{};next()},150)}next()"
             "</script>"
         )
 
