@@ -1,7 +1,7 @@
 """What a handler is given besides the request: the parts of the server, made in ``app.py``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -78,6 +78,12 @@ class Context:
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
     rights: Rights | None = None
+
+    @property
+    def as_server(self) -> "Context":
+        """This, for what the server itself writes down of a request, such as what it found. In the
+        same transaction, where there is one."""
+        return replace(self, principal=SERVER, store=self.store.as_server, rights=None)
 
     @property
     def link_key(self) -> bytes:

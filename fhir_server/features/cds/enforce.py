@@ -200,7 +200,7 @@ async def _keep(
     body["identifier"] = [{"system": _FINDINGS, "value": value}]
     once = f"identifier={_FINDINGS}|{value}"
     await context.perform(
-        Request("create", "DetectedIssue", body=body, if_none_exist=once), context
+        Request("create", "DetectedIssue", body=body, if_none_exist=once), context.as_server
     )
 
 
@@ -224,7 +224,7 @@ async def _audit(
         "source": {"observer": {"display": "Drug safety"}},
         "entity": [{"what": {"reference": one}} for one in about],
     }
-    await context.perform(Request("create", "AuditEvent", body=event), context)
+    await context.perform(Request("create", "AuditEvent", body=event), context.as_server)
 
 
 async def _issues(order: Mapping[str, Any], context: Context) -> list[Mapping[str, Any]]:
