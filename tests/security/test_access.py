@@ -255,7 +255,7 @@ async def test_a_stage_that_would_read_around_the_plan_is_refused(
     stage: Document,
 ) -> None:
     """Such a pipeline is a fault of ours, and is not run."""
-    visible = Visible({"Observation": None, "server": None}, AccessPlan({}, {}), lambda _: None)  # type: ignore[dict-item,arg-type,return-value]
+    visible = Visible({"Observation": None, "server": None}, AccessPlan({}, {}), lambda _: None)  # type: ignore[arg-type,return-value]
     for name in ("Observation", "server"):
         with pytest.raises(UnseenStage):
             await visible[name].aggregate([stage])

@@ -11,7 +11,7 @@ from fhir_server.app import Server
 from fhir_server.context import Context
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH
-from fhir_server.interactions.access import rights_of
+from fhir_server.interactions.access import AccessRights
 from fhir_server.messages import Resource
 from fhir_server.security.plan import Filter, Rights
 from fhir_server.security.principal import SERVER, Principal
@@ -42,10 +42,13 @@ OTHER = Principal("user", "bert", "app", patient="b")
 ASKING = {"patient": PATIENT, "broad": BROAD, "by-keys": BY_KEYS, "other": OTHER, "server": SERVER}
 
 
+RIGHTS = AccessRights()
+
+
 async def access(principal: Principal, context: Context) -> Rights:
     """Return what the principals of these tests may do."""
     if principal.scopes:
-        return await rights_of(principal, context)
+        return await RIGHTS(principal, context)
     may: dict[tuple[str, str], Filter] = {}
     types = context.definitions.resource_types
     for type in types:
