@@ -76,7 +76,7 @@ class Context:
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]
     new_id: Callable[[], str]
-    page_key: bytes
+    page_key: bytes = field(repr=False)
     perform: Callable[[Request, "Context"], Awaitable[Response]]
     prepare: Callable[[Request, "Context"], Change]
     profiles: ProfileValidator
