@@ -59,19 +59,21 @@ class Published(Generic[T]):
         if len(self._kept) >= _KEPT_MANY:
             self._kept.clear()
         kept = self._kept.setdefault((url, about), _Kept())
-        if not self._is_enough(kept, has):
-            async with kept.lock:  # who comes while it is read waits for it
+        # Who comes while it is read waits for it, unless what is wanted is known.
+        is_coming = kept.lock.locked() and not self._is_known(kept, has)
+        if is_coming or not self._is_enough(kept, has):
+            async with kept.lock:
                 if not self._is_enough(kept, has):
                     await self._renew(kept, url, about)
-        if kept.value is None or self._clock() >= kept.until or not has(kept.value):
+        if kept.value is None or not self._is_known(kept, has):
             raise Unfetched("what is published there has not what is wanted")
         return kept.value
 
     def _is_enough(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
-        now = self._clock()
-        if kept.value is not None and now < kept.until and has(kept.value):
-            return True
-        return now - kept.tried_at < PAUSE_S
+        return self._is_known(kept, has) or self._clock() - kept.tried_at < PAUSE_S
+
+    def _is_known(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
+        return kept.value is not None and self._clock() < kept.until and has(kept.value)
 
     async def _renew(self, kept: _Kept[T], url: str, about: str) -> None:
         kept.tried_at = self._clock()
