@@ -44,6 +44,7 @@ from fhir_server.remote.terminology import TerminologyServers, terminology_serve
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.changes import Judge as WriteJudge
@@ -272,7 +273,7 @@ async def _server(
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
     store = _store(settings, database, indexes, keys)
-    page_key = b""
+    page_key = master_key = b""
     if not keys.observing:
         await indexes.ensure_existing()
         await ensure_claims(database)
@@ -280,6 +281,7 @@ async def _server(
         await contents.ensure()
         await store.concepts.ensure()
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+        master_key = await _master_key(settings, database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -304,10 +306,22 @@ async def _server(
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
             access=rights_of,
+            master_key=master_key,
         ),
         database,
         known.xml,
     )
+
+
+async def _master_key(settings: Settings, database: Database) -> bytes:
+    """Return the key that is set; in development, where none is, one that the database keeps."""
+    text = settings.master_key_text()
+    if not text and settings.mode == "development":
+        return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
+    key = key_of(text)
+    if len(key) < KEY_BYTES:
+        raise ValueError("FHIR_MASTER_KEY_FILE has to hold 256 bits: openssl rand -hex 32")
+    return key
 
 
 def _calm_garbage_collector() -> None:

@@ -46,10 +46,12 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``terminology`` are servers that know code systems which are not here.
-    ``capabilities`` returns the CapabilityStatement for a base URL and the stored guides, as JSON,
-    and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
-    profiles. ``answers`` is what was looked up for this request so that it can be judged.
+    signs page links; ``master_key`` is what secrets in the database are sealed under
+    (security/sealing.py), ``b""`` for one that only observes. ``terminology`` are
+    servers that know code systems which are not here. ``capabilities`` returns the
+    CapabilityStatement for a base URL and the stored guides, as JSON, and its entity tag.
+    ``published`` is what the packages on disk define, ``profiles`` judges by profiles. ``answers``
+    is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
     once the front door has looked: ``None`` for those to whom everything is open.
     """
@@ -72,6 +74,7 @@ class Context:
     profiles: ProfileValidator
     capabilities: Capabilities
     access: Access
+    master_key: bytes = field(default=b"", repr=False)
 
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
