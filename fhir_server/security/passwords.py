@@ -25,6 +25,9 @@ MEMORY_KIB = 65_536
 PASSES = 3
 _LANES = 1  # two hashes run side by side, each in one thread
 _HASH_BYTES = 32
+_FIGURES = f"$argon2id$v={ARGON2_VERSION}$m={MEMORY_KIB},t={PASSES},p={_LANES}$"
+NOBODY = f"{_FIGURES}{'A' * 22}${'A' * 43}"
+"""A hash that no password has, and that takes as long as any to find that out."""
 
 _WORDS = frozenset(
     """
@@ -96,9 +99,8 @@ def is_common(password: str, known: Iterable[str] = ()) -> bool:
     words = _WORDS | {
         part for one in known for part in _OTHER.split(one.casefold()) if len(part) >= 3
     }
-    return any(
-        _is_made_of(_OTHER.sub("", spelling), words) for spelling in (text, text.translate(_READ_AS))
-    )
+    spellings = (text, text.translate(_READ_AS))
+    return any(_is_made_of(_OTHER.sub("", one), words) for one in spellings)
 
 
 def _repeats(text: str) -> bool:
@@ -155,5 +157,4 @@ def is_right(kept: str, password: str) -> bool:
 
 def is_current(kept: str) -> bool:
     """Whether ``kept`` was made with today's figures; else a sign-in has it made anew."""
-    wanted = f"$argon2id$v={ARGON2_VERSION}$m={MEMORY_KIB},t={PASSES},p={_LANES}$"
-    return kept.startswith(wanted)
+    return kept.startswith(_FIGURES)

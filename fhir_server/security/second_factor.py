@@ -28,7 +28,7 @@ def seed_text(seed: bytes) -> str:
 
 def uri(seed: bytes, name: str, issuer: str) -> str:
     """Return what an authenticator app takes over: ``otpauth://totp/…``."""
-    return pyotp.TOTP(seed_text(seed)).provisioning_uri(name, issuer_name=issuer)
+    return pyotp.TOTP(seed_text(seed)).provisioning_uri(name=name, issuer_name=issuer)
 
 
 def step_of(now: datetime) -> int:
