@@ -24,11 +24,14 @@ from fhir_server.artifacts import artifacts_root
 from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
+from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
+from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.interactions.access import rights_of
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.people import ensure_people
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
 from fhir_server.operations import OPERATIONS, TASKS
@@ -46,6 +49,7 @@ from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
 from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
@@ -125,6 +129,9 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
         registry.operation(operation)
     for task in TASKS:
         registry.task(task)
+    signing_in = authorization_server()
+    for path in AUTHORIZATION_PATHS:
+        registry.route(path, signing_in)
     for module in features:
         try:
             found = import_module(module)
@@ -273,6 +280,7 @@ async def _server(
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
     store = _store(settings, database, indexes, keys)
+    accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s)
     page_key = master_key = b""
     if not keys.observing:
         await indexes.ensure_existing()
@@ -280,6 +288,8 @@ async def _server(
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await accounts.ensure()
+        await ensure_people(database)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
         master_key = await _master_key(settings, database)
     registry = build_registry(settings.features)
@@ -307,6 +317,7 @@ async def _server(
             capabilities=Capabilities(registry, known, keys, started, settings),
             access=rights_of,
             master_key=master_key,
+            accounts=accounts,
         ),
         database,
         known.xml,
@@ -446,6 +457,11 @@ def new_id() -> str:
     number = (milliseconds << 80) | secrets.randbits(80)
     number = (number & ~(0xF << 76)) | (7 << 76)
     return str(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
+
+
+def new_secret() -> str:
+    """Return 256 random bits in base64url: a code, a token, the secret of a client."""
+    return secrets.token_urlsafe(32)
 
 
 def application() -> Site:

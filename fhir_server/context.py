@@ -17,6 +17,7 @@ from fhir_server.search.parameters import ParameterTable
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
 from fhir_server.store.guides import Guides
@@ -53,7 +54,8 @@ class Context:
     ``published`` is what the packages on disk define, ``profiles`` judges by profiles. ``answers``
     is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open.
+    once the front door has looked: ``None`` for those to whom everything is open. ``accounts`` are
+    the clients, grants and tokens of the authorization server.
     """
 
     settings: Settings
@@ -74,6 +76,7 @@ class Context:
     profiles: ProfileValidator
     capabilities: Capabilities
     access: Access
+    accounts: Accounts
     master_key: bytes = field(default=b"", repr=False)
 
     answers: Answers = field(default_factory=dict)

@@ -19,6 +19,7 @@ from fhir_server.http.pages import docs_page, start_page
 from fhir_server.settings import Settings
 
 FHIR_PATH = "/fhir"
+_WELL_KNOWN = f"{FHIR_PATH}/.well-known/"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -31,9 +32,9 @@ CONTEXT = "fhir_server.context"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The whole application: what is below the FHIR base goes to the facade at once, the rest to
-    FastAPI, whose routing and middleware would cost a read a third of its time; but what a feature
-    has registered at a path goes there."""
+    """The whole application: what is below the FHIR base goes to the facade at once, but for its
+    well-known URIs, the rest to FastAPI, whose routing and middleware would cost a read a third of
+    its time; but what is registered at a path goes there."""
 
     facade: Facade
     pages: Asgi
@@ -44,6 +45,9 @@ class Site:
         """Hand one connection on."""
         if scope["type"] == "http":
             path = scope["path"]
+            if path.startswith(_WELL_KNOWN) and (routed := self.routes()) and path in routed[0]:
+                await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
+                return
             if path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH:
                 if self.origins:
                     origin = allowed(scope["headers"], self.origins)

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 import re2 as re
 
+from fhir_server.context import Context
 from fhir_server.interactions.hashing import hash_of, matches
 from fhir_server.security.lockout import WINDOW, network_of
 from fhir_server.security.passwords import CHARACTERS_MAX, SALT_BYTES, is_current
@@ -26,10 +27,12 @@ from fhir_server.security.second_factor import (
     recovery_hash,
 )
 from fhir_server.store.attempts import Attempts
+from fhir_server.store.client import Database
 from fhir_server.store.notices import Notice, Notices
 from fhir_server.store.sessions import Session, Sessions
 from fhir_server.store.users import User, Users
 
+_ENSURE_S = 60.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9\._@\-]{0,63}")
 
 
@@ -88,11 +91,6 @@ class People:
     now: Callable[[], datetime]
     secret: Callable[[], str]
     master_key: bytes
-
-    async def ensure(self) -> None:
-        """Make the collections and their indexes."""
-        for one in (self.users, self.sessions, self.attempts, self.notices):
-            await one.ensure()
 
     # Signing in.
 
@@ -237,6 +235,26 @@ class People:
     def _random(self, count: int) -> bytes:
         """Return ``count`` random bytes, 32 at most."""
         return urlsafe_b64decode(self.secret() + "=")[:count]
+
+
+def people_of(context: Context) -> People:
+    """Return the people of this server."""
+    database, seconds = context.store.database, context.settings.request_timeout_s
+    return People(
+        Users(database, seconds),
+        Sessions(database, seconds),
+        Attempts(database, seconds),
+        Notices(database, seconds),
+        context.now,
+        context.accounts.secret,
+        context.master_key,
+    )
+
+
+async def ensure_people(database: Database) -> None:
+    """Make the collections and their indexes."""
+    for kind in (Users, Sessions, Attempts, Notices):
+        await kind(database, _ENSURE_S).ensure()
 
 
 def ago(now: datetime) -> datetime:

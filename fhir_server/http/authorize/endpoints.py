@@ -1,0 +1,8 @@
+"""The endpoints of the authorization server: one table for each module that has some."""
+
+from fhir_server.http.authorize.application import Authorization, authorization
+
+
+def authorization_server() -> Authorization:
+    """Return the application with all its endpoints."""
+    return authorization()
