@@ -32,10 +32,11 @@ from fhir_server.interactions import CHANGES, INTERACTIONS
 from fhir_server.interactions.access import rights_of
 from fhir_server.interactions.bodies import issues_of
 from fhir_server.interactions.people import ensure_people
+from fhir_server.interactions.recording import before_the_door
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
 from fhir_server.operations import OPERATIONS, TASKS
-from fhir_server.outcome import nearest, shown
+from fhir_server.outcome import FhirError, nearest, shown
 from fhir_server.packages import Installer
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
@@ -46,11 +47,13 @@ from fhir_server.registry import Registry, UnknownFeatureError
 from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
+from fhir_server.security.chain import Key
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
 from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
+from fhir_server.store.audit import Audit
 from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
@@ -232,7 +235,12 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
                 settings.terminology_servers, settings.terminology_timeout_s
             ) as terminology,
         ):
-            yield await _server(settings, database, keys, known, terminology)
+            server = await _server(settings, database, keys, known, terminology)
+            try:
+                yield server
+            finally:
+                if server.context.store.audit is not None:
+                    await server.context.store.audit.close()
     finally:
         await close(client)
 
@@ -279,7 +287,8 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
-    store = _store(settings, database, indexes, keys)
+    audit = None if keys.observing else await _audit(settings, database)
+    store = _store(settings, database, indexes, keys, audit)
     accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s)
     page_key = master_key = b""
     if not keys.observing:
@@ -347,8 +356,23 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
     return index(resource, keys.table)
 
 
+async def _audit(settings: Settings, database: Database) -> Audit | None:
+    """Return what records requests, if they are to be."""
+    if not settings.audit:
+        return None
+    key = await shared_key(database, "audit_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+    strict = settings.audit_reads == "strict"
+    audit = Audit(database, Key(key), new_id, settings.audit_rows_waiting_max, strict)
+    await audit.ensure()
+    return audit
+
+
 def _store(
-    settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
+    settings: Settings,
+    database: Database,
+    indexes: Indexes,
+    keys: SearchKeys,
+    audit: Audit | None,
 ) -> ResourceStore:
     judge = WriteJudge(
         partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates
@@ -368,10 +392,11 @@ def _store(
         settings.includes_max,
         Fetch(database, bound),
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
-        Commit(Writer(database, judge, keys, integrity)),
+        Commit(Writer(database, judge, keys, integrity, audit=audit)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),
         conformance,
+        audit=audit,
     )
 
 
@@ -487,6 +512,11 @@ def application() -> Site:
     async def through_the_door(request: Request, principal: Principal) -> Response:
         return await servers[0].perform(request, principal)
 
+    async def refused(
+        principal: Principal, called: tuple[str, str, bytes], error: FhirError
+    ) -> None:
+        await before_the_door(servers[0].context, principal, called, error)
+
     async def identify(_headers: Mapping[bytes, bytes]) -> Principal:
         return DEMO if settings.mode == "development" else NOBODY
 
@@ -503,6 +533,7 @@ def application() -> Site:
         *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
         *(lambda: servers[0].xml, identify),
         is_native,
+        refused,
     )
     return site(facade, ready, lifespan, settings, routes)
 

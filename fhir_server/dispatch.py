@@ -11,6 +11,7 @@ from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, c
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
+from fhir_server.interactions.recording import drafted, recorded
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
@@ -21,7 +22,14 @@ GUARDED = (*KEYED, "transaction")
 
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
-    """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
+    """Find the handler for ``request`` and run it, and record what came of it. A refusal is raised
+    as :class:`FhirError`."""
+    if context.store.audit is None:
+        return await _performed(registry, request, context)
+    return await recorded(partial(_performed, registry), request, context)
+
+
+async def _performed(registry: Registry, request: Request, context: Context) -> Response:
     _check_type(request, context)
     handler = registry.handler(request)
     if handler is None:
@@ -75,7 +83,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
         raise _no_handler(registry, request)
     if context.rights is not None:
         check(request, _needs(None, request), context.rights)
-    return change(request, context)
+    return drafted(change(request, context), request, context)
 
 
 def _needs(operation: Operation | None, request: Request) -> str:

@@ -4,6 +4,7 @@ design/security.md. Read as ``fhir_server/settings.py`` says.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
@@ -21,6 +22,31 @@ class SecuritySettings(BaseSettings):
         default=None,
         description="File with that key, readable for the server alone. It goes before "
         "`FHIR_MASTER_KEY`.",
+    )
+
+    audit: bool = Field(
+        default=True,
+        description="Whether each request is recorded, with a hash chain over the records.",
+    )
+    audit_reads: Literal["buffered", "strict"] = Field(
+        default="buffered",
+        description="`buffered`: the record of a read is written within 50 ms; `strict`: before "
+        "it is answered. That of a change is always part of the change.",
+    )
+    audit_rows_waiting_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Records that wait to be written; when there are as many, nothing is answered.",
+    )
+    audit_days: int = Field(
+        default=0,
+        ge=0,
+        description="Days for which audit records are kept; 0 is for ever.",
+    )
+    audit_heads: Path | None = Field(
+        default=None,
+        description="File, best on another machine, to which the signed heads of the audit chains "
+        "are appended every hour. They are in the log as well.",
     )
 
     def master_key_text(self) -> str:

@@ -41,7 +41,7 @@ from fhir_server.r4.headers import (
 from fhir_server.r4.json import decode, encode
 from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
-from fhir_server.security.principal import Principal
+from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.settings import Settings
 
 Perform = Callable[[Request, Principal], Awaitable[Response]]
@@ -61,8 +61,18 @@ _XML_APART_BYTES = 262_144  # some 30 ms of reading or writing: more of it does 
 _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
 
 
+Refused = Callable[[Principal, tuple[str, str, bytes], FhirError], Awaitable[None]]
+"""Records a refusal of what did not come to the front door: method, path, query."""
+
+
 def _none_is(operation: str) -> bool:
     return False
+
+
+async def _unrecorded(
+    _principal: Principal, _called: tuple[str, str, bytes], _error: FhirError
+) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
     the interactions behind it; ``xml`` returns what reads and writes XML; ``identify`` says who
     asks; ``is_native`` of an operation whether its Binaries come and go by their own content
-    type."""
+    type. ``refused`` is told of what did not come to the front door."""
 
     path: str
     perform: Perform
@@ -80,6 +90,7 @@ class Facade:
     xml: Callable[[], Xml]
     identify: Identify
     is_native: Callable[[str], bool] = _none_is
+    refused: Refused = _unrecorded
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
@@ -89,7 +100,9 @@ class Facade:
         wish = self._first_wish(headers, self._base_url(scope, headers))
         size, pieces = -1, None
         try:
-            interaction, response, wish = await self._answer(scope, receive, headers, wish)
+            interaction, response, wish = await self._answer(
+                scope, receive, headers, wish, request_id
+            )
             if wish.native or response.pieces is not None:
                 # RFC 9110, 14.2: a range is for GET alone; HEAD tells of the whole.
                 ranged = headers if scope["method"] == "GET" else {**headers, b"range": b""}
@@ -137,15 +150,17 @@ class Facade:
         return Rendering(f"{FHIR_JSON};charset=utf-8", base_url)
 
     async def _answer(
-        self, scope: Any, receive: Receive, headers: Headers, wish: Rendering
+        self, scope: Any, receive: Receive, headers: Headers, wish: Rendering, request_id: str
     ) -> tuple[str, Response, Rendering]:
         """Return the interaction, its answer or refusal, and how the client wants it."""
-        interaction = ""
+        interaction, inside = "", False
+        principal = NOBODY
+        address = scope["client"][0] if scope.get("client") else ""
         try:
             self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
             path = scope["path"][len(self.path) :]
-            principal = await self.identify(headers)
+            principal = (await self.identify(headers)).at(address, request_id)
             native = binary.asked_natively(scope["method"], path, headers)
             native = native or binary.called_natively(path, headers, self.is_native)
             accepting = {**headers, b"accept": b""} if native else headers
@@ -153,12 +168,15 @@ class Facade:
             if native:
                 wish = replace(wish, native=binary.still_native(parameters, wish))
             request, wish = await self._request(scope, receive, headers, parameters, wish)
-            interaction = request.interaction
+            interaction, inside = request.interaction, True
             response = await self.perform(request, principal)
             if wish.native and interaction.startswith("$"):
                 wish = replace(wish, native=binary.is_one(response))
             return interaction, response, wish
         except FhirError as error:
+            if not inside:
+                called = (scope["method"], scope["path"][len(self.path) :], scope["query_string"])
+                await self.refused(principal.at(address, request_id), called, error)
             return interaction, self._refused(error, scope), wish
 
     def _refused(self, error: FhirError, scope: Any) -> Response:

@@ -52,7 +52,10 @@ async def history(request: Request, context: Context) -> Response:
     others = Neighbours(((CURSOR, after),) if after else ())
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
     links = page_links(request, place, understood, others)
-    return Response(200, bundle("history", entries, links=links, total=page.total))
+    concerns = [place for version in page.entries for place in version.compartments]
+    return Response(
+        200, bundle("history", entries, links=links, total=page.total), concerns=concerns
+    )
 
 
 def _wanted(request: Request, context: Context, place: str) -> Wanted:

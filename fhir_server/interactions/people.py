@@ -48,14 +48,16 @@ class SignedIn:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """It was not right; nobody learns more. ``name`` is whose it would have been, for the audit."""
+    """It was not right; nobody learns more. ``name`` is whose it would have been, for the audit;
+    ``""`` where there is nobody of that name: what was typed may be a password."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Too many attempts: nothing was judged. The next may come in ``seconds``."""
+    """Too many attempts: nothing was judged. The next may come in ``seconds``. ``name`` as in
+    :class:`Wrong`."""
 
     name: str
     seconds: float
@@ -104,7 +106,7 @@ class People:
         kept = user.password if user is not None and not user.is_disabled else ""
         is_right = await matches(kept, password[: CHARACTERS_MAX + 1])
         if user is None or not is_right:
-            return Wrong(name)
+            return Wrong(user.name if user is not None else "")
         if not is_current(kept):
             user = await self.set_password(user, password) or user
         if user.needs_second_factor:
@@ -197,7 +199,10 @@ class People:
                 "in 30 seconds is taken. If they were not yours, tell your administrator."
             )
             await self.notices.add(Notice(name, "sign-in-slowed", text, now), WINDOW)
-        return Wait(name, found.wait_s) if found.wait_s > 0 else None
+        if found.wait_s > 0:
+            user = await self.users.named(name)
+            return Wait(user.name if user is not None else "", found.wait_s)
+        return None
 
     async def _is_factor(self, user: User, code: str, now: datetime) -> bool:
         step = matching_step(self._seed_of(user), code, now, user.step)

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 
 import re2 as re
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, Type, hash_secret, verify_secret
 
 CHARACTERS_MIN = 12
@@ -151,7 +151,7 @@ def is_right(kept: str, password: str) -> bool:
     """Whether ``password`` is the one of which ``kept`` is the hash; as long as :func:`hashed`."""
     try:
         return verify_secret(kept.encode("ascii"), normal(password).encode(), Type.ID)
-    except (VerifyMismatchError, InvalidHashError):
+    except (VerificationError, InvalidHashError):
         return False
 
 

@@ -14,6 +14,7 @@ from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_co
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.r4.subsets import SUBSETTED, is_subset, tagged, whole
 from fhir_server.search.index import Indexed
+from fhir_server.security.audit import Draft
 from fhir_server.security.plan import AccessPlan
 from fhir_server.security.predicates import allows
 from fhir_server.settings import Types, covers
@@ -65,7 +66,8 @@ class Change:
     kept beside it; a revision keeps that of the current version. ``once`` keeps the answer in the
     transaction of the change. ``claims`` are written with it, if they are still as they were seen
     (``claims.py``). ``access`` is what whoever asks may see and change; the store sets it, ``None``
-    is everything.
+    is everything. ``record`` is what is known of the audit row of the change, which is written with
+    it; the store sets it where the front door has not.
     """
 
     interaction: str
@@ -80,6 +82,7 @@ class Change:
     once: Once | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     access: AccessPlan | None = None
+    record: Draft | None = None
 
     @property
     def relies_on_version(self) -> bool:

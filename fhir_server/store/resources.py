@@ -8,21 +8,24 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.messages import Resource, Response
+from fhir_server.messages import NO_ENTRY, Resource, Response
 from fhir_server.outcome import too_large
 from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
+from fhir_server.security.audit import Row
 from fhir_server.security.plan import AccessPlan
 from fhir_server.store import answers, history, search
 from fhir_server.store.access import Visible
+from fhir_server.store.audit import Audit, Lane, Recording
 from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -72,7 +75,9 @@ class Timeouts:
 class ResourceStore:
     """Resources in MongoDB. Bound to a session inside a transaction, else to none.
 
-    ``fetch`` reads resources, ``beside`` what else a write has to know, by id.
+    ``fetch`` reads resources, ``beside`` what else a write has to know, by id. ``audit`` is where
+    is recorded what is done, ``None`` where that is off; ``record`` is of the request under way,
+    ``rows`` what its transaction is to write of it.
     """
 
     database: Database
@@ -89,6 +94,9 @@ class ResourceStore:
     session: AsyncClientSession | None = None
     owed: Owed | None = None
     plan: AccessPlan | None = None
+    audit: Audit | None = None
+    record: Recording | None = None
+    rows: list[Row] | None = None
 
     def narrowed(self, plan: AccessPlan) -> "ResourceStore":
         """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
@@ -277,19 +285,42 @@ class ResourceStore:
     ) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
-        changes = [replace(one, access=self.plan) for one in changes]
+        changes = self._asked(changes)
         if self.session is None and len(changes) == 1:
             stored = await self.commit.one(changes[0], now, self.timeouts.write_s)
             assert isinstance(stored, Stored), "only what has a key has been answered before"
+            self._recorded(changes)
             return [stored]
-        writer = replace(self.commit.writer, session=self.session, owed=self.owed)
+        writer = replace(self.commit.writer, session=self.session, owed=self.owed, rows=self.rows)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
         async with deadline(seconds, NOTHING_WRITTEN):
             if self.session is not None:
                 return await writer.all(changes, now, 0, known)
             end = time.monotonic() + seconds
-            return await repeated(lambda: writer.all(changes, now, end), end)
+            all_stored = await repeated(lambda: writer.all(changes, now, end), end)
+        self._recorded(changes)
+        return all_stored
+
+    def _asked(self, changes: Sequence[Change]) -> list[Change]:
+        """Return ``changes`` with what is known of whoever asks for them."""
+        if self.record is None or self.audit is None:
+            return [replace(one, access=self.plan) for one in changes]
+        drafts = [one.record or self.record.draft for one in changes]
+        if self.session is None and drafts and self.record.together:
+            drafts[0] = replace(drafts[0], also=self.record.together)
+        return [
+            replace(one, access=self.plan, record=draft)
+            for one, draft in zip(changes, drafts, strict=True)
+        ]
+
+    def _recorded(self, changes: Sequence[Change]) -> None:
+        """Note that the rows of ``changes`` are written."""
+        if self.record is not None:
+            drafts = [one.record for one in changes if one.record is not None]
+            self.record.written.update(one.entry for one in drafts)
+            if any(one.also is not None for one in drafts):
+                self.record.written.add(NO_ENTRY)
 
     async def check_deletable(self, type: str, id: str) -> None:
         """Raise what a deletion of ``type/id`` would raise at this moment."""
@@ -322,8 +353,10 @@ class ResourceStore:
         assert self.session is None, "what others do in the transaction would be done once more"
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type})
-        change = replace(change, access=self.plan)
+        [change] = self._asked([change])
         outcome = await self.commit.one(change, now, self.timeouts.request_s)
+        if isinstance(outcome, Stored):
+            self._recorded([change])
         if change.type == SEARCH_PARAMETER:
             await self.keys.changed()
         return outcome
@@ -391,20 +424,31 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure(types)
         end = time.monotonic() + seconds
+        rows: list[Row] = []
 
         async def attempt() -> T:
-            return await transacted(self.database.client, inside, end)
+            if self.audit is None:
+                return await transacted(self.database.client, partial(inside, None), end)
+            async with self.audit.lane() as lane:
+                return await transacted(self.database.client, partial(inside, lane), end)
 
-        async def inside(session: AsyncClientSession) -> T:
+        async def inside(lane: Lane | None, session: AsyncClientSession) -> T:
             owed = Owed()
-            result = await work(replace(self, session=session, owed=owed))
+            rows.clear()  # of an attempt before
+            result = await work(replace(self, session=session, owed=owed, rows=rows))
             await self.commit.writer.integrity.check(owed, session)
+            if lane is not None:
+                if rows and self.record is not None and self.record.together is not None:
+                    rows.append(self.record.together)
+                await lane.append(rows, session)
             return result
 
         # What is written inside is committed at the end: until then this process writes by the
         # table that it has now.
         async with deadline(seconds, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
+        if self.record is not None:
+            self.record.written.update(one.entry for one in rows)
         await self.keys.take_up()
         await self.conformance.settle()
         return result

@@ -4,9 +4,10 @@ https://hl7.org/fhir/R4/http.html#ops and section 16.3 of ARCHITECTURE.md
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +17,9 @@ from pymongo.errors import PyMongoError
 
 from fhir_server.messages import Response
 from fhir_server.outcome import FhirError
+from fhir_server.security.audit import Row
 from fhir_server.store.answers import KeyTaken, found_answers, keep_answers, kept, told
+from fhir_server.store.audit import Audit, Lane
 from fhir_server.store.changes import Change, Judge, Judged
 from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
@@ -67,6 +70,7 @@ Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
 
 _NO_BEFORES: Befores = {}
+_Work = Callable[[Lane | None, AsyncClientSession], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ class Writer:
     """Makes changes, each to another resource, once: what met another write is not repeated here.
 
     Bound to a session, it writes in that session's transaction; else in one of its own. What is to
-    be looked at before that session's transaction ends is put into ``owed``.
+    be looked at before that session's transaction ends is put into ``owed``, and what is to be
+    recorded by it into ``rows``.
     """
 
     database: Database
@@ -83,6 +88,8 @@ class Writer:
     integrity: Integrity
     session: AsyncClientSession | None = None
     owed: Owed | None = None
+    audit: Audit | None = None
+    rows: list[Row] | None = None
 
     async def all(
         self, changes: Sequence[Change], now: datetime, end: float, known: Befores = _NO_BEFORES
@@ -212,8 +219,9 @@ class Writer:
         claims = {name: was for one in judged for name, was in one.change.claims.items()}
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
+        rows = [row for one in judged for row in rows_of(one)] if self.audit else []
 
-        async def work(session: AsyncClientSession) -> None:
+        async def work(lane: Lane | None, session: AsyncClientSession) -> None:
             if answers:  # first: where a key is taken, nothing has been written in vain
                 await keep_answers(self.database, answers, over, session)
             if claims:
@@ -224,13 +232,30 @@ class Writer:
                 self.owed.take(owed)
             elif faults := await self.integrity.faults(owed, session):
                 raise _AtFault(faults)
+            if lane is not None:  # last: until the end of the transaction the lane waits for it
+                await lane.append(rows, session)
 
         if self.session is not None:
-            await work(self.session)
-        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims):
+            await work(None, self.session)
+            if self.rows is not None:
+                self.rows.extend(rows)
+        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims or rows):
             await self._insert(effective[0])
-        elif effective or answers:
-            await transacted(self.database.client, work, end)
+        else:
+            await self._transacted(work if effective or answers else None, rows, end)
+
+    async def _transacted(self, work: _Work | None, rows: Sequence[Row], end: float) -> None:
+        """Do ``work`` in a transaction, which writes ``rows``; without any they go by the queue."""
+        audit, client = self.audit, self.database.client
+        if audit is None or not rows:
+            if work is not None:
+                await transacted(client, partial(work, None), end)
+        elif work is None:
+            for row in rows:
+                audit.add(row)
+        else:
+            async with audit.lane() as lane:
+                await transacted(client, partial(work, lane), end)
 
     async def _insert(self, judged: Judged) -> None:
         """One insert is atomic by itself; a transaction around it would double its cost."""
@@ -292,6 +317,27 @@ class Writer:
                 [historical(before, after["last_updated"]) for before, after in replaced],
                 session=session,
             )
+
+
+def rows_of(judged: Judged) -> list[Row]:
+    """Return the audit rows of one change: none where nobody has said who asks for it."""
+    change, stored = judged.change, judged.stored
+    if change.record is None:
+        return []
+    places = [
+        place
+        for one in (judged.before, judged.after)
+        if one
+        for place in one.get("compartments", ())
+    ]
+    status = 204 if stored.deleted else 201 if stored.created else 200
+    row = change.record.row(
+        *(change.interaction, change.type, change.id),
+        version=stored.version,
+        concerns=places,
+        status=status,
+    )
+    return [row] if change.record.also is None else [row, change.record.also]
 
 
 def _is_one_insert(judged: Sequence[Judged]) -> bool:

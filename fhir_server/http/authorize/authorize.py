@@ -26,6 +26,8 @@ from fhir_server.http.authorize.login import (
 from fhir_server.http.authorize.session import Visitor, fields, foreign_form, visitor
 from fhir_server.http.authorize.session import field as form_field
 from fhir_server.http.authorize.steps import consent_page, encounter_page, patient_page
+from fhir_server.interactions.recording import note
+from fhir_server.security.audit import Row
 from fhir_server.security.grants import Grant, Launch
 from fhir_server.security.oauth import (
     AuthorizationRequest,
@@ -35,6 +37,7 @@ from fhir_server.security.oauth import (
     redirected,
     redirection,
 )
+from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scope_of
 from fhir_server.store.sessions import Session
 from fhir_server.store.users import User
@@ -194,6 +197,7 @@ async def _granted(asked: Asked, scopes: tuple[str, ...]) -> Answer:
         context=asked.launch.context if asked.launch is not None else {},
         auth_time=asked.session.began,
     )
+    await _recorded(asked, grant)
     code = await accounts.issue_code(
         grant,
         redirect_uri=request.redirect_uri,
@@ -204,7 +208,28 @@ async def _granted(asked: Asked, scopes: tuple[str, ...]) -> Answer:
     return redirect(redirected(request.redirect_uri, answer))
 
 
+async def _recorded(asked: Asked, grant: Grant | None) -> None:
+    """Have the decision recorded: what was granted, or that nothing was."""
+    user, call = asked.user, asked.who.call
+    patient = grant.patient if grant is not None else ""
+    by = Principal(
+        *("user", user.name, asked.request.client.id),
+        fhir_user=asked.fhir_user,
+        patient=patient,
+        address=call.address,
+    )
+    row = Row(
+        *(call.context.now(), "consent", by),
+        concerns=(f"Patient/{patient}",) if patient else (),
+        query=" ".join(grant.scopes) if grant is not None else "",
+        status=200 if grant is not None else 403,
+        issue="" if grant is not None else "forbidden",
+    )
+    await note(call.context, row)
+
+
 async def _refused(asked: Asked, why: str) -> Answer:
+    await _recorded(asked, None)
     error = OAuthError("access_denied", why)
     return _told(asked.request.redirect_uri, error, asked.request.state)
 

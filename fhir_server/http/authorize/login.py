@@ -20,6 +20,9 @@ from fhir_server.http.authorize.session import (
     visitor,
 )
 from fhir_server.interactions.people import SignedIn, Verdict, Wait
+from fhir_server.interactions.recording import note
+from fhir_server.security.audit import Row
+from fhir_server.security.principal import Kind, Principal
 from fhir_server.security.second_factor import uri
 
 AUTHORIZE = f"{AUTH_PATH}/authorize"
@@ -52,6 +55,7 @@ async def sign_in(call: Call) -> Answer:
     verdict = await who.people.password(
         field(call, "name")[:256], field(call, "password")[:1_024], call.address
     )
+    await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return login_page(who, asked, said=_said(verdict, _WRONG), status=_status(verdict))
     keep = cookie(call, SESSION, verdict.cookie)
@@ -76,6 +80,7 @@ async def give_second_factor(call: Call) -> Answer:
         return foreign_form()
     asked = request_of(call)
     verdict = await who.people.second_factor(who.halfway[0], field(call, "code")[:64], call.address)
+    await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return _second_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
     return redirect(onward(asked), cookie(call, SESSION, verdict.cookie))
@@ -98,6 +103,7 @@ async def finish_set_up(call: Call) -> Answer:
     verdict, codes = await who.people.enrolled(
         who.halfway[0], field(call, "code")[:64], call.address
     )
+    await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return await _set_up_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
     main = html(
@@ -119,6 +125,8 @@ async def sign_out(call: Call) -> Answer:
     if who.session is not None:
         await who.people.sessions.end(who.session.id)
         await call.context.accounts.end_session(who.session.id)
+        by = Principal("user", who.session.user, address=call.address)
+        await note(call.context, Row(call.context.now(), "logout", by))
     main = html(
         """<h1>You have signed out</h1>
 <p>Apps that are connected for as long as you are signed in are not any more.</p>
@@ -264,6 +272,23 @@ def _plain(who: Visitor) -> Html:
         '<p class="note small">This server runs for trying out, without TLS: its cookies are not '
         "marked Secure. Use it on this machine only, with made-up people.</p>"
     )
+
+
+async def _recorded(call: Call, verdict: Verdict) -> None:
+    """Have what came of an attempt recorded; who is halfway has not signed in yet."""
+    now = call.context.now()
+    if isinstance(verdict, SignedIn):
+        user = verdict.user
+        by = Principal("user", user.name, fhir_user=user.fhir_user, address=call.address)
+        did = "login" if verdict.session.is_whole else ""
+        row = Row(now, did, by)
+    else:
+        kind: Kind = "user" if verdict.name else "nobody"
+        by = Principal(kind, verdict.name or "nobody", address=call.address)
+        issue = "throttled" if isinstance(verdict, Wait) else "login"
+        row = Row(now, "login", by, status=_status(verdict), issue=issue)
+    if row.did:
+        await note(call.context, row)
 
 
 def _said(verdict: Verdict, wrong: str) -> str:

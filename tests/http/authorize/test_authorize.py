@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_bytes
 from uuid import uuid4
 
 import pytest
 
 from fhir_server.app import Server, opened
+from fhir_server.context import Context
 from fhir_server.interactions.launching import launched
 from fhir_server.interactions.people import people_of
 from fhir_server.messages import Request
@@ -16,6 +18,7 @@ from fhir_server.security.grants import Tokens
 from fhir_server.security.oauth import OAuthError, challenge_of
 from fhir_server.security.passwords import hashed
 from fhir_server.security.plan import Rights
+from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 from fhir_server.store.users import User
 from tests.http.authorize.browsing import APP, BACK, VERIFIER, Browser, answer_of, asked
@@ -306,18 +309,20 @@ async def test_a_session_ends(site: Server) -> None:
     ):
         browser = Browser(site.context)
         await browser.sign_in(await browser.get("/auth/login"), name, PASSWORD)
-        later = timedelta(minutes=minutes)
-        now = site.context.now
-        browser.context = replace(site.context, now=lambda later=later, now=now: now() + later)
+        browser.context = replace(site.context, now=partial(_later, site, minutes))
         page = await browser.get("/auth/console")
         assert ("Connected apps" in page.text) is is_there, (name, minutes)
 
 
-def _seeing_all(server: Server):  # type: ignore[no-untyped-def]
+def _later(server: Server, minutes: int) -> datetime:
+    return server.context.now() + timedelta(minutes=minutes)
+
+
+def _seeing_all(server: Server) -> Context:
     """Return the context of ``server`` with staff who see every patient."""
     types = ("Patient", "Encounter")
 
-    async def all_of_them(*_: object) -> Rights:
+    async def all_of_them(principal: Principal, context: Context) -> Rights:
         return Rights({(type, letter): {} for type in types for letter in "rs"})
 
     return replace(server.context, access=all_of_them)
