@@ -9,7 +9,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,10 @@ from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
+from fhir_server.http.authorize.bearer import Bearer, principal_of
 from fhir_server.http.authorize.endpoints import authorization_server
+from fhir_server.http.authorize.external import ExternalIssuer
+from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS
@@ -78,6 +81,7 @@ from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
+from fhir_server.store.signing_keys import SigningKeys
 from fhir_server.store.writer import Writer
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
@@ -132,7 +136,7 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
         registry.operation(operation)
     for task in TASKS:
         registry.task(task)
-    signing_in = authorization_server()
+    signing_in = authorization_server(PAGES)
     for path in AUTHORIZATION_PATHS:
         registry.route(path, signing_in)
     for module in features:
@@ -289,7 +293,6 @@ async def _server(
     contents = Contents(database, settings.request_timeout_s, new_id)
     audit = None if keys.observing else await _audit(settings, database)
     store = _store(settings, database, indexes, keys, audit)
-    accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s)
     page_key = master_key = b""
     if not keys.observing:
         await indexes.ensure_existing()
@@ -297,10 +300,13 @@ async def _server(
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
-        await accounts.ensure()
-        await ensure_people(database)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
         master_key = await _master_key(settings, database)
+    signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
+    accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
+    if not keys.observing:
+        await accounts.ensure()
+        await ensure_people(database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -484,6 +490,22 @@ def new_id() -> str:
     return str(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
 
 
+def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
+    """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
+
+    async def judged(token: str) -> Principal | None:
+        known = await accounts().known(token)
+        # Where no base is set, this server is called by whatever leads to it.
+        audience = settings.base_url.rstrip("/")
+        return None if known is None else principal_of(known, audience)
+
+    without = DEMO if settings.mode == "development" else NOBODY
+    if not settings.auth_issuer:
+        return Bearer(judged, without)
+    external = ExternalIssuer(settings, base_urls(settings), lambda: now().timestamp())
+    return Bearer(external, without)
+
+
 def new_secret() -> str:
     """Return 256 random bits in base64url: a code, a token, the secret of a client."""
     return secrets.token_urlsafe(32)
@@ -517,8 +539,7 @@ def application() -> Site:
     ) -> None:
         await before_the_door(servers[0].context, principal, called, error)
 
-    async def identify(_headers: Mapping[bytes, bytes]) -> Principal:
-        return DEMO if settings.mode == "development" else NOBODY
+    identify = bearer(settings, lambda: servers[0].context.accounts)
 
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)

@@ -6,7 +6,7 @@ design/security.md. Read as ``fhir_server/settings.py`` says.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 
@@ -48,6 +48,49 @@ class SecuritySettings(BaseSettings):
         description="File, best on another machine, to which the signed heads of the audit chains "
         "are appended every hour. They are in the log as well.",
     )
+    client_registration: bool = Field(
+        default=False,
+        description="Whether apps may register themselves (RFC 7591, `/auth/register`); else the "
+        "operator does, by `fhir-server client add`.",
+    )
+    auth_issuer: str = Field(
+        default="",
+        description="Another issuer of tokens (`https://login.clinic.example`) in place of the "
+        "built-in authorization server.",
+    )
+    auth_audience: str = Field(
+        default="", description="What its tokens have as `aud`; empty: the FHIR base."
+    )
+    auth_algorithm: Literal["RS256", "RS384", "PS256", "ES256", "ES384"] = Field(
+        default="RS256", description="What its tokens are signed by; no other is taken."
+    )
+    auth_jwks_url: str = Field(
+        default="", description="Where its keys are; empty: as its discovery document says."
+    )
+    auth_introspection_url: str = Field(
+        default="", description="Where it is asked about tokens (RFC 7662), in place of its keys."
+    )
+    auth_introspection_client: str = Field(
+        default="", description="The id by which this server asks there."
+    )
+    auth_introspection_secret: SecretStr = Field(
+        default=SecretStr(""), description="The secret by which it does."
+    )
+    auth_claims: dict[str, str] = Field(
+        default={},
+        description='Claims other than the usual, as JSON: `{"roles": '
+        '"realm_access.roles"}`. Known are `name`, `client`, `scopes`, `fhir_user`, `patient`, '
+        "`encounter`, `roles`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_an_issuer(self) -> "SecuritySettings":
+        for name in ("auth_issuer", "auth_jwks_url", "auth_introspection_url"):
+            url = getattr(self, name)
+            here = ("http://127.0.0.1", "http://localhost", "http://[::1]")
+            if url and not url.startswith(("https://", *here)):
+                raise ValueError(f"FHIR_{name.upper()} is no https URL.")
+        return self
 
     def master_key_text(self) -> str:
         """Return the master key as it is written, ``""`` for none. Raises ``OSError``."""

@@ -5,11 +5,13 @@ else.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from ssl import SSLError
+from urllib.parse import quote_plus
 
 import httpx
 
@@ -39,15 +41,54 @@ class Fetcher:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        found, _ = await self._within(url, headers, bytes_max, timeout_s)
+        return found
+
+    async def document(self, url: str, *, bytes_max: int, timeout_s: float) -> tuple[bytes, str]:
+        """Like :meth:`get`, with what the answer's Cache-Control says."""
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        return await self._within(url, headers, bytes_max, timeout_s)
+
+    async def posted(
+        self,
+        url: str,
+        form: Mapping[str, str],
+        basic: tuple[str, str],
+        *,
+        bytes_max: int,
+        timeout_s: float,
+    ) -> bytes:
+        """Return what ``url`` answers to ``form``, sent as the client whose id and secret ``basic``
+        are; else as :meth:`get`."""
+        said = b64encode(":".join(quote_plus(one) for one in basic).encode()).decode()
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Authorization": f"Basic {said}",
+        }
+        found, _ = await self._within(url, headers, bytes_max, timeout_s, form)
+        return found
+
+    async def _within(
+        self,
+        url: str,
+        headers: dict[str, str],
+        bytes_max: int,
+        timeout_s: float,
+        form: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, str]:
         try:
             async with asyncio.timeout(max(timeout_s, 0.001)):
-                return await self._got(url, headers, bytes_max)
+                return await self._got(url, headers, bytes_max, form)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, SSLError, ValueError) as error:
             raise Unfetched("it did not answer in time, or not by HTTP") from error
 
-    async def _got(self, url: str, headers: dict[str, str], bytes_max: int) -> bytes:
+    async def _got(
+        self, url: str, headers: dict[str, str], bytes_max: int, form: Mapping[str, str] | None
+    ) -> tuple[bytes, str]:
+        method = "GET" if form is None else "POST"
         answer = await self.http.send(
-            self.http.build_request("GET", url, headers=headers), stream=True
+            self.http.build_request(method, url, headers=headers, data=form), stream=True
         )
         try:
             if answer.status_code != 200:
@@ -59,7 +100,7 @@ class Fetcher:
                 found += piece
                 if len(found) > bytes_max:
                     raise Unfetched(f"its answer is over {bytes_max:,} bytes")
-            return bytes(found)
+            return bytes(found), answer.headers.get("cache-control", "")
         finally:
             await answer.aclose()
 

@@ -207,7 +207,11 @@ class Verifier:
             yield Fault("block-missing", where, text)
         self._reached[chain] = sequence
         head = rows[0].get(BLOCK)
-        if head is None or not _is_head(head) or placed(str(rows[0]["_id"])) != (chain, sequence, 0):
+        if (
+            head is None
+            or not _is_head(head)
+            or placed(str(rows[0]["_id"])) != (chain, sequence, 0)
+        ):
             self._last = Head(chain, sequence, b"")
             yield Fault("row-missing", where, "The first row of the block, with its head, is gone.")
             return

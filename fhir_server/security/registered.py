@@ -14,12 +14,15 @@ CONTEXT_SCOPES = frozenset(
         *("offline_access", "online_access"),
     )
 )
-"""The scopes about no resource that a client may be registered for."""
+"""The scopes about no resource that an app may be registered for."""
+INTROSPECT = "introspect"
+"""Of a backend that may ask what any token stands for, such as another resource server."""
+_OF_BACKENDS = frozenset((INTROSPECT,))
 
 
 def is_scope(text: str) -> bool:
     """Whether a client may be registered for the scope ``text``."""
-    return text in CONTEXT_SCOPES or scope_of(text) is not None
+    return text in CONTEXT_SCOPES | _OF_BACKENDS or scope_of(text) is not None
 
 
 def granted(
@@ -31,13 +34,14 @@ def granted(
     ``patient/*.cruds`` a client that is registered for ``patient/Observation.rs`` gets that.
     ``levels`` are those that this way of asking may have: ``user`` and ``patient``, or ``system``.
     """
+    plain = _OF_BACKENDS if "system" in levels else CONTEXT_SCOPES
     known = [one for text in registered if (one := scope_of(text)) is not None]
     found: dict[str, None] = {}
     for text in asked:
         scope = scope_of(text)
         if scope is not None and scope.level in levels:
             found.update(dict.fromkeys(_common(scope, known)))
-        elif text in CONTEXT_SCOPES and text in registered and "system" not in levels:
+        elif text in plain and text in registered:
             found[text] = None
     return tuple(found)
 

@@ -30,6 +30,7 @@ from fhir_server.security.grants import (
 from fhir_server.security.oauth import OAuthError
 from fhir_server.store.client import Database, Document, deadline
 from fhir_server.store.clients import CLIENTS, Clients, client_of
+from fhir_server.store.signing_keys import SigningKeys
 
 GRANTS = "oauth_grants"
 CODES = "oauth_codes"
@@ -44,13 +45,14 @@ _GRANT = tuple(one.name for one in fields(Grant))
 class Accounts:
     """The accounts in ``database``. ``now`` is UTC, ``secret`` returns 256 random bits in
     base64url, ``new_id`` an id. Where the database does not answer within ``timeout_s``,
-    ``timeout`` or ``transient`` is raised."""
+    ``timeout`` or ``transient`` is raised. ``keys`` sign what this server says."""
 
     database: Database
     now: Callable[[], datetime]
     secret: Callable[[], str]
     new_id: Callable[[], str]
     timeout_s: float
+    keys: SigningKeys
 
     @property
     def clients(self) -> Clients:
@@ -72,6 +74,7 @@ class Accounts:
         )
         await self.database[TOKENS].create_indexes([IndexModel([("grant", 1)])])
         await self.clients.ensure()
+        await self.keys.ensure()
 
     # What a user grants.
 
@@ -226,9 +229,11 @@ class Accounts:
         return Known(row["name"], row["grant"], grant, client, row["at"], row["until"])
 
     async def known_refresh(self, token: str, client: str) -> tuple[Grant, datetime] | None:
-        """Return the grant of a good refresh token of ``client`` and until when it is good."""
+        """Return the grant of a good refresh token and until when it is good; of ``client`` alone,
+        where that is said."""
         family, _, secret = token.partition(".")
-        wanted = {"family": hashed(family), "refresh": hashed(secret), "client": client}
+        wanted = {"family": hashed(family), "refresh": hashed(secret)}
+        wanted |= {"client": client} if client else {}
         async with self._bounded():
             found = await self.database[GRANTS].find_one(
                 wanted | {"revoked": None, "good_until": {"$gt": self.now()}}

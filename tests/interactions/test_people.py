@@ -184,7 +184,9 @@ async def test_attempts_are_forgotten(empty: Server, people: People, clock: Cloc
     assert [(await attempts.admit("x", HERE, clock())).wait_s for _ in range(6)] == [0] * 5 + [30]
     await attempts.forget("x")
     assert (await attempts.admit("x", HERE, clock())).wait_s == 0
-    assert [(await attempts.admit("x", HERE, clock())).wait_s for _ in range(6)] == [0] * 4 + [30] * 2
+    assert [(await attempts.admit("x", HERE, clock())).wait_s for _ in range(6)] == [0] * 4 + [
+        30
+    ] * 2
     later = clock() + FORGOTTEN
     assert [(await attempts.admit("x", HERE, later)).wait_s for _ in range(6)] == [0] * 5 + [30]
 

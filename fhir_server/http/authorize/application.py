@@ -51,6 +51,8 @@ class Authorization:
             return
         sending = with_origin(send, origin) if origin else send
         methods = self.endpoints.get(path)
+        if context.settings.auth_issuer and path != SMART_CONFIGURATION:
+            methods = None  # another issuer takes the place of this one
         bare = scope["method"] == "HEAD"
         try:
             if methods is None:

@@ -48,11 +48,6 @@ class Call:
         """The name of the authorization server: the base without ``/fhir``."""
         return self.base.removesuffix(FHIR_PATH)
 
-    @property
-    def url(self) -> str:
-        """The URL that is called, without its query."""
-        return f"{self.issuer}{self.path}"
-
     def endpoint(self, name: str) -> str:
         """Return the URL of an endpoint: ``token`` -> ``https://…/auth/token``."""
         return f"{self.issuer}{AUTH_PATH}/{name}"

@@ -10,6 +10,7 @@ import httpx
 from fhir_server.app import Server
 from fhir_server.context import Context
 from fhir_server.http.authorize.endpoints import authorization_server
+from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.site import CONTEXT
 from fhir_server.security.grants import Client
 from fhir_server.security.oauth import challenge_of
@@ -59,7 +60,7 @@ class Browser:
 
     def __post_init__(self) -> None:
         """Open it."""
-        app = authorization_server()
+        app = authorization_server(PAGES)
 
         async def given(scope: Any, receive: Any, send: Any) -> None:
             await app(scope | {CONTEXT: self.context}, receive, send)
