@@ -9,11 +9,13 @@ from fhir_server.operations import (
     expand,
     expunge,
     find_matches,
+    launch,
     lookup,
     meta,
     reindex,
     subsumes,
     translate,
+    users,
     validate,
     validate_code,
 )
@@ -36,5 +38,11 @@ OPERATIONS: tuple[Operation, ...] = (
     passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
+    users.USERS,
+    users.ADD,
+    users.CHANGE,
+    users.PASSWORD,
+    users.SECOND_FACTOR,
+    launch.LAUNCH,
 )
 TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)

@@ -144,18 +144,18 @@ class Users:
     async def remove_demo(self) -> None:
         """Remove the users of an earlier start in development."""
         async with deadline(self.timeout_s, _ADVICE):
-            await self.database[USERS].delete_many({"is_demo": True})
+            await self.database[USERS].delete_many({"demo": True})
 
     async def has_administrator(self) -> bool:
         """Whether somebody can administrate: production does not start without."""
-        wanted = {"roles": "administrator", "is_disabled": False, "is_demo": False}
+        wanted = {"roles": "administrator", "is_disabled": False, "demo": False}
         async with deadline(self.timeout_s, _ADVICE):
             return await self.database[USERS].find_one(wanted, {"_id": 1}) is not None
 
     async def has_demo(self) -> bool:
         """Whether there are users of development: production does not start with them."""
         async with deadline(self.timeout_s, _ADVICE):
-            return await self.database[USERS].find_one({"is_demo": True}, {"_id": 1}) is not None
+            return await self.database[USERS].find_one({"demo": True}, {"_id": 1}) is not None
 
 
 def _kept(value: Any) -> Any:
@@ -170,7 +170,7 @@ def _document(user: User, now: datetime) -> Document:
         "fhir_user": user.fhir_user,
         "patient": user.patient,
         "is_disabled": user.is_disabled,
-        "is_demo": user.is_demo,
+        "demo": user.is_demo,
         "password": user.password,
         "seed": user.seed,
         "is_enrolled": user.is_enrolled,
@@ -190,7 +190,7 @@ def _user(row: Document | None) -> User | None:
         row["fhir_user"],
         row["patient"],
         row["is_disabled"],
-        row["is_demo"],
+        row["demo"],
         row["password"],
         bytes(row["seed"]),
         row["is_enrolled"],

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fhir_server.http.authorize.authorize import authorize, authorize_by_form, choose, consent
 from fhir_server.http.authorize.console import END, LAUNCH, console, end_app, launch, open_app
+from fhir_server.http.authorize.demo import DEMO, demo
 from fhir_server.http.authorize.exchange import Answer, Call, Endpoint
 from fhir_server.http.authorize.html import STYLE, STYLE_PATH
 from fhir_server.http.authorize.login import (
@@ -40,5 +41,6 @@ PAGES: Mapping[str, Mapping[str, Endpoint]] = {
     LOGOUT: {"POST": sign_out},
     CONSOLE: {"GET": console},
     END: {"POST": end_app},
+    DEMO: {"GET": demo},
     LAUNCH: {"GET": launch, "POST": open_app},
 }
