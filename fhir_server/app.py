@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -30,9 +30,10 @@ from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.external import ExternalIssuer
 from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
+from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
-from fhir_server.interactions import CHANGES, INTERACTIONS
-from fhir_server.interactions.access import rights_of
+from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
+from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
 from fhir_server.interactions.people import ensure_people
 from fhir_server.interactions.recording import before_the_door
@@ -52,6 +53,7 @@ from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.chain import Key
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
 from fhir_server.store.accounts import Accounts
@@ -61,6 +63,7 @@ from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
+    UnfitDatabaseError,
     check_replica_set,
     close,
     connect,
@@ -72,7 +75,10 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
+from fhir_server.store.denials import Denials
+from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.fitness import reasons_against
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
@@ -101,6 +107,7 @@ class Server:
     context: Context
     database: Database
     xml: Xml
+    audit_keys: dict[str, Key] = field(default_factory=dict)
 
     @property
     def packages(self) -> Packages:
@@ -134,6 +141,8 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
         registry.interaction(name, handler, CHANGES.get(name))
     for operation in OPERATIONS:
         registry.operation(operation)
+    audit_events.register(registry)
+    registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
     signing_in = authorization_server(PAGES)
@@ -291,15 +300,17 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
-    audit = None if keys.observing else await _audit(settings, database)
+    audit_key = await _audit_key(database, keys.observing)
+    audit = None if keys.observing else await _audit(settings, database, audit_key)
     store = _store(settings, database, indexes, keys, audit)
     page_key = master_key = b""
     if not keys.observing:
-        await indexes.ensure_existing()
+        types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
         master_key = await _master_key(settings, database)
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
@@ -321,6 +332,7 @@ async def _server(
             store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
+            exports=Exports(database, keys.id, settings.request_timeout_s),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
             terminology=terminology,
             now=now,
@@ -330,23 +342,25 @@ async def _server(
             prepare=partial(prepare, registry),
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
-            access=rights_of,
-            master_key=master_key,
+            access=AccessRights(),
             accounts=accounts,
+            master_key=master_key,
+            rates=Rates(Buckets(Rate(settings.rate_per_s, settings.rate_burst))),
         ),
         database,
         known.xml,
+        {audit_key.name: audit_key},
     )
 
 
 async def _master_key(settings: Settings, database: Database) -> bytes:
-    """Return the key that is set; in development, where none is, one that the database keeps."""
-    text = settings.master_key_text()
-    if not text and settings.mode == "development":
+    """Return the key that is set; in development, where none is, one that the database keeps.
+
+    Without one nothing is sealed in production, where ``serve`` does not begin without.
+    """
+    key = key_of(settings.master_key_text())
+    if not key and settings.mode == "development":
         return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
-    key = key_of(text)
-    if len(key) < KEY_BYTES:
-        raise ValueError("FHIR_MASTER_KEY_FILE has to hold 256 bits: openssl rand -hex 32")
     return key
 
 
@@ -362,13 +376,18 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
     return index(resource, keys.table)
 
 
-async def _audit(settings: Settings, database: Database) -> Audit | None:
+async def _audit_key(database: Database, observing: bool) -> Key:
+    """Return what signs the audit record."""
+    fresh = b"" if observing else secrets.token_bytes(_PAGE_KEY_BYTES)
+    return Key(await shared_key(database, "audit_key", fresh))
+
+
+async def _audit(settings: Settings, database: Database, key: Key) -> Audit | None:
     """Return what records requests, if they are to be."""
     if not settings.audit:
         return None
-    key = await shared_key(database, "audit_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     strict = settings.audit_reads == "strict"
-    audit = Audit(database, Key(key), new_id, settings.audit_rows_waiting_max, strict)
+    audit = Audit(database, key, new_id, settings.audit_rows_waiting_max, strict)
     await audit.ensure()
     return audit
 
@@ -390,6 +409,7 @@ def _store(
     )
     conformance = Conformance(database)
     bound = partial(deadline, settings.request_timeout_s, "Try again.")
+    denials = Denials(database, Fetch(database, bound, {"number": 1}), base_urls(settings))
     return ResourceStore(
         database,
         indexes,
@@ -398,10 +418,11 @@ def _store(
         settings.includes_max,
         Fetch(database, bound),
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
-        Commit(Writer(database, judge, keys, integrity, audit=audit)),
+        Commit(Writer(database, judge, keys, integrity, denials, audit=audit)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),
         conformance,
+        denials,
         audit=audit,
     )
 
@@ -522,6 +543,8 @@ def application() -> Site:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        if settings.mode == "production" and (reasons := await reasons_against(settings)):
+            raise UnfitDatabaseError(" ".join(reasons))
         async with opened(settings, settings.mongodb_uri) as server:
             servers.append(server)
             tasks = [
@@ -544,6 +567,9 @@ def application() -> Site:
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
 
+    def admit(principal: Principal, address: str, now: float) -> None:
+        servers[0].context.rates.admit(principal, address, now)
+
     def routes() -> tuple[Mapping[str, Asgi], Context] | None:
         return (servers[0].registry.routes, servers[0].context) if servers else None
 
@@ -555,6 +581,8 @@ def application() -> Site:
         *(lambda: servers[0].xml, identify),
         is_native,
         refused,
+        admit,
+        Bodies(settings.bodies_bytes_max),
     )
     return site(facade, ready, lifespan, settings, routes)
 

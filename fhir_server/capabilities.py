@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -25,6 +25,7 @@ _TYPE_INTERACTIONS = (
 )
 # Parameters of every type that are no strings.
 _COMMON_TYPES = {"_filter": "special", "_list": "string"}
+BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -94,6 +95,7 @@ def capability_statement(
             "status": "active",
             "date": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "kind": "instance",
+            **({"instantiates": [BULK_DATA]} if "$export" in registry.operation_names() else {}),
             "software": {"name": "FHIR Server", "version": __version__},
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
@@ -112,7 +114,7 @@ def _resource(
     parameters: ParameterTable,
     chosen: Chosen,
 ) -> dict[str, Any]:
-    known = registry.interactions
+    known = registry.interactions_of(type)
     described: dict[str, Any] = {
         "type": type,
         "profile": definitions.types[type].url,
@@ -120,7 +122,7 @@ def _resource(
         "versioning": "versioned-update" if covers(chosen.versioned_updates, type) else "versioned",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
-        "conditionalCreate": "conditional-update" in known,
+        "conditionalCreate": "conditional-update" in registry.interactions,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
         "conditionalDelete": (
@@ -131,7 +133,11 @@ def _resource(
             *(("enforced",) if covers(chosen.enforced, type) else ()),
         ],
     }
-    if searched := _search_parameters(type, parameters):
+    own = registry.searched.get(type)
+    searched = _search_parameters(type, parameters, own)
+    if own is not None:  # and by nothing that is linked
+        described["searchParam"] = searched
+    elif searched:
         described["searchInclude"] = _includes(type, parameters)
         described["searchRevInclude"] = ["*", *_revincludes(parameters).get(type, ())]
         described["searchParam"] = searched
@@ -144,11 +150,13 @@ def _profiles(urls: Sequence[str]) -> dict[str, Any]:
     return {"supportedProfile": list(urls)} if urls else {}
 
 
-def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, str]]:
+def _search_parameters(
+    type: str, parameters: ParameterTable, own: Collection[str] | None
+) -> list[dict[str, str]]:
     return [
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
-        if one.key not in parameters.pending(type)
+        if one.key not in parameters.pending(type) and (own is None or one.code in own)
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check
+from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check_part
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
@@ -73,7 +73,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     A transaction makes the changes of all its entries at once.
     """
     _check_type(request, context)
-    change = registry.changes.get(request.interaction)
+    change = registry.change_of(request)
     if change is None and registry.operation_of(request):
         text = (
             f"{request.interaction} is not possible in a transaction; call it alone, or in a batch."
@@ -81,8 +81,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
         raise FhirError(Issue("not-supported", text))
     if change is None:
         raise _no_handler(registry, request)
-    if context.rights is not None:
-        check(request, _needs(None, request), context.rights)
+    check_part(request, context)
     return drafted(change(request, context), request, context)
 
 

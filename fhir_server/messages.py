@@ -80,7 +80,8 @@ class Response:
     ``[base]``. ``headers`` are further ones. Where ``content`` is given, ``body`` is a Binary
     without its data, and ``pieces`` returns the bytes of it from one place to before another.
     ``remarks`` are what is to be said of a write that was made. ``concerns`` are the compartments
-    of what was read, for the audit record.
+    of what was read, for the audit record. ``media_type`` is that of a body which is no resource,
+    and of ``pieces`` without a ``content``.
     """
 
     status: int
@@ -93,3 +94,4 @@ class Response:
     pieces: Callable[[int, int], Pieces] | None = None
     remarks: tuple[Issue, ...] = ()
     concerns: Sequence[str] = ()
+    media_type: str = ""

@@ -3,27 +3,42 @@
 design/security.md. Read as ``fhir_server/settings.py`` says.
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+
+def listed(value: Any) -> Any:
+    """Return the names of ``Patient,Encounter``, of ``*`` and of a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)]
+"""Names with commas between, or a JSON list."""
+
+StaffRoles = Annotated[
+    tuple[Literal["physician", "nurse", "front-desk", "billing", "lab", "analyst"], ...],
+    NoDecode,
+    BeforeValidator(listed),
+]
+"""Roles that need no relationship with a patient unless this says so."""
 
 
 class SecuritySettings(BaseSettings):
     """Sign-in, tokens, access, audit, rates."""
 
-    master_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="The key over all secrets in the database, 256 bits as hexadecimal digits or "
-        "Base64; better in a file. In development there is one in the database itself.",
+    care_relationship: StaffRoles = Field(
+        default=(),
+        description="Roles that see only patients they care for (an active CareTeam, an open "
+        "Encounter or Appointment), as `physician,nurse`; empty: all patients.",
     )
-    master_key_file: Path | None = Field(
-        default=None,
-        description="File with that key, readable for the server alone. It goes before "
-        "`FHIR_MASTER_KEY`.",
-    )
-
     audit: bool = Field(
         default=True,
         description="Whether each request is recorded, with a hash chain over the records.",
@@ -48,6 +63,49 @@ class SecuritySettings(BaseSettings):
         description="File, best on another machine, to which the signed heads of the audit chains "
         "are appended every hour. They are in the log as well.",
     )
+    privacy_officer: str = Field(
+        default="",
+        description="Who is told when the glass is broken: an address, as the outbox sends to it.",
+    )
+    master_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="The key over all secrets in the database, 256 bits as hexadecimal digits or "
+        "Base64; better in a file. In development there is one in the database itself.",
+    )
+    master_key_file: Path | None = Field(
+        default=None,
+        description="File with that key, readable for the server alone. It goes before "
+        "`FHIR_MASTER_KEY`.",
+    )
+
+    tls_cert: Path | None = Field(
+        default=None,
+        description="Certificate chain, PEM, where this server speaks TLS (1.2 or newer) itself.",
+    )
+    tls_key: Path | None = Field(default=None, description="Its private key, PEM.")
+    trusted_proxies: Names = Field(
+        default=(),
+        description="Addresses or networks of the proxies in front, as `10.2.0.0/16`: whose "
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
+    rate_per_s: float = Field(
+        default=200.0,
+        gt=0,
+        description="Requests a second of one user through one app; more: 429. The demo user of "
+        "development is not held to it.",
+    )
+    rate_burst: int = Field(
+        default=400, ge=1, description="Requests that may come at once before that counts."
+    )
+    bodies_bytes_max: int = Field(
+        default=134_217_728,
+        ge=1_048_576,
+        description="Bytes of all request bodies that one process holds at a time; more: 503.",
+    )
+    headers_max: int = Field(
+        default=100, ge=16, le=1000, description="Headers of one request; more: 431."
+    )
+
     client_registration: bool = Field(
         default=False,
         description="Whether apps may register themselves (RFC 7591, `/auth/register`); else the "
@@ -84,12 +142,9 @@ class SecuritySettings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _has_an_issuer(self) -> "SecuritySettings":
-        for name in ("auth_issuer", "auth_jwks_url", "auth_introspection_url"):
-            url = getattr(self, name)
-            here = ("http://127.0.0.1", "http://localhost", "http://[::1]")
-            if url and not url.startswith(("https://", *here)):
-                raise ValueError(f"FHIR_{name.upper()} is no https URL.")
+    def _has_both_halves(self) -> "SecuritySettings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("FHIR_TLS_CERT and FHIR_TLS_KEY go together.")
         return self
 
     def master_key_text(self) -> str:
@@ -97,3 +152,12 @@ class SecuritySettings(BaseSettings):
         if self.master_key_file is not None:
             return self.master_key_file.read_text(encoding="ascii", errors="replace").strip()
         return self.master_key.get_secret_value()
+
+    @model_validator(mode="after")
+    def _has_an_issuer(self) -> "SecuritySettings":
+        for name in ("auth_issuer", "auth_jwks_url", "auth_introspection_url"):
+            url = getattr(self, name)
+            here = ("http://127.0.0.1", "http://localhost", "http://[::1]")
+            if url and not url.startswith(("https://", *here)):
+                raise ValueError(f"FHIR_{name.upper()} is no https URL.")
+        return self

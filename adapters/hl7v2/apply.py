@@ -4,9 +4,8 @@ design/hl7v2.md, sections 2, 8 to 10, 19. The transaction may be begun again aft
 reads everything anew, and ids and times were drawn before. What is written passes the front door
 as the entries of a transaction Bundle do: ``prepare`` judges each, one ``write`` makes them all.
 
-This is the seam for access control: what is written is judged with the server's own rights, as all
-is now, after the types that the sender's profile lists (:func:`_permitted`); a principal of the
-sender's own belongs on the requests that :func:`_perform` makes.
+What the sender may write are the types that its profile lists (:func:`_permitted`); what is left
+passes the front door under the sender's name, with the rights of the server.
 """
 
 import base64
@@ -25,7 +24,7 @@ from adapters.hl7v2.changes import Json, Mode
 from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.lookups import HeldError, Lookups, Round, looked_up
 from adapters.hl7v2.merging import merge_writes
-from adapters.hl7v2.permissions import may_write, without
+from adapters.hl7v2.permissions import acting, may_write, without
 from adapters.hl7v2.plan import Plan, Report, Write, planned
 from adapters.hl7v2.provenance import DOCUMENTS, records
 from adapters.hl7v2.reading import Item
@@ -83,6 +82,7 @@ async def applied(
     """
     if item.report.fault is not None:
         raise item.report.fault
+    context = replace(context, principal=acting(item.profile.name))
     drawn = _Drawn(
         [context.new_id() for one in item.report.changes if one.type == "Patient"],
         {type: context.new_id() for type in DOCUMENTS},
@@ -126,6 +126,7 @@ async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
     """Return what ``item`` would write, merged with what is stored now. Writes nothing."""
     if item.report.fault is not None:
         raise item.report.fault
+    context = replace(context, principal=acting(item.profile.name))
     drawn = _Drawn(
         [context.new_id() for one in item.report.changes if one.type == "Patient"],
         {type: context.new_id() for type in DOCUMENTS},

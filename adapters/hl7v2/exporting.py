@@ -34,7 +34,12 @@ _KINDS = {
 def operation() -> Operation:
     """Return the operation."""
     return Operation(
-        "$hl7v2", _DEFINITION, hl7v2, on=TYPES, instance=True, whole=False, native=True
+        *("$hl7v2", _DEFINITION, hl7v2),
+        on=TYPES,
+        instance=True,
+        whole=False,
+        native=True,
+        needs="r",
     )
 
 

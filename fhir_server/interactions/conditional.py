@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fhir_server.context import Context
+from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.bodies import answer, remarks_on, written
 from fhir_server.interactions.idempotency import once
 from fhir_server.interactions.matching import Criteria, criteria_of, matches, several
@@ -108,8 +109,10 @@ async def _in_transaction(request: Request, criteria: Criteria, context: Context
 async def resolved(request: Request, context: Context) -> Resolved:
     """Return what the conditional ``request`` comes to; ``context`` is that of a transaction.
 
-    Raises 412 where several resources match, and what the row of the table says.
+    Raises 412 where several resources match, and what the row of the table says; ``forbidden`` to
+    whom the interaction is not open.
     """
+    check_part(request, context)
     return await _resolve(request, _criteria(request, context), context)
 
 

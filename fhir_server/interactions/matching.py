@@ -16,6 +16,7 @@ from hashlib import sha256
 import msgspec
 
 from fhir_server.context import Context
+from fhir_server.interactions.admitting import searchable
 from fhir_server.interactions.asking import asked
 from fhir_server.messages import Parameters
 from fhir_server.outcome import FhirError, Issue, shown, unknown_type
@@ -101,7 +102,8 @@ async def matches(
     if not (query.filters or query.joins):  # whatever it says, it would match everything
         text = f"{shown(criteria.text)} does not say which resource is meant."
         raise FhirError(Issue("not-supported", text))
-    page = await context.store.search(replace(plan(query, context.parameters), count=most))
+    found = replace(plan(query, context.parameters), count=most)
+    page = await searchable(context).search(found)
     return page.entries, page.after is not None
 
 

@@ -2,8 +2,9 @@
 
 https://hl7.org/fhir/R4/http.html#search
 
-``_type`` says which types; without it, all. The parameters are those that all of these types have,
-also in ``_sort``. Without ``_sort`` results are ordered by type, then as in a search of that type.
+``_type`` says which types; without it, all that may be searched. The parameters are those that all
+of these types have, also in ``_sort``. Without ``_sort`` results are ordered by type, then as in a
+search of that type.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
+from fhir_server.interactions.admitting import check_named, may_search
 from fhir_server.interactions.links import unpacked_request
 from fhir_server.interactions.parameters import Subset, value_of
 from fhir_server.interactions.search_type import search_query
@@ -49,7 +51,7 @@ async def search_types(
     ``within`` is the compartment that is searched; everything by default.
     """
     place = f"{within}/*" if within else ""
-    request = unpacked_request(request, place, context.page_key)
+    request = unpacked_request(request, place, context.link_key)
     named, cursor, rest = (value_of(request, name) for name in _OWN)
     types = _types(named, context, members)
     given, ignored = _common(request, types, context)
@@ -58,12 +60,12 @@ async def search_types(
     check_sort(known.sort, {type: context.parameters.of(type) for type in types})
     understood = (*(((TYPE, named),) if named else ()), *known.understood)
     subject = digest(place, understood)
-    part = window(cursor, rest, subject, context.page_key)
+    part = window(cursor, rest, subject, context.link_key)
     existing = await context.store.indexes.existing()
     strict = replace(request, prefer={})  # what one type has understood no other may leave out
     plans = []
     for type in types:
-        if type in existing:
+        if type in existing and may_search(type, context):
             query = await search_query((type, *types), known.understood, strict, context, looked_up)
             plans.append(plan(query, context.parameters, within=within))
     wanted = several(
@@ -92,6 +94,7 @@ def _types(named: str, context: Context, members: Collection[str]) -> tuple[str,
             near = nearest(type, context.definitions.resource_types)
             text = f"_type names {shown(type)}, which is not among what is searched.{near}"
             raise FhirError(Issue("value", text))
+    check_named(types, context)
     return tuple(types)
 
 

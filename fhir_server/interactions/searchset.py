@@ -54,9 +54,9 @@ def searchset(
     ``matches`` are the entries of its matches where these are not what is stored, but part of it.
     """
     here = tuple(pair for pair in asked.here if pair[1])
-    others = _neighbours(page, asked.subject, context.page_key, is_rest=REST in dict(here))
+    others = _neighbours(page, asked.subject, context.link_key, is_rest=REST in dict(here))
     understood = (*asked.understood, *here)
-    links = page_links(request, asked.place, understood, others, context.page_key)
+    links = page_links(request, asked.place, understood, others, context.link_key)
     if matches is None:
         matches = [match_entry(one, subset, request, context) for one in page.entries]
     # The elements are those of what is searched for; what comes along has others.

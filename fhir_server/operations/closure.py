@@ -178,4 +178,5 @@ CLOSURE = Operation(
     "http://hl7.org/fhir/OperationDefinition/ConceptMap-closure",
     closure,
     affects_state=True,
+    needs="signed-in",
 )

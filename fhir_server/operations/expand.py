@@ -297,4 +297,5 @@ EXPAND = Operation(
     expand,
     ("ValueSet",),
     instance=True,
+    needs="signed-in",
 )

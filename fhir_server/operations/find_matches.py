@@ -143,4 +143,5 @@ FIND_MATCHES = Operation(
     find_matches,
     ("CodeSystem",),
     instance=True,
+    needs="signed-in",
 )

@@ -105,7 +105,8 @@ async def _kin(
 
 def _operation(name: str, handler: Any, **more: Any) -> Operation:
     definition = f"http://hl7.org/fhir/OperationDefinition/CodeSystem-{name}"
-    return Operation(f"${name}", definition, handler, ("CodeSystem",), **more)
+    known = {"needs": "signed-in", **more}
+    return Operation(f"${name}", definition, handler, ("CodeSystem",), **known)
 
 
 LOOKUP = _operation("lookup", lookup)

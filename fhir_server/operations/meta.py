@@ -178,17 +178,23 @@ def _returned(resource: Resource) -> bytes:
 
 
 META = Operation(
-    "$meta", f"{_DEFINITION}meta", meta, on=("", EVERY_TYPE), instance=True, version=True
+    *("$meta", f"{_DEFINITION}meta", meta),
+    on=("", EVERY_TYPE),
+    instance=True,
+    version=True,
+    needs="rs",
 )
 ADD = Operation(
     *("$meta-add", f"{_DEFINITION}meta-add", add, (EVERY_TYPE,)),
     whole=False,
     instance=True,
     affects_state=True,
+    needs="u",
 )
 DELETE = Operation(
     *("$meta-delete", f"{_DEFINITION}meta-delete", delete, (EVERY_TYPE,)),
     whole=False,
     instance=True,
     affects_state=True,
+    needs="u",
 )

@@ -61,7 +61,8 @@ async def instance(request: Request, context: Context) -> Resource:
 
     Raises ``not-found`` and ``deleted``.
     """
-    stored = await context.store.read(request.type, request.id)
+    # Terminology is for whoever is signed in, by its id as by its url.
+    stored = await context.store.as_server.read(request.type, request.id)
     if stored is not None and stored.deleted:
         raise deleted(request.type, request.id, stored.version)
     if stored is not None:

@@ -72,4 +72,5 @@ SUBSUMES = Operation(
     subsumes,
     ("CodeSystem",),
     instance=True,
+    needs="signed-in",
 )

@@ -180,4 +180,5 @@ TRANSLATE = Operation(
     translate,
     ("ConceptMap",),
     instance=True,
+    needs="signed-in",
 )

@@ -204,4 +204,5 @@ VALIDATE = Operation(
     validate,
     on=(EVERY_TYPE,),
     instance=True,
+    needs="signed-in",
 )

@@ -162,8 +162,10 @@ _DEFINITION = "http://hl7.org/fhir/OperationDefinition/"
 OF_SYSTEM = Operation(
     *("$validate-code", f"{_DEFINITION}CodeSystem-validate-code", of_system, ("CodeSystem",)),
     instance=True,
+    needs="signed-in",
 )
 OF_VALUE_SET = Operation(
     *("$validate-code", f"{_DEFINITION}ValueSet-validate-code", of_value_set, ("ValueSet",)),
     instance=True,
+    needs="signed-in",
 )

@@ -13,12 +13,11 @@ from typing import Generic, TypeVar
 
 import re2 as re
 
-from fhir_server.remote.fetching import Unfetched, fetching
+from fhir_server.remote.documents import document
+from fhir_server.remote.fetching import Unfetched
 
 T = TypeVar("T")
 
-BYTES_MAX = 65_536
-TIMEOUT_S = 5.0
 PAUSE_S = 60.0
 KEPT_S = 3600.0
 _KEPT_MANY = 1_000
@@ -27,12 +26,6 @@ _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b")
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 """A URL -> the document there, and what its Cache-Control says. Raises :class:`Unfetched`."""
-
-
-async def fetched(url: str) -> tuple[bytes, str]:
-    """Return what ``url`` answers and its Cache-Control. Raises :class:`Unfetched`."""
-    async with fetching() as once:  # seldom enough that no connection is kept for it
-        return await once.document(url, bytes_max=BYTES_MAX, timeout_s=TIMEOUT_S)
 
 
 @dataclass(slots=True)
@@ -49,7 +42,7 @@ class Published(Generic[T]):
     def __init__(
         self,
         read: Callable[[bytes, str], T],
-        fetch: Fetch = fetched,
+        fetch: Fetch = document,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
@@ -66,27 +59,29 @@ class Published(Generic[T]):
         if len(self._kept) >= _KEPT_MANY:
             self._kept.clear()
         kept = self._kept.setdefault((url, about), _Kept())
-        if not self._is_enough(kept, has):
-            async with kept.lock:  # who comes while it is read waits for it
+        # Who comes while it is read waits for it, unless what is wanted is known.
+        is_coming = kept.lock.locked() and not self._is_known(kept, has)
+        if is_coming or not self._is_enough(kept, has):
+            async with kept.lock:
                 if not self._is_enough(kept, has):
                     await self._renew(kept, url, about)
-        if kept.value is None or self._clock() >= kept.until or not has(kept.value):
+        if kept.value is None or not self._is_known(kept, has):
             raise Unfetched("what is published there has not what is wanted")
         return kept.value
 
     def _is_enough(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
-        now = self._clock()
-        if kept.value is not None and now < kept.until and has(kept.value):
-            return True
-        return now - kept.tried_at < PAUSE_S
+        return self._is_known(kept, has) or self._clock() - kept.tried_at < PAUSE_S
+
+    def _is_known(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
+        return kept.value is not None and self._clock() < kept.until and has(kept.value)
 
     async def _renew(self, kept: _Kept[T], url: str, about: str) -> None:
         kept.tried_at = self._clock()
         if kept.until <= kept.tried_at:
             kept.value = None  # a key that was taken back is to be forgotten
         try:
-            document, caching = await self._fetch(url)
-            kept.value = self._read(document, about)
+            found, caching = await self._fetch(url)
+            kept.value = self._read(found, about)
         except ValueError as error:
             raise Unfetched(f"what is published there cannot be used: {error}") from error
         except Unfetched:

@@ -8,6 +8,7 @@ keys of what is stored are of another make, and a search by them would find too 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
+from fhir_server.r4.compartments import BESIDE
 from fhir_server.r4.paths import Path
 from fhir_server.search.keys import FORMS
 from fhir_server.search.parameter import Parameter
@@ -41,7 +42,9 @@ def _own_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
         if parameter.key == parameter.code  # others share the field of a namesake
     }
     compartments = sorted(table.compartment_fields[type].items())
-    found[COMPARTMENTS] = _digest([FORMS["compartments"], repr(compartments)])
+    beside = [FORMS["places"], repr(table.reference_bases)] if type in BESIDE else []
+    forms = [FORMS["compartments"], *([FORMS["shared"]] if type == "Provenance" else ())]
+    found[COMPARTMENTS] = _digest([*forms, repr(compartments), *beside])
     if table.text_search:
         found[WORDS] = _digest([FORMS["words"]])
     return found

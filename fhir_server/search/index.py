@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fhir_server.r4.compartments import places
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.text import text_keys
 from fhir_server.search.tree import Found
@@ -22,7 +23,8 @@ class Indexed:
     parameter's module: bare where the parameter is single, else in a list. An element that is there
     but has nothing to search is an empty list or ``None``: it is not missing.
 
-    ``compartments`` are such as ``Patient/1``; ``labels`` are ``system|code`` of ``meta.security``.
+    ``compartments`` are such as ``Patient/1``, and what ``r4/compartments.py`` adds; ``labels`` are
+    ``system|code`` of ``meta.security``.
     ``contained`` has id, type and keys of each resource that this one contains.
     """
 
@@ -88,7 +90,7 @@ def _compartments(resource: Resource, found: Found, table: ParameterTable) -> tu
     Patient/1 is in the compartment of Patient/1, whether or not the definition says so.
     """
     type = resource["resourceType"]
-    inside: set[str] = set()
+    inside = set(places(resource, table.base_urls))
     for compartment, fields in table.compartment_fields[type].items():
         prefix = f"{compartment}/"
         for field in fields:

@@ -30,7 +30,8 @@ class Client:
     its secret, where it is confidential-symmetric; else it signs by ``algorithm`` (``RS384`` or
     ``ES384``) with a key of ``jwks`` or of ``jwks_uri``. ``roles`` are those of a backend here,
     ``origins`` those of its pages in a browser (``https://app.example``). ``is_backend`` may use
-    ``client_credentials``. ``requests_a_second`` of 0 is no limit of its own.
+    ``client_credentials``. ``requests_a_second`` of 0 is no limit of its own. One that
+    ``registered_itself`` is not known to the operator.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Client:
     roles: tuple[str, ...] = ()
     is_backend: bool = False
     requests_a_second: int = 0
+    registered_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

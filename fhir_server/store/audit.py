@@ -29,6 +29,8 @@ HEADS = "audit_heads"
 
 FLUSH_S = 0.05
 """How long a row of a read waits in memory at most: what a process that is killed may lose."""
+NOT_WRITTEN = (PyMongoError,)
+"""What the driver raises where something could not be written."""
 FAILING_S_MAX = 5.0
 _RETRY_S = 0.25
 _CLOSE_S = 5.0

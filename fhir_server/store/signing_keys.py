@@ -26,6 +26,7 @@ from fhir_server.store.client import Database, Document, deadline
 SIGNING_KEYS = "oauth_signing_keys"
 RENEWED = timedelta(days=90)
 _KEPT_AFTER = timedelta(seconds=2 * ACCESS_S)
+_REREAD = timedelta(minutes=1)
 _NONCE_BYTES = 12
 _KEYS_MAX = 100
 _MADE: Mapping[str, Callable[[], RSAKey | ECKey]] = {
@@ -50,7 +51,7 @@ class SigningKeys:
         self._now = now
         self._sealing_key = sealing_key
         self._timeout_s = timeout_s
-        self._kept: dict[str, RSAKey | ECKey] = {}
+        self._kept: dict[str, tuple[datetime, RSAKey | ECKey]] = {}
 
     async def ensure(self) -> None:
         """Make the collection and the index that removes old keys."""
@@ -59,13 +60,16 @@ class SigningKeys:
 
     async def signing(self, algorithm: str = "RS256") -> RSAKey | ECKey:
         """Return the private key of today for ``algorithm``; its ``kid`` names it."""
-        period = int(self._now().timestamp() // RENEWED.total_seconds())
+        now = self._now()
+        period = int(now.timestamp() // RENEWED.total_seconds())
         name = f"{algorithm}/{period}"
-        if name not in self._kept:
-            self._kept = {name: await self._private(name, algorithm, period)} | {
-                other: key for other, key in self._kept.items() if other.endswith(f"/{period}")
-            }
-        return self._kept[name]
+        read_at, key = self._kept.get(name, (None, None))
+        if read_at is None or key is None or now - read_at > _REREAD:
+            key = await self._private(name, algorithm, period)
+            # Those of other periods go; one that an operator has removed is seen to be gone.
+            others = {one: kept for one, kept in self._kept.items() if one.endswith(f"/{period}")}
+            self._kept = others | {name: (now, key)}
+        return key
 
     async def published(self) -> list[dict[str, Any]]:
         """Return the public keys, as members of a JWKS: those of today and those that may still be

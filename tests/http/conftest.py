@@ -55,7 +55,7 @@ def application(server: Server) -> Site:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
 
-    return site(facade, ready, lifespan, settings)
+    return site(facade, ready, lifespan, settings, names=frozenset({HOST.encode()}))
 
 
 @asynccontextmanager

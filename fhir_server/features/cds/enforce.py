@@ -25,6 +25,7 @@ from fhir_server.features.cds.detected_issue import (
 from fhir_server.features.cds.drug import RANK, Finding, NotChecked
 from fhir_server.features.cds.elements import name_of, part, parts, reference, text
 from fhir_server.features.cds.services import DrugSafety
+from fhir_server.interactions.admitting import as_server
 from fhir_server.interactions.entries import Entry, entries_of
 from fhir_server.interactions.idempotency import REPEATED
 from fhir_server.messages import Request, Response
@@ -73,7 +74,7 @@ class Enforcement:
             response = await handler(request, inside)
             by_patient: dict[str, list[dict[str, Any]]] = defaultdict(list)
             for id in _written(response, request, context):
-                order = await _read(_TYPE, id, inside)
+                order = await _read(_TYPE, id, as_server(inside))  # the author wrote it
                 if is_order(order):
                     by_patient[_patient_of(order)].append(order)
             most = context.settings.cds_drafts_max
@@ -199,9 +200,8 @@ async def _keep(
     value = sha256("\n".join(same).encode()).hexdigest()[:32]
     body["identifier"] = [{"system": _FINDINGS, "value": value}]
     once = f"identifier={_FINDINGS}|{value}"
-    await context.perform(
-        Request("create", "DetectedIssue", body=body, if_none_exist=once), context
-    )
+    request = Request("create", "DetectedIssue", body=body, if_none_exist=once)
+    await context.perform(request, as_server(context))
 
 
 async def _audit(
@@ -224,7 +224,8 @@ async def _audit(
         "source": {"observer": {"display": "Drug safety"}},
         "entity": [{"what": {"reference": one}} for one in about],
     }
-    await context.perform(Request("create", "AuditEvent", body=event), context)
+    # What is noted of a write does not depend on what its author may write.
+    await context.perform(Request("create", "AuditEvent", body=event), as_server(context))
 
 
 async def _issues(order: Mapping[str, Any], context: Context) -> list[Mapping[str, Any]]:

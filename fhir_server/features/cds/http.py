@@ -6,7 +6,7 @@ https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_server.context import Context
@@ -31,6 +31,8 @@ from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
 from fhir_server.remote.fetching import Fetcher, Unfetched, fetching
+from fhir_server.security.principal import Principal
+from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings, covers
 from fhir_server.store.cds import claim_token, keep_feedback
 
@@ -38,6 +40,7 @@ PATH = "/cds-services"
 _LOG = logging.getLogger("fhir_server.cds")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _HEADERS_ALLOWED = b"Authorization, Content-Type"
+_ALL_READ = scopes_of("system/*.rs")  # as far as the role ``cds`` says
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -83,6 +86,11 @@ class Endpoint:
             is_trying = _is_for_trying(settings)
             self._clients = load_clients(settings.cds_clients, is_trying=is_trying)
         return self._clients
+
+    def named_urls(self) -> list[str]:
+        """Return the URLs that the file of clients names: of key sets and of FHIR servers."""
+        known = (self._clients or {}).values()
+        return [url for one in known for url in (one.keys_url, *one.fhir_servers) if url]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one HTTP request; whatever happens, there is an answer."""
@@ -187,7 +195,7 @@ class Endpoint:
         if not server:
             return None
         if server in (*own_bases(settings), f"{call.root}/fhir"):
-            return own_source(call.context, server)
+            return own_source(_as_client(claim, call.context), server)
         if claim is None or server not in claim.client.fhir_servers:
             return None
         seconds = settings.cds_deadline_ms / 1000
@@ -203,7 +211,9 @@ class Endpoint:
     async def _fetched(self, url: str, **within: Any) -> bytes:
         if self.fetcher is not None:
             return await self.fetcher.get(url, **within)
-        async with fetching() as once:  # nothing is kept open before the server has started
+        async with fetching(
+            self.named_urls()
+        ) as once:  # nothing is kept open before the server has started
             return await once.get(url, **within)
 
     async def _feedback(self, body: Any, service: Service, call: _Call) -> bytes:
@@ -310,3 +320,12 @@ async def _send(send: Any, status: int, body: bytes, more: Headers) -> None:
 def _is_for_trying(settings: Settings) -> bool:
     """Whether calls without a token are taken: in development, on this machine only."""
     return settings.mode == "development" and settings.host in LOOPBACK
+
+
+def _as_client(claim: Claim | None, context: Context) -> Context:
+    """Return ``context`` as the client whose claim was verified: it reads what decision support
+    needs. Where no client is asked who it is, this server reads for itself."""
+    if claim is None:
+        return context
+    name = f"cds/{claim.client.iss}"
+    return replace(context, principal=Principal("client", name, scopes=_ALL_READ, roles=("cds",)))

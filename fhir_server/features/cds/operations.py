@@ -42,6 +42,7 @@ def operations(safety: DrugSafety) -> tuple[Operation, ...]:
             check,
             on=("MedicationRequest",),
             instance=True,
+            needs="rs",
         ),
         Operation(
             "$check-interactions",
@@ -50,6 +51,7 @@ def operations(safety: DrugSafety) -> tuple[Operation, ...]:
             on=("Patient",),
             instance=True,
             whole=False,
+            needs="r",
         ),
         Operation("$cds-report", _DEFINITION + "cds-report", cds_report),
         Operation(

@@ -14,8 +14,9 @@ from typing import Any
 from joserfc.jwk import KeySet
 
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.remote.fetching import Unfetched, fetching
-from fhir_server.remote.key_sets import BYTES_MAX, TIMEOUT_S, Published
+from fhir_server.remote.documents import posted
+from fhir_server.remote.fetching import Unfetched
+from fhir_server.remote.key_sets import Published
 from fhir_server.security.claims import CLAIMS, check_claims, principal_of
 from fhir_server.security.jose import Untrusted, read_key_set, said_by, verified
 from fhir_server.security.principal import Principal
@@ -24,12 +25,6 @@ from fhir_server.settings import Settings
 _log = logging.getLogger("fhir_server.authorize")
 Ask = Callable[[str, Mapping[str, str], tuple[str, str]], Awaitable[bytes]]
 """URL, form, and id and secret -> what is answered by POST. Raises :class:`Unfetched`."""
-
-
-async def posted(url: str, form: Mapping[str, str], basic: tuple[str, str]) -> bytes:
-    """Return what ``url`` answers to ``form``. Raises :class:`Unfetched`."""
-    async with fetching() as once:
-        return await once.posted(url, form, basic, bytes_max=BYTES_MAX, timeout_s=TIMEOUT_S)
 
 
 def metadata_url(issuer: str) -> str:

@@ -4,6 +4,7 @@ https://www.rfc-editor.org/rfc/rfc7591. Who registers so is an app for users: no
 of ``system/``, no role; a user still decides what it may have.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from fhir_server.http.authorize.exchange import Answer, Call, json_answer
@@ -31,7 +32,7 @@ async def register(call: Call) -> Answer:
     asked = _application(_members(call.text), f"app-{call.context.new_id()}")
     secret = call.context.accounts.secret()
     try:
-        client = client_for(asked, hashed(secret))
+        client = replace(client_for(asked, hashed(secret)), registered_itself=True)
     except Unregistrable as error:
         is_uri = error.about == "redirect_uris"
         code = "invalid_redirect_uri" if is_uri else "invalid_client_metadata"

@@ -199,7 +199,7 @@ async def production(mongodb_uri: str) -> AsyncIterator[Server]:
         await server.database.client.drop_database(server.database.name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def auth(production: Server) -> AsyncIterator[Authorization]:
     """The server, with its clients."""
     async with client_of(application(production)) as http:

@@ -13,7 +13,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from fhir_server.app import bearer
-from fhir_server.interactions.access import rights_of
+from fhir_server.interactions.access import AccessRights
 from fhir_server.messages import Request
 from fhir_server.security.jose import read_key_set
 from tests.http.authorize.conftest import (
@@ -44,7 +44,7 @@ async def test_a_backend_gets_a_token_and_searches(auth: Authorization) -> None:
         {b"authorization": f"Bearer {said['access_token']}".encode()}
     )
     assert (principal.kind, principal.name, principal.roles) == ("client", "backend", ("backend",))
-    if not (await rights_of(principal, auth.server.context)).may:
+    if not (await AccessRights()(principal, auth.server.context)).may:
         pytest.skip("scopes of system/ open nothing yet")
     signed = {"Authorization": f"Bearer {said['access_token']}"}
     for path, status in (("Patient?_id=p1", 200), ("Encounter", 403)):
