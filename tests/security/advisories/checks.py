@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from fhir_server.app import Server
 from fhir_server.r4.json import decode
+from fhir_server.security.compartments import UNIVERSAL
 from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.security.scopes import scopes_of
 from tests.security.advisories.world import (
@@ -43,8 +44,8 @@ async def includes_and_reads_stay_in_the_compartment(server: Server) -> None:
     shared = {"reference": "Patient/b"}
     await stored(
         server,
-        observation("of-a", "a", hasMember=[{"reference": "Observation/of-b"}], focus=[shared]),
         observation("of-b", "b"),
+        observation("of-a", "a", hasMember=[{"reference": "Observation/of-b"}], focus=[shared]),
     )
     found = await searched(
         server, A, "Observation", "_include=Observation:has-member&_include=Observation:focus"
@@ -248,7 +249,7 @@ async def reads_that_are_joined_are_judged_apart(server: Server) -> None:
 
 
 async def a_hidden_target_is_as_an_absent_one(server: Server) -> None:
-    """Our own: that a reference leads to something hidden is not told."""
+    """Our own: that a reference leads to something hidden is not told; it leads to nothing."""
     await stored(server, observation("of-b", "b"))
     texts = []
     for target in ("of-b", "of-c"):
@@ -262,6 +263,8 @@ async def a_hidden_target_is_as_an_absent_one(server: Server) -> None:
             )
         )
     assert texts[0] == texts[1]
+    assert texts[0][0] == 422
 
 
-_SEEN_BY_ALL: frozenset[str] = frozenset()
+# A directory, catalogues and definitions; each document above is about a patient all the same.
+_SEEN_BY_ALL = UNIVERSAL | {"Schedule"}

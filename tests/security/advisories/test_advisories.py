@@ -4,20 +4,13 @@ import pytest
 
 from fhir_server.app import Server
 from tests.security.advisories import checks
-from tests.security.advisories.world import Check, patient, stored
+from tests.security.advisories.world import Check
 
 CHECKS = [
     one
     for name, one in vars(checks).items()
     if getattr(one, "__module__", "") == checks.__name__ and not name.startswith("_")
 ]
-
-
-@pytest.fixture
-async def world(server: Server) -> Server:
-    """A server with patients a and b."""
-    await stored(server, patient("a"), patient("b"))
-    return server
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
