@@ -1,4 +1,4 @@
-"""The command line: serve, load, package, validate, check, version."""
+"""The command line: serve, load, package, validate, client, token, audit, check, version."""
 
 import asyncio
 import os
@@ -23,20 +23,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fhir_server import __version__, load, offline, vocabulary
 from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
+from fhir_server.audit_commands import audit_cli
+from fhir_server.client_commands import client_cli, token_command
+from fhir_server.http.transport import transport_of
 from fhir_server.messages import Request
 from fhir_server.offline import as_json, lines_of, summary
 from fhir_server.outcome import FhirError
 from fhir_server.packages import in_order
 from fhir_server.r4.packages import Package, read_package
 from fhir_server.registry import UnknownFeatureError
-from fhir_server.settings import Settings
+from fhir_server.settings import LOOPBACK, Settings
 from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
+from fhir_server.store.fitness import reasons_against
 from fhir_server.terminology.sources.source import Unreadable
 
 SAMPLE = Path("examples/dhaka-clinic")
 _SAMPLE_LOAD = "sample_load"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SHUTDOWN_S = 25
 _LEFT_OUT_SHOWN = 20
 # Features whose commands are of use without being on in a server: who sends needs none.
@@ -95,8 +98,7 @@ def serve(
 ) -> None:
     """Start the server, with an embedded MongoDB unless FHIR_MONGODB_URI is set."""
     settings = _settings(host=host, port=port, data=data, workers=workers)
-    if settings.mode == "production":
-        _stop("FHIR_MODE=production needs access control, which is not there yet; see SECURITY.md.")
+    _refuse_unsafe(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Python's own would cancel what runs, and a library may swallow that; leaving it may not.
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
@@ -118,6 +120,7 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,
+            **transport_of(settings),
         )
     except (UnfitDatabaseError, UnknownFeatureError) as error:
         _stop(str(error))
@@ -323,9 +326,19 @@ def terminology_remove(
 
 
 @cli.command()
-def check(data: DataOption = None) -> None:
+def check(
+    data: DataOption = None,
+    production: Annotated[
+        bool, typer.Option("--production", help="Only say what keeps it from production.")
+    ] = False,
+) -> None:
     """Check settings, definitions, database and indexes, and print what would run."""
     settings = _settings(data=data)
+    if production:
+        if reasons := asyncio.run(reasons_against(settings)):
+            _stop(_listed(reasons), 1)
+        console.print("This is fit for production.")
+        return
     asyncio.run(_check(settings))
 
 
@@ -346,6 +359,23 @@ def _settings(**given: object) -> Settings:
         _stop(f'Settings that cannot be used:\n  FHIR_{field}: it is no JSON, such as ["a.b"]')
     configure_logging(settings.log_level)
     return settings
+
+
+def _refuse_unsafe(settings: Settings) -> None:
+    """End where the server must not run as it is set, and say all that is to be changed."""
+    if settings.mode == "production":
+        if reasons := asyncio.run(reasons_against(settings)):
+            _stop(_listed(reasons))
+    elif settings.host not in LOOPBACK:
+        _stop(
+            f"FHIR_HOST={settings.host} can be reached from other machines, and in development "
+            "everybody who reaches the server reads and writes everything. Use 127.0.0.1, or "
+            "FHIR_MODE=production (docs/security.md)."
+        )
+
+
+def _listed(reasons: tuple[str, ...]) -> str:
+    return "This is not fit for production:\n  " + "\n  ".join(reasons)
 
 
 def _stop(message: str, code: int = 2) -> NoReturn:
@@ -376,6 +406,11 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
     finally:
         if own is not None:
             await own.stop()
+
+
+cli.add_typer(client_cli(_settings, _standing_alone, console), name="client")
+cli.command()(token_command(_settings, _standing_alone, console))
+cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
 
 
 async def _prepare(settings: Settings, *, sample: bool) -> None:
@@ -413,10 +448,10 @@ def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
             "out and for small sites: one machine, no copy. Set FHIR_MONGODB_URI for more.",
             soft_wrap=True,
         )
-    if settings.host not in _LOOPBACK:
+    if settings.mode == "development":
         console.print(
-            f"[bold red]WARNING[/bold red] There is no access control yet, and {settings.host} can "
-            "be reached from other machines: everybody there reads and writes everything.",
+            "[bold]Development mode[/bold]: who sends no token is the demo user and may do "
+            "everything. Keep it to data of nobody; FHIR_MODE=production is for patients.",
             soft_wrap=True,
         )
     console.print("Try:")

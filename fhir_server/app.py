@@ -9,9 +9,9 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -24,15 +24,21 @@ from fhir_server.artifacts import artifacts_root
 from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
+from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
+from fhir_server.http.authorize.bearer import Bearer, principal_of
+from fhir_server.http.authorize.endpoints import authorization_server
+from fhir_server.http.authorize.external import ExternalIssuer
 from fhir_server.http.facade import Facade
+from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
-from fhir_server.interactions import CHANGES, INTERACTIONS
+from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.recording import before_the_door
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
 from fhir_server.operations import OPERATIONS, TASKS
-from fhir_server.outcome import nearest, shown
+from fhir_server.outcome import FhirError, nearest, shown
 from fhir_server.packages import Installer
 from fhir_server.r4.definitions import Definitions, load_definitions
 from fhir_server.r4.links import Links
@@ -43,13 +49,19 @@ from fhir_server.registry import Registry, UnknownFeatureError
 from fhir_server.remote.terminology import TerminologyServers, terminology_servers
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
+from fhir_server.security.chain import Key
 from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.rates import Buckets, Rate, Rates
+from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
+from fhir_server.store.audit import Audit
 from fhir_server.store.changes import Judge as WriteJudge
 from fhir_server.store.claims import ensure_claims
 from fhir_server.store.client import (
     Database,
+    UnfitDatabaseError,
     check_replica_set,
     close,
     connect,
@@ -61,7 +73,10 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contents import Contents
+from fhir_server.store.denials import Denials
+from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.fitness import reasons_against
 from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
@@ -70,6 +85,7 @@ from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.shared import shared_key
+from fhir_server.store.signing_keys import SigningKeys
 from fhir_server.store.writer import Writer
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
@@ -89,6 +105,7 @@ class Server:
     context: Context
     database: Database
     xml: Xml
+    audit_keys: dict[str, Key] = field(default_factory=dict)
 
     @property
     def packages(self) -> Packages:
@@ -122,8 +139,13 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
         registry.interaction(name, handler, CHANGES.get(name))
     for operation in OPERATIONS:
         registry.operation(operation)
+    audit_events.register(registry)
+    registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
+    signing_in = authorization_server()
+    for path in AUTHORIZATION_PATHS:
+        registry.route(path, signing_in)
     for module in features:
         try:
             found = import_module(module)
@@ -224,7 +246,12 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
                 settings.terminology_servers, settings.terminology_timeout_s
             ) as terminology,
         ):
-            yield await _server(settings, database, keys, known, terminology)
+            server = await _server(settings, database, keys, known, terminology)
+            try:
+                yield server
+            finally:
+                if server.context.store.audit is not None:
+                    await server.context.store.audit.close()
     finally:
         await close(client)
 
@@ -271,15 +298,23 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
-    store = _store(settings, database, indexes, keys)
-    page_key = b""
+    audit_key = await _audit_key(database, keys.observing)
+    audit = None if keys.observing else await _audit(settings, database, audit_key)
+    store = _store(settings, database, indexes, keys, audit)
+    page_key = master_key = b""
     if not keys.observing:
-        await indexes.ensure_existing()
+        types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
+        master_key = await _master_key(settings, database)
+    signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
+    accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
+    if not keys.observing:
+        await accounts.ensure()
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -294,6 +329,7 @@ async def _server(
             store=store,
             contents=contents,
             reindex=Reindex(database, keys, partial(_indexed, keys)),
+            exports=Exports(database, keys.id, settings.request_timeout_s),
             validate=partial(known.validator.issues, issues_max=settings.issues_max),
             terminology=terminology,
             now=now,
@@ -304,10 +340,25 @@ async def _server(
             profiles=known.profiles,
             capabilities=Capabilities(registry, known, keys, started, settings),
             access=AccessRights(),
+            accounts=accounts,
+            master_key=master_key,
+            rates=Rates(Buckets(Rate(settings.rate_per_s, settings.rate_burst))),
         ),
         database,
         known.xml,
+        {audit_key.name: audit_key},
     )
+
+
+async def _master_key(settings: Settings, database: Database) -> bytes:
+    """Return the key that is set; in development, where none is, one that the database keeps.
+
+    Without one nothing is sealed in production, where ``serve`` does not begin without.
+    """
+    key = key_of(settings.master_key_text())
+    if not key and settings.mode == "development":
+        return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
+    return key
 
 
 def _calm_garbage_collector() -> None:
@@ -322,8 +373,28 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
     return index(resource, keys.table)
 
 
+async def _audit_key(database: Database, observing: bool) -> Key:
+    """Return what signs the audit record."""
+    fresh = b"" if observing else secrets.token_bytes(_PAGE_KEY_BYTES)
+    return Key(await shared_key(database, "audit_key", fresh))
+
+
+async def _audit(settings: Settings, database: Database, key: Key) -> Audit | None:
+    """Return what records requests, if they are to be."""
+    if not settings.audit:
+        return None
+    strict = settings.audit_reads == "strict"
+    audit = Audit(database, key, new_id, settings.audit_rows_waiting_max, strict)
+    await audit.ensure()
+    return audit
+
+
 def _store(
-    settings: Settings, database: Database, indexes: Indexes, keys: SearchKeys
+    settings: Settings,
+    database: Database,
+    indexes: Indexes,
+    keys: SearchKeys,
+    audit: Audit | None,
 ) -> ResourceStore:
     judge = WriteJudge(
         partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates
@@ -335,6 +406,7 @@ def _store(
     )
     conformance = Conformance(database)
     bound = partial(deadline, settings.request_timeout_s, "Try again.")
+    denials = Denials(database, Fetch(database, bound, {"number": 1}), base_urls(settings))
     return ResourceStore(
         database,
         indexes,
@@ -343,10 +415,12 @@ def _store(
         settings.includes_max,
         Fetch(database, bound),
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
-        Commit(Writer(database, judge, keys, integrity)),
+        Commit(Writer(database, judge, keys, integrity, denials, audit=audit)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),
         conformance,
+        denials,
+        audit=audit,
     )
 
 
@@ -440,6 +514,27 @@ def new_id() -> str:
     return str(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
 
 
+def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
+    """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
+
+    async def judged(token: str) -> Principal | None:
+        known = await accounts().known(token)
+        # Where no base is set, this server is called by whatever leads to it.
+        audience = settings.base_url.rstrip("/")
+        return None if known is None else principal_of(known, audience)
+
+    without = DEMO if settings.mode == "development" else NOBODY
+    if not settings.auth_issuer:
+        return Bearer(judged, without)
+    external = ExternalIssuer(settings, base_urls(settings), lambda: now().timestamp())
+    return Bearer(external, without)
+
+
+def new_secret() -> str:
+    """Return 256 random bits in base64url: a code, a token, the secret of a client."""
+    return secrets.token_urlsafe(32)
+
+
 def application() -> Site:
     """Return the ASGI application, with settings from the environment: what uvicorn runs.
 
@@ -451,6 +546,8 @@ def application() -> Site:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        if settings.mode == "production" and (reasons := await reasons_against(settings)):
+            raise UnfitDatabaseError(" ".join(reasons))
         async with opened(settings, settings.mongodb_uri) as server:
             servers.append(server)
             tasks = [
@@ -463,11 +560,18 @@ def application() -> Site:
     async def through_the_door(request: Request, principal: Principal) -> Response:
         return await servers[0].perform(request, principal)
 
-    async def identify(_headers: Mapping[bytes, bytes]) -> Principal:
-        return DEMO if settings.mode == "development" else NOBODY
+    async def refused(
+        principal: Principal, called: tuple[str, str, bytes], error: FhirError
+    ) -> None:
+        await before_the_door(servers[0].context, principal, called, error)
+
+    identify = bearer(settings, lambda: servers[0].context.accounts)
 
     async def ready() -> bool:
         return bool(servers) and await is_ready(servers[0].database)
+
+    def admit(principal: Principal, address: str, now: float) -> None:
+        servers[0].context.rates.admit(principal, address, now)
 
     def routes() -> tuple[Mapping[str, Asgi], Context] | None:
         return (servers[0].registry.routes, servers[0].context) if servers else None
@@ -479,6 +583,9 @@ def application() -> Site:
         *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
         *(lambda: servers[0].xml, identify),
         is_native,
+        refused,
+        admit,
+        Bodies(settings.bodies_bytes_max),
     )
     return site(facade, ready, lifespan, settings, routes)
 

@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -30,6 +30,7 @@ _SMART = {
     "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
     "code": "SMART-on-FHIR",
 }
+BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -104,6 +105,7 @@ def capability_statement(
             "status": "active",
             "date": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "kind": "instance",
+            **({"instantiates": [BULK_DATA]} if "$export" in registry.operation_names() else {}),
             "software": {"name": "FHIR Server", "version": __version__},
             "implementation": {"description": "FHIR R4 on MongoDB", "url": base_url},
             "fhirVersion": "4.0.1",
@@ -122,7 +124,7 @@ def _resource(
     parameters: ParameterTable,
     chosen: Chosen,
 ) -> dict[str, Any]:
-    known = registry.interactions
+    known = registry.interactions_of(type)
     described: dict[str, Any] = {
         "type": type,
         "profile": definitions.types[type].url,
@@ -130,7 +132,7 @@ def _resource(
         "versioning": "versioned-update" if covers(chosen.versioned_updates, type) else "versioned",
         "readHistory": "vread" in known,
         "updateCreate": "update" in known,
-        "conditionalCreate": "conditional-update" in known,
+        "conditionalCreate": "conditional-update" in registry.interactions,
         "conditionalRead": "full-support" if "read" in known else "not-supported",
         "conditionalUpdate": "conditional-update" in known,
         "conditionalDelete": (
@@ -141,7 +143,11 @@ def _resource(
             *(("enforced",) if covers(chosen.enforced, type) else ()),
         ],
     }
-    if searched := _search_parameters(type, parameters):
+    own = registry.searched.get(type)
+    searched = _search_parameters(type, parameters, own)
+    if own is not None:  # and by nothing that is linked
+        described["searchParam"] = searched
+    elif searched:
         described["searchInclude"] = _includes(type, parameters)
         described["searchRevInclude"] = ["*", *_revincludes(parameters).get(type, ())]
         described["searchParam"] = searched
@@ -168,11 +174,13 @@ def _profiles(urls: Sequence[str]) -> dict[str, Any]:
     return {"supportedProfile": list(urls)} if urls else {}
 
 
-def _search_parameters(type: str, parameters: ParameterTable) -> list[dict[str, str]]:
+def _search_parameters(
+    type: str, parameters: ParameterTable, own: Collection[str] | None
+) -> list[dict[str, str]]:
     return [
         {"name": one.code, "definition": one.url, "type": one.type}
         for one in parameters.of(type).values()
-        if one.key not in parameters.pending(type)
+        if one.key not in parameters.pending(type) and (own is None or one.code in own)
     ]
 
 

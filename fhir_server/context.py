@@ -1,7 +1,7 @@
 """What a handler is given besides the request: the parts of the server, made in ``app.py``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -13,12 +13,16 @@ from fhir_server.r4.published import Published
 from fhir_server.r4.questions import Answers
 from fhir_server.r4.xml import Xml
 from fhir_server.remote.terminology import TerminologyServers
+from fhir_server.search.page import bound_key
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
+from fhir_server.security.rates import Rates
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
 from fhir_server.store.changes import Change
 from fhir_server.store.contents import Contents
+from fhir_server.store.exports import Exports
 from fhir_server.store.guides import Guides
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
@@ -46,12 +50,15 @@ class Context:
     ``perform`` is the front door; ``prepare`` judges a writing request the same way and returns
     the change that it asks for, so that a transaction can make many changes at once. ``validate``
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
-    signs page links. ``terminology`` are servers that know code systems which are not here.
+    is what the keys of page links are made of; ``master_key`` is what secrets in the database are
+    sealed under (security/sealing.py), ``b""`` for one that only observes; ``rates`` counts who
+    asks how often. ``terminology`` are servers that know code systems which are not here.
     ``capabilities`` returns the CapabilityStatement for a base URL and the stored guides, as JSON,
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open.
+    once the front door has looked: ``None`` for those to whom everything is open. ``accounts`` are
+    the clients, grants and tokens of the authorization server.
     """
 
     settings: Settings
@@ -62,6 +69,7 @@ class Context:
     store: ResourceStore
     contents: Contents
     reindex: Reindex
+    exports: Exports
     terminology: TerminologyServers
     validate: Callable[[Resource], tuple[Issue, ...]]
     now: Callable[[], datetime]
@@ -72,10 +80,23 @@ class Context:
     profiles: ProfileValidator
     capabilities: Capabilities
     access: Access
+    accounts: Accounts
+    master_key: bytes = field(default=b"", repr=False)
+    rates: Rates = field(default_factory=Rates)
 
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
     rights: Rights | None = None
+
+    @property
+    def link_key(self) -> bytes:
+        """The key of the page links that are given to who asks; nobody else can use them."""
+        return bound_key(self.page_key, self.principal.key)
+
+    def under(self, name: str) -> "Context":
+        """Return this for what the server does on behalf of ``name``, such as a sender of messages:
+        with its own rights, after others have said what may be done."""
+        return replace(self, principal=Principal("server", name))
 
     @property
     def parameters(self) -> ParameterTable:

@@ -11,6 +11,7 @@ from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, c
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
+from fhir_server.interactions.recording import drafted, recorded
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
@@ -21,7 +22,14 @@ GUARDED = (*KEYED, "transaction")
 
 
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
-    """Find the handler for ``request`` and run it. A refusal is raised as :class:`FhirError`."""
+    """Find the handler for ``request`` and run it, and record what came of it. A refusal is raised
+    as :class:`FhirError`."""
+    if context.store.audit is None:
+        return await _performed(registry, request, context)
+    return await recorded(partial(_performed, registry), request, context)
+
+
+async def _performed(registry: Registry, request: Request, context: Context) -> Response:
     _check_type(request, context)
     handler = registry.handler(request)
     if handler is None:
@@ -65,7 +73,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     A transaction makes the changes of all its entries at once.
     """
     _check_type(request, context)
-    change = registry.changes.get(request.interaction)
+    change = registry.change_of(request)
     if change is None and registry.operation_of(request):
         text = (
             f"{request.interaction} is not possible in a transaction; call it alone, or in a batch."
@@ -74,7 +82,7 @@ def prepare(registry: Registry, request: Request, context: Context) -> Change:
     if change is None:
         raise _no_handler(registry, request)
     check_part(request, context)
-    return change(request, context)
+    return drafted(change(request, context), request, context)
 
 
 def _needs(operation: Operation | None, request: Request) -> str:

@@ -3,7 +3,7 @@
 https://hl7.org/fhir/R4/http.html
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,8 @@ Parameters = tuple[tuple[str, str], ...]
 """Names and values of a query string, percent-decoded, in their order."""
 
 ANY_VERSION = "*"
+NO_ENTRY = -1
+"""The place of what is no entry of a bundle."""
 
 Pieces = AsyncIterator[bytes]
 """Bytes that come one piece after the other, so that nobody holds them all."""
@@ -45,7 +47,8 @@ class Request:
     with GET, which changes nothing. ``idempotency_key`` makes a repeated write the same write.
     ``pieces`` is the body of a Binary by its own content type; it becomes the ``data`` of ``body``
     or, where it is large, the ``content`` beside it. ``text`` is the body of an operation as it was
-    sent, JSON or XML, for those who say where something stands in it.
+    sent, JSON or XML, for those who say where something stands in it. ``entry`` is the place in the
+    bundle that it came in, :data:`NO_ENTRY` for none.
     """
 
     interaction: str
@@ -66,6 +69,7 @@ class Request:
     pieces: Pieces | None = None
     content: Content | None = None
     text: bytes = b""
+    entry: int = NO_ENTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,9 @@ class Response:
     ``version`` and ``last_updated`` become ETag and Last-Modified. ``location`` is relative to
     ``[base]``. ``headers`` are further ones. Where ``content`` is given, ``body`` is a Binary
     without its data, and ``pieces`` returns the bytes of it from one place to before another.
-    ``remarks`` are what is to be said of a write that was made.
+    ``remarks`` are what is to be said of a write that was made. ``concerns`` are the compartments
+    of what was read, for the audit record. ``media_type`` is that of a body which is no resource,
+    and of ``pieces`` without a ``content``.
     """
 
     status: int
@@ -87,3 +93,5 @@ class Response:
     content: Content | None = None
     pieces: Callable[[int, int], Pieces] | None = None
     remarks: tuple[Issue, ...] = ()
+    concerns: Sequence[str] = ()
+    media_type: str = ""

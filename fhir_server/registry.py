@@ -1,6 +1,6 @@
 """What this server can do, as a table that routing, CapabilityStatement and documentation read."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -90,7 +90,11 @@ class Service:
 
 @dataclass(slots=True)
 class Registry:
-    """Handlers by name. A name can be taken once: a second registration is an error at start."""
+    """Handlers by name. A name can be taken once: a second registration is an error at start.
+
+    ``refused`` are interactions that a type does not have, ``searched`` the codes that a type is
+    searched by where these are not all it has.
+    """
 
     interactions: dict[str, Handler] = field(default_factory=dict)
     changes: dict[str, Preparer] = field(default_factory=dict)
@@ -99,6 +103,10 @@ class Registry:
     routes: dict[str, Any] = field(default_factory=dict)
     hooks: dict[str, Service] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)
+    typed: dict[tuple[str, str], Handler] = field(default_factory=dict)
+    typed_changes: dict[tuple[str, str], Preparer] = field(default_factory=dict)
+    refused: dict[str, frozenset[str]] = field(default_factory=dict)
+    searched: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def interaction(self, name: str, handler: Handler, change: Preparer | None = None) -> None:
         """Add the interaction that the specification calls ``name``.
@@ -108,6 +116,24 @@ class Registry:
         _take(self.interactions, name, handler)
         if change is not None:
             _take(self.changes, name, change)
+
+    def of_type(
+        self, type: str, name: str, handler: Handler, change: Preparer | None = None
+    ) -> None:
+        """Have ``handler`` answer the interaction or operation ``name`` of ``type`` alone."""
+        _take(self.typed, (type, name), handler)
+        if change is not None:
+            _take(self.typed_changes, (type, name), change)
+
+    def change_of(self, request: Request) -> Preparer | None:
+        """Return what ``request`` comes to without the writing, or ``None``."""
+        found = self.typed_changes.get((request.type, request.interaction))
+        return found or self.changes.get(request.interaction)
+
+    def interactions_of(self, type: str) -> Collection[str]:
+        """Return the names of the interactions that ``type`` has."""
+        refused = self.refused.get(type)
+        return self.interactions.keys() - refused if refused else self.interactions
 
     def operation(self, operation: Operation) -> None:
         """Add ``operation`` for each type that it is called on."""
@@ -142,6 +168,9 @@ class Registry:
 
     def handler(self, request: Request) -> Handler | None:
         """Return what answers ``request``, or ``None``."""
+        typed = self.typed.get((request.type, request.interaction))
+        if typed is not None:
+            return typed
         if request.interaction.startswith("$"):
             operation = self.operation_of(request)
             return operation.handler if operation else None
@@ -157,7 +186,8 @@ class Registry:
     def operations_on(self, type: str) -> Iterator[Operation]:
         """Yield the operations of ``type``, ``""`` for the system, in the order of registration."""
         for (on, _), operation in self.operations.items():
-            if on == type or (on == EVERY_TYPE and type):
+            is_there = on == type or (on == EVERY_TYPE and type)
+            if is_there and operation.name not in self.refused.get(type, ()):
                 yield operation
 
     def is_native(self, name: str) -> bool:

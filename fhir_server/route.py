@@ -34,6 +34,10 @@ _TABLE = {
     "T/I/_history": {"GET": "history-instance"},
     "T/I/_history/V": {"GET": "vread"},
 }
+CANCEL = "$export-cancel"
+# A method of an operation's place that is an operation of its own: DELETE of the status of an
+# export cancels it (https://hl7.org/fhir/uv/bulkdata/STU2/export.html#bulk-data-delete-request).
+_DELETING = {"$export-status": CANCEL}
 _PARAMETERS_MAX = 1000  # how many are allowed is for each interaction to say
 _COMPARTMENT_DEPTH = 3  # Patient/1/Observation and Patient/1/*
 
@@ -96,7 +100,7 @@ def allowed(path: str, served: Container[str]) -> tuple[str, ...]:
     """Return the methods that ``path`` has, of the interactions that are ``served``."""
     segments = path.strip("/").split("/") if path.strip("/") else []
     if segments and segments[-1].startswith("$"):
-        return "GET", "POST"
+        return ("GET", "POST", "DELETE") if segments[-1] in _DELETING else ("GET", "POST")
     table = _TABLE.get(_shape(segments), {})
     if not table and len(segments) == _COMPARTMENT_DEPTH and _in_compartment(segments):
         table = {"GET": "search-compartment"}
@@ -142,6 +146,8 @@ def _operation(method: str, path: str, segments: list[str]) -> Request:
     deep = len(place) > 2 and _shape(place) != "T/I/_history/V"
     if not _OPERATION.fullmatch(name) or deep or not all(place):
         raise _nowhere(path)
+    if method == "DELETE" and name in _DELETING:
+        method, name = "POST", _DELETING[name]
     _require(method, path, ("GET", "POST"))
     type, id, _, version = [*place, "", "", "", ""][:4]
     return Request(name, type, _id(id) if id else "", version, reading=method == "GET")

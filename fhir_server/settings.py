@@ -12,18 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from fhir_server.security_settings import SecuritySettings
+from fhir_server.security_settings import Names, SecuritySettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def _listed(value: Any) -> Any:
-    """Return the names of ``Patient,Encounter``, of ``*`` and of a JSON list."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def _base_of(url: str) -> str:
@@ -55,7 +46,7 @@ def _bases(value: Any) -> Any:
 Bases = Annotated[dict[str, str], NoDecode, BeforeValidator(_bases)]
 """Base URL of another server, by what it is for."""
 
-Types = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Types = Names
 """Resource types by name; ``*`` among them is all of them."""
 
 
@@ -487,6 +478,26 @@ class Settings(SecuritySettings):
     )
     terminology_timeout_s: float = Field(
         default=5.0, gt=0, description="Seconds that such a server may take for one answer."
+    )
+    export_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=720,
+        description="Hours for which an export (`$export`) without progress is waited for, and "
+        "then its files are kept.",
+    )
+    export_jobs_max: int = Field(
+        default=4, ge=1, description="Exports of one requester under way at a time; then 429."
+    )
+    export_kept_max: int = Field(
+        default=20,
+        ge=1,
+        description="Exports of one requester that are kept; then 429 until some are deleted.",
+    )
+    export_file_bytes_max: int = Field(
+        default=104_857_600,
+        ge=1024,
+        description="Bytes of NDJSON after which a file of an export ends and another begins.",
     )
     compress_bytes_min: int = Field(
         default=8192,

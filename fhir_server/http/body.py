@@ -16,6 +16,8 @@ Receive = Callable[[], Awaitable[Any]]
 _GZIP = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 262_144  # of what is unpacked at once
 _BYTES_A_SECOND_MIN = 65_536  # a slow line of a clinic; a client that sends a byte a second is none
+_RATIO_MAX = 100  # what FHIR is packed to at best is a thirtieth; a bomb is a thousandth
+_RATIO_FREE_BYTES = 1_048_576  # so much is no bomb, whatever it was packed to
 _GZIP_MEMBERS_MAX = 16  # behind each one the rest of the body is copied
 
 
@@ -92,7 +94,9 @@ async def _unpacking(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield what the gzip in ``pieces`` holds, some at a time, however much it is."""
     unpacker = zlib.decompressobj(_GZIP)
     members = 1
+    packed = size = 0
     async for piece in pieces:
+        packed += len(piece)
         while piece:
             if unpacker.eof:
                 unpacker, members = zlib.decompressobj(_GZIP), members + 1
@@ -102,6 +106,9 @@ async def _unpacking(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 part = unpacker.decompress(piece, _PIECE_BYTES)
             except zlib.error as error:
                 raise _no_gzip() from error
+            size += len(part)
+            if size > max(_RATIO_FREE_BYTES, _RATIO_MAX * packed):
+                raise _bomb()
             if part:
                 yield part
             piece = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
@@ -129,19 +136,26 @@ def _no_gzip() -> FhirError:
     return FhirError(Issue("structure", "The body is said to be gzip, but is not."))
 
 
+def _bomb() -> FhirError:
+    return FhirError(Issue("too-long", f"The gzip holds over {_RATIO_MAX} times its own size."))
+
+
 def _unpacked(body: bytes, bytes_max: int) -> bytes:
     """Return what ``body`` holds. Several members follow each other as one (RFC 1952, 2.2)."""
     parts: list[bytes] = []
     size = 0
+    ratio_max = max(_RATIO_FREE_BYTES, _RATIO_MAX * len(body))
     while body or not parts:
         unpacker = zlib.decompressobj(_GZIP)
         try:
-            part = unpacker.decompress(body, bytes_max - size + 1)
+            part = unpacker.decompress(body, min(bytes_max, ratio_max) - size + 1)
         except zlib.error as error:
             raise _no_gzip() from error
         size += len(part)
         if size > bytes_max:
             raise too_large("The unpacked body", bytes_max)
+        if size > ratio_max:
+            raise _bomb()
         if not unpacker.eof:
             raise FhirError(Issue("structure", "The body's gzip ends too early."))
         parts.append(part)

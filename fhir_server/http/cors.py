@@ -12,6 +12,7 @@ _HEADERS = (
     b"If-Modified-Since, Prefer, Idempotency-Key, X-Request-Id"
 )
 _EXPOSED = b"ETag, Last-Modified, Location, Content-Location, X-Request-Id"
+_DISCOVERY = ("/metadata", "/.well-known/smart-configuration", "/.well-known/openid-configuration")
 _MAX_AGE_S = b"600"
 
 Headers = list[tuple[bytes, bytes]]
@@ -25,6 +26,21 @@ def allowed(headers: Iterable[tuple[bytes, bytes]], origins: Collection[str]) ->
     if "*" in origins:
         return b"*"
     return origin if origin.decode("latin-1") in origins else b""
+
+
+def allowed_here(scope: Any, origins: Collection[str]) -> bytes:
+    """Return the same for a request to the FHIR base.
+
+    What says how to sign in is for every page. ``*`` is of use with a token only: without one it
+    would have any page of the web read what the demo user of development reads.
+    """
+    headers = scope["headers"]
+    if scope["path"].endswith(_DISCOVERY):
+        return allowed(headers, "*")
+    found = allowed(headers, origins)
+    if found != b"*" or is_preflight(scope) or any(name == b"authorization" for name, _ in headers):
+        return found
+    return allowed(headers, [one for one in origins if one != "*"])
 
 
 def is_preflight(scope: Any) -> bool:

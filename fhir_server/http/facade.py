@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import extract_tb
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import re2 as re
 
 from fhir_server.http import binary
-from fhir_server.http.body import Disconnected, Receive, body_pieces, read_body
+from fhir_server.http.body import Disconnected, Receive, body_pieces
+from fhir_server.http.intake import Bodies, Intake
 from fhir_server.http.negotiate import (
     FHIR_JSON,
     FORM,
@@ -29,6 +30,7 @@ from fhir_server.http.negotiate import (
 )
 from fhir_server.http.render import Rendering, render
 from fhir_server.http.sending import Send, streamed
+from fhir_server.http.verbatim import verbatim
 from fhir_server.messages import Parameters, Pieces, Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, invalid_value, operation_outcome, too_large
 from fhir_server.patch.formats import FHIRPATH_PATCH, as_binary
@@ -41,7 +43,7 @@ from fhir_server.r4.headers import (
 from fhir_server.r4.json import decode, encode
 from fhir_server.r4.xml import Xml
 from fhir_server.route import FORM_PARAMETERS, allowed, decoded, query_parameters, route
-from fhir_server.security.principal import Principal
+from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.settings import Settings
 
 Perform = Callable[[Request, Principal], Awaitable[Response]]
@@ -61,8 +63,24 @@ _XML_APART_BYTES = 262_144  # some 30 ms of reading or writing: more of it does 
 _BODY_TIMEOUT_S = 60.0  # a client that sends a byte a second does not hold a connection for long
 
 
+Refused = Callable[[Principal, tuple[str, str, bytes], FhirError], Awaitable[None]]
+"""Records a refusal of what did not come to the front door: method, path, query."""
+Admit = Callable[[Principal, str, float], None]
+"""Counts a request of a principal from an address at a time. Raises status 429."""
+
+
 def _none_is(operation: str) -> bool:
     return False
+
+
+async def _unrecorded(
+    _principal: Principal, _called: tuple[str, str, bytes], _error: FhirError
+) -> None:
+    return
+
+
+def _everybody(principal: Principal, address: str, now: float) -> None:
+    """Count nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +88,8 @@ class Facade:
     """Answers what comes below ``path`` (``/fhir``). ``perform`` is the front door, ``served`` are
     the interactions behind it; ``xml`` returns what reads and writes XML; ``identify`` says who
     asks; ``is_native`` of an operation whether its Binaries come and go by their own content
-    type."""
+    type. ``refused`` is told of what did not come to the front door; ``admit`` refuses who asks
+    too often; ``bodies`` are those that this process holds."""
 
     path: str
     perform: Perform
@@ -80,17 +99,33 @@ class Facade:
     xml: Callable[[], Xml]
     identify: Identify
     is_native: Callable[[str], bool] = _none_is
+    refused: Refused = _unrecorded
+    admit: Admit = _everybody
+    bodies: Bodies = field(default_factory=Bodies)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, there is an answer and a line in the log."""
+        intake = Intake(receive, self.bodies)
+        try:
+            await self._exchanged(scope, intake, send)
+        finally:
+            intake.release()
+
+    async def _exchanged(self, scope: Any, receive: Intake, send: Send) -> None:
         began = time.perf_counter()
         headers = _by_name(scope["headers"])
-        request_id = _sent_id(headers) or self.new_id()
+        request_id = sent_id(headers) or self.new_id()
         wish = self._first_wish(headers, self._base_url(scope, headers))
         size, pieces = -1, None
         try:
-            interaction, response, wish = await self._answer(scope, receive, headers, wish)
-            if wish.native or response.pieces is not None:
+            interaction, response, wish = await self._answer(
+                scope, receive, headers, wish, request_id
+            )
+            if response.media_type:
+                sent = verbatim(response, wish)
+                response, rendered, body = sent.response, sent.headers, sent.body
+                size, pieces = sent.size, sent.pieces
+            elif wish.native or response.pieces is not None:
                 # RFC 9110, 14.2: a range is for GET alone; HEAD tells of the whole.
                 ranged = headers if scope["method"] == "GET" else {**headers, b"range": b""}
                 sent = binary.outgoing(response, wish, ranged)
@@ -137,15 +172,19 @@ class Facade:
         return Rendering(f"{FHIR_JSON};charset=utf-8", base_url)
 
     async def _answer(
-        self, scope: Any, receive: Receive, headers: Headers, wish: Rendering
+        self, scope: Any, receive: Intake, headers: Headers, wish: Rendering, request_id: str
     ) -> tuple[str, Response, Rendering]:
         """Return the interaction, its answer or refusal, and how the client wants it."""
-        interaction = ""
+        interaction, inside = "", False
+        principal = NOBODY
+        address = scope["client"][0] if scope.get("client") else ""
         try:
             self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
             path = scope["path"][len(self.path) :]
-            principal = await self.identify(headers)
+            principal = (await self.identify(headers)).at(address, request_id)
+            if not principal.is_unrestricted:
+                self.admit(principal, address, time.monotonic())
             native = binary.asked_natively(scope["method"], path, headers)
             native = native or binary.called_natively(path, headers, self.is_native)
             accepting = {**headers, b"accept": b""} if native else headers
@@ -153,12 +192,15 @@ class Facade:
             if native:
                 wish = replace(wish, native=binary.still_native(parameters, wish))
             request, wish = await self._request(scope, receive, headers, parameters, wish)
-            interaction = request.interaction
+            interaction, inside = request.interaction, True
             response = await self.perform(request, principal)
             if wish.native and interaction.startswith("$"):
                 wish = replace(wish, native=binary.is_one(response))
             return interaction, response, wish
         except FhirError as error:
+            if not inside:
+                called = (scope["method"], scope["path"][len(self.path) :], scope["query_string"])
+                await self.refused(principal.at(address, request_id), called, error)
             return interaction, self._refused(error, scope), wish
 
     def _refused(self, error: FhirError, scope: Any) -> Response:
@@ -172,7 +214,11 @@ class Facade:
         return Response(error.status, encode(operation_outcome(issues)), headers=headers)
 
     def _check_headers(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Refuse more than the limit. https://www.rfc-editor.org/rfc/rfc6585#section-5"""
+        """Refuse more than the limits. https://www.rfc-editor.org/rfc/rfc6585#section-5"""
+        limit = self.settings.headers_max
+        if len(pairs) > limit:
+            error = too_large("The number of headers", limit, "headers")
+            raise FhirError(*error.issues, status=431)
         limit = self.settings.headers_bytes_max
         if sum(len(name) + len(value) for name, value in pairs) > limit:
             error = too_large("All headers together", limit)
@@ -204,7 +250,7 @@ class Facade:
     async def _request(
         self,
         scope: Any,
-        receive: Receive,
+        receive: Intake,
         headers: Headers,
         parameters: Parameters,
         wish: Rendering,
@@ -252,7 +298,7 @@ class Facade:
         return await asyncio.to_thread(read) if len(text) > _XML_APART_BYTES else read()
 
     async def _binary(
-        self, receive: Receive, routed: Request, headers: Headers
+        self, receive: Intake, routed: Request, headers: Headers
     ) -> tuple[Resource, Pieces | None]:
         """Return the Binary that is sent; or what it is without its data, and the pieces of those.
 
@@ -281,23 +327,20 @@ class Facade:
             return as_binary(format, text)
         return await self._resource(text, headers)
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
-        try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                return await read_body(receive, headers, self.settings.body_bytes_max)
-        except TimeoutError as error:
-            raise FhirError(
-                Issue("timeout", f"The body was not there after {_BODY_TIMEOUT_S:g} s."), status=408
-            ) from error
+    async def _body(self, receive: Intake, headers: Headers) -> bytes:
+        return await receive.body(headers, self.settings.body_bytes_max, _BODY_TIMEOUT_S)
 
 
 def _check_site(method: str, headers: Headers) -> None:
     """Refuse a change that a page of another site sends through the browser of somebody here.
 
-    Browsers say so in Sec-Fetch-Site; other clients do not send it.
+    Browsers say so in Sec-Fetch-Site; other clients do not send it. A token is none that a browser
+    sends by itself.
     """
-    if method not in ("GET", "HEAD") and headers.get(b"sec-fetch-site") == b"cross-site":
-        text = "A page of another site may not write here; access for pages comes with sign-in."
+    if method in ("GET", "HEAD") or headers.get(b"sec-fetch-site") != b"cross-site":
+        return
+    if b"authorization" not in headers:
+        text = "A page of another site may not write here without a token."
         raise FhirError(Issue("forbidden", text))
 
 
@@ -362,7 +405,8 @@ def _text(headers: Headers, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _sent_id(headers: Headers) -> str:
+def sent_id(headers: Headers) -> str:
+    """Return the id that a client has given its request, ``""`` for none that can be used."""
     sent = headers.get(b"x-request-id", b"").decode("latin-1")
     return sent if sent and _REQUEST_ID.fullmatch(sent) else ""
 

@@ -6,30 +6,32 @@ from html import escape
 from fhir_server import __version__
 from fhir_server.settings import Settings
 
+STYLE = """:root { color-scheme: light dark; }
+body { font: 1.05rem/1.6 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto;
+  padding: 0 1.2rem; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; }
+h2 { font-size: 1.2rem; margin-top: 2rem; }
+code { font-size: .95em; padding: .1em .3em; border-radius: .3em; background: #8882; }
+li { margin: .5rem 0; }
+table { border-collapse: collapse; }
+td, th { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; }
+.state { color: #26824a; font-weight: 600; }
+footer { margin-top: 2.5rem; font-size: .85rem; opacity: .75; }
+"""
+"""The style of all pages, a file of its own: a page has nothing inline that could be another's."""
+
 _SHELL = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 1.05rem/1.6 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto;
-  padding: 0 1.2rem; }}
-h1 {{ font-size: 1.7rem; margin-bottom: .2rem; }}
-h2 {{ font-size: 1.2rem; margin-top: 2rem; }}
-code {{ font-size: .95em; padding: .1em .3em; border-radius: .3em; background: #8882; }}
-li {{ margin: .5rem 0; }}
-table {{ border-collapse: collapse; }}
-td, th {{ text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; }}
-.state {{ color: #26824a; font-weight: 600; }}
-footer {{ margin-top: 2.5rem; font-size: .85rem; opacity: .75; }}
-</style>
+<link rel="stylesheet" href="/style.css">
 </head>
 <body>
 <main>
 {main}
-<footer>There is no access control yet: keep this server on loopback, without real patients.
+<footer>{footer}
 FHIR&reg; is the registered trademark of HL7.</footer>
 </main>
 </body>
@@ -93,15 +95,22 @@ _HEADERS = (
 )
 
 
+_FOOTER = {
+    "development": "In development mode everybody who reaches this server is the demo user and may "
+    "do everything: keep it on this machine, and real patients elsewhere.",
+    "production": "Who reads and changes something here signs in, and it is recorded.",
+}
+
+
 def start_page(settings: Settings, base_url: str) -> str:
     """Return the page at ``/``: what runs, and links to try."""
     main = _START.format(
         version=__version__, mode=escape(settings.mode), base=escape(base_url, quote=True)
     )
-    return _SHELL.format(title="FHIR Server", main=main)
+    return _SHELL.format(title="FHIR Server", main=main, footer=_FOOTER[settings.mode])
 
 
-def docs_page(base_url: str) -> str:
+def docs_page(mode: str, base_url: str) -> str:
     """Return the page at ``/docs``: what can be asked, and the settings."""
     settings = (
         (f"FHIR_{name.upper()}", str(field.default), str(field.description).replace("`", ""))
@@ -113,7 +122,7 @@ def docs_page(base_url: str) -> str:
         headers=_rows(_HEADERS),
         settings=_rows(settings),
     )
-    return _SHELL.format(title="How to ask - FHIR Server", main=main)
+    return _SHELL.format(title="How to ask - FHIR Server", main=main, footer=_FOOTER[mode])
 
 
 def _rows(rows: Iterable[tuple[str, ...]]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fhir_server.http.protection import ALWAYS
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.json import encode
 
@@ -119,13 +120,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self) -> None:
         if self._in_head and self._is_idle():
             text = f"The headers are over the limit of {HEAD_BYTES_MAX:,} bytes."
-            body = encode(operation_outcome([Issue("too-long", text)]))
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"content-type: application/fhir+json;charset=utf-8\r\n"
-                b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-            )
+            self._say(b"431 Request Header Fields Too Large", Issue("too-long", text))
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and end the connection."""
+        self._say(b"400 Bad Request", Issue("structure", msg))
+        self.transport.close()
+
+    def _say(self, status: bytes, issue: Issue) -> None:
+        body = encode(operation_outcome([issue]))
+        always = b"".join(b"%b: %b\r\n" % one for one in ALWAYS)
+        self.transport.write(
+            b"HTTP/1.1 %b\r\n%bcontent-type: application/fhir+json;charset=utf-8\r\n"
+            b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (status, always, len(body), body)
+        )
 
 
 class _Parser:

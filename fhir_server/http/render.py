@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
 
+from fhir_server.http.protection import ALWAYS
 from fhir_server.messages import Response
 from fhir_server.r4.json import decode_stored, pretty
 from fhir_server.r4.xml import Xml
 
 Headers = list[tuple[bytes, bytes]]
 
-# Patient data is not to stay in caches, nor to be guessed at or framed by a browser.
-_ALWAYS: Headers = [
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"vary", b"Accept, Accept-Encoding"),
-]
 _WITHOUT_BODY = (204, 304)
 _GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
 
@@ -41,7 +36,7 @@ class Rendering:
 
 def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
     """Return the headers and the body of ``response`` as HTTP sends them."""
-    headers = list(_ALWAYS)
+    headers = list(ALWAYS)
     if response.version:
         headers.append((b"etag", b'W/"%d"' % response.version))
     if response.last_updated is not None:
@@ -49,7 +44,11 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
         headers.append((b"last-modified", stamp.encode()))
     if response.location:
         headers.append((b"location", f"{wish.base_url}/{response.location}".encode()))
-    headers += [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    for name, value in response.headers:
+        if name == "Cache-Control":  # what anybody may read may stay for a while
+            headers[0] = (b"cache-control", value.encode())
+        else:
+            headers.append((name.lower().encode(), value.encode()))
     if response.status in _WITHOUT_BODY:
         return headers, b""
     body = response.body

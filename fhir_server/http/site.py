@@ -9,16 +9,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from fhir_server import __version__
 from fhir_server.context import Context
-from fhir_server.http.cors import allowed, is_preflight, preflight, with_origin
-from fhir_server.http.facade import Facade
-from fhir_server.http.pages import docs_page, start_page
+from fhir_server.http.cors import allowed_here, is_preflight, preflight, with_origin
+from fhir_server.http.facade import Facade, sent_id
+from fhir_server.http.pages import STYLE, docs_page, start_page
+from fhir_server.http.protection import (
+    ALWAYS,
+    HSTS,
+    PAGE_POLICY,
+    is_called,
+    names_of,
+    protecting,
+    refuse_host,
+)
 from fhir_server.settings import Settings
 
 FHIR_PATH = "/fhir"
+_WELL_KNOWN = f"{FHIR_PATH}/.well-known/"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -31,26 +41,38 @@ CONTEXT = "fhir_server.context"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The whole application: what is below the FHIR base goes to the facade at once, the rest to
-    FastAPI, whose routing and middleware would cost a read a third of its time; but what a feature
-    has registered at a path goes there."""
+    """The whole application: what is below the FHIR base goes to the facade at once, but for its
+    well-known URIs, the rest to FastAPI, whose routing and middleware would cost a read a third of
+    its time; but what is registered at a path goes there. ``names`` are what a Host may be,
+    ``is_tls_only`` has browsers never come without TLS again."""
 
     facade: Facade
     pages: Asgi
     routes: Routes
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...]
+    names: frozenset[bytes]
+    is_tls_only: bool
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
         if scope["type"] == "http":
             path = scope["path"]
-            if path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH:
-                if self.origins:
-                    origin = allowed(scope["headers"], self.origins)
-                    if is_preflight(scope):
-                        await preflight(origin, send)
-                        return
-                    send = with_origin(send, origin) if origin else send
+            is_fhir = path.startswith(f"{FHIR_PATH}/") or path == FHIR_PATH
+            is_known = path.startswith(_WELL_KNOWN)
+            if not is_fhir or is_known or self.is_tls_only:
+                send = protecting(send, self._always(scope, is_fhir=is_fhir and not is_known))
+            if not is_called(scope, self.names):
+                await refuse_host(scope, send)
+                return
+            if is_known and (routed := self.routes()) and path in routed[0]:
+                await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
+                return
+            if is_fhir:
+                origin = allowed_here(scope, self.origins)
+                if is_preflight(scope):
+                    await preflight(origin, send)
+                    return
+                send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
                 return
             routed = self.routes()
@@ -61,6 +83,13 @@ class Site:
                 return
         await self.pages(scope, receive, send)
 
+    def _always(self, scope: Any, *, is_fhir: bool) -> list[tuple[bytes, bytes]]:
+        said = [HSTS] if self.is_tls_only else []
+        if not is_fhir:  # the facade has these by itself
+            id = sent_id(dict(scope["headers"])) or self.facade.new_id()
+            said += [*ALWAYS, PAGE_POLICY, (b"x-request-id", id.encode())]
+        return said
+
 
 def site(
     facade: Facade,
@@ -68,9 +97,10 @@ def site(
     lifespan: Lifespan,
     settings: Settings,
     routes: Routes = lambda: None,
+    names: frozenset[bytes] | None = None,
 ) -> Site:
     """Return the application. ``ready`` says whether requests can be served; ``routes`` are what
-    features have registered."""
+    features have registered; ``names`` what a Host may be, where the settings do not say it."""
     pages = FastAPI(
         title="FHIR Server",
         version=__version__,
@@ -90,7 +120,11 @@ def site(
 
     @pages.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
-        return docs_page(base_url)
+        return docs_page(settings.mode, base_url)
+
+    @pages.get("/style.css", response_class=PlainTextResponse, include_in_schema=False)
+    async def style() -> PlainTextResponse:
+        return PlainTextResponse(STYLE, media_type="text/css")
 
     @pages.get("/live", summary="Whether the process answers")
     async def live() -> dict[str, str]:
@@ -103,4 +137,8 @@ def site(
         response.status_code = 503
         return {"status": "not ready"}
 
-    return Site(facade, pages, routes, settings.cors_origins)
+    is_tls_only = settings.mode == "production"
+    return Site(
+        *(facade, pages, routes, settings.cors_origins),
+        *(names_of(settings) if names is None else names, is_tls_only),
+    )

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from fhir_server.context import Context
+from fhir_server.interactions.consenting import opened, subtracted
 from fhir_server.interactions.relationship import patients_of
 from fhir_server.outcome import FhirError
 from fhir_server.search.parameters import ParameterTable
@@ -72,8 +73,9 @@ class AccessRights:
         if demanding and not set(demanding).isdisjoint(principal.roles):
             who = principal.fhir_user
             related = await self._related.get(who, partial(patients_of, who, context))
+            related |= {f"Patient/{one}" for one in await opened(principal, context)}
         found = self._fixed(principal, related, context)
-        return await less_denied(found, principal, context)
+        return await subtracted(found, principal, context)
 
     def _fixed(self, principal: Principal, related: frozenset[str], context: Context) -> Rights:
         """Return what follows from the principal, by the search parameters as they are now."""
@@ -89,11 +91,6 @@ class AccessRights:
                 self._kept.clear()
             self._kept[key] = kept
         return kept
-
-
-async def less_denied(rights: Rights, principal: Principal, context: Context) -> Rights:
-    """Return ``rights`` without what Consent denies ``principal``."""
-    return rights
 
 
 def known(principal: Principal, related: frozenset[str], context: Context) -> Known:

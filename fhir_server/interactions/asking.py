@@ -14,6 +14,7 @@ from fhir_server.interactions.terms import Terms
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.expansion import Shelved
 from fhir_server.r4.json import decode
+from fhir_server.r4.packages import CONFORMANCE
 from fhir_server.r4.selections import asked as asked_codes
 from fhir_server.r4.selections import settled
 from fhir_server.search.parse import SearchQuery
@@ -76,7 +77,9 @@ async def _looked_up(wanted: Wanted, context: Context) -> tuple[Any, int]:
         if found is None and type == "ValueSet":  # one that follows from its url
             return await (await Terms.of(context)).artifact(type, name), _BYTES_OF_ID
         return found, bytes
-    found = await context.store.read(type, name.removeprefix(f"{type}/"))
+    # A definition is the server's own knowledge; a List says what is true of somebody.
+    store = context.store.as_server if type in CONFORMANCE else context.store
+    found = await store.read(type, name.removeprefix(f"{type}/"))
     if found is None or found.deleted:
         return None, 0
     return decode(found.json), len(found.json)

@@ -10,6 +10,7 @@ from fhir_server.terminology.capabilities import terminology_capabilities
 from fhir_server.terminology.grammars import GRAMMAR_SYSTEMS
 
 _SYSTEMS = "systems"
+_MAY_STAY = ("Cache-Control", "no-cache")  # kept, and asked for again by its tag
 _MODES = ("full", "normative", "terminology")
 
 
@@ -27,10 +28,10 @@ async def capabilities(request: Request, context: Context) -> Response:
         return await _terminology(request, context)
     body, tag = context.capabilities(request.base_url, await context.store.guides())
     if request.if_none_match is not None and {tag, ANY_VERSION} & request.if_none_match:
-        return Response(304, headers=(("ETag", f'W/"{tag}"'),))
+        return Response(304, headers=(("ETag", f'W/"{tag}"'), _MAY_STAY))
     subset = subset_of(request, ("CapabilityStatement",), context.definitions)
     body = subset.applied(body, context.definitions)
-    return Response(200, body, headers=(("ETag", f'W/"{tag}"'),))
+    return Response(200, body, headers=(("ETag", f'W/"{tag}"'), _MAY_STAY))
 
 
 async def _terminology(request: Request, context: Context) -> Response:

@@ -72,7 +72,7 @@ async def stored_definition(
         return None, 0
     parameters = [("url", escape(url)), *([("version", escape(version))] if version else [])]
     query = parse(type, parameters, context.parameters, count_default=_SAME_URL_MAX)
-    page = await context.store.search(plan(query, context.parameters))
+    page = await context.store.as_server.search(plan(query, context.parameters))
     parts = await context.store.parts()
     rows = [await decoded(one, context) for one in page.entries]
     found = [one for one in rows if version in ("", one.get("version")) and parts.is_whole(one)]

@@ -129,6 +129,7 @@ def _entry(index: int, entry: Resource, request: Request) -> Entry:
             if_none_exist=asked.get("ifNoneExist"),
             prefer=request.prefer,
             base_url=request.base_url,
+            entry=index,
         ),
     )
 

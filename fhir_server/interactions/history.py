@@ -40,7 +40,7 @@ async def history(request: Request, context: Context) -> Response:
     if page.more and page.entries:
         last = page.entries[-1]
         key = (last.last_updated, last.type, last.id, last.version)
-        after = cursor(key, _subject(request, place), context.page_key)
+        after = cursor(key, _subject(request, place), context.link_key)
     entries = [
         _entry(
             version,
@@ -52,12 +52,15 @@ async def history(request: Request, context: Context) -> Response:
     others = Neighbours(((CURSOR, after),) if after else ())
     understood = tuple(one for one in request.parameters if one[0] in _PARAMETERS)
     links = page_links(request, place, understood, others)
-    return Response(200, bundle("history", entries, links=links, total=page.total))
+    concerns = [place for version in page.entries for place in version.compartments]
+    return Response(
+        200, bundle("history", entries, links=links, total=page.total), concerns=concerns
+    )
 
 
 def _wanted(request: Request, context: Context, place: str) -> Wanted:
     since, at, text = (value_of(request, name) for name in ("_since", "_at", CURSOR))
-    key = values_of(text, _subject(request, place), context.page_key) if text else None
+    key = values_of(text, _subject(request, place), context.link_key) if text else None
     settings = context.settings
     return Wanted(
         type=request.type,

@@ -7,7 +7,7 @@ import re2 as re
 
 from fhir_server.context import Context
 from fhir_server.interactions.parameters import known_only, subset_of
-from fhir_server.messages import ANY_VERSION, Request, Response
+from fhir_server.messages import ANY_VERSION, Content, Request, Response
 from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_not_found
 from fhir_server.store.documents import Stored
 
@@ -24,11 +24,9 @@ async def read(request: Request, context: Context) -> Response:
     if stored.deleted:
         raise deleted(request.type, request.id, stored.version)
     if _is_known(request, stored):
-        return Response(304, b"", stored.version, stored.last_updated)
+        return Response(304, b"", stored.version, stored.last_updated, concerns=stored.compartments)
     body = wanted.applied(stored.json, context.definitions)
-    return Response(
-        200, body, stored.version, stored.last_updated, content=wanted.content(stored.content)
-    )
+    return _answer(body, wanted.content(stored.content), stored)
 
 
 async def vread(request: Request, context: Context) -> Response:
@@ -44,10 +42,16 @@ async def vread(request: Request, context: Context) -> Response:
     if stored.deleted:
         raise deleted(request.type, request.id, stored.version)
     if _is_known(request, stored):
-        return Response(304, b"", stored.version, stored.last_updated)
+        return Response(304, b"", stored.version, stored.last_updated, concerns=stored.compartments)
     body = wanted.applied(stored.json, context.definitions)
+    return _answer(body, wanted.content(stored.content), stored)
+
+
+def _answer(body: bytes, content: Content | None, stored: Stored) -> Response:
     return Response(
-        200, body, stored.version, stored.last_updated, content=wanted.content(stored.content)
+        *(200, body, stored.version, stored.last_updated),
+        content=content,
+        concerns=stored.compartments,
     )
 
 

@@ -45,7 +45,7 @@ async def search_contained(
     plans = contained_plans(query, context.parameters, types, within)
     place = f"{within}/{query.type}" if within else query.type
     subject = digest(f"{place} contained", query.understood)
-    part = window(query.cursor, query.rest, subject, context.page_key)
+    part = window(query.cursor, query.rest, subject, context.link_key)
     wanted = several(plans, part.after, part.until, backward=part.backward)
     page = await context.store.search_types(wanted)
     subset = Subset(query.summary, frozenset(query.elements))

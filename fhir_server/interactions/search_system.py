@@ -51,7 +51,7 @@ async def search_types(
     ``within`` is the compartment that is searched; everything by default.
     """
     place = f"{within}/*" if within else ""
-    request = unpacked_request(request, place, context.page_key)
+    request = unpacked_request(request, place, context.link_key)
     named, cursor, rest = (value_of(request, name) for name in _OWN)
     types = _types(named, context, members)
     given, ignored = _common(request, types, context)
@@ -60,7 +60,7 @@ async def search_types(
     check_sort(known.sort, {type: context.parameters.of(type) for type in types})
     understood = (*(((TYPE, named),) if named else ()), *known.understood)
     subject = digest(place, understood)
-    part = window(cursor, rest, subject, context.page_key)
+    part = window(cursor, rest, subject, context.link_key)
     existing = await context.store.indexes.existing()
     strict = replace(request, prefer={})  # what one type has understood no other may leave out
     plans = []

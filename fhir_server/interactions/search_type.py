@@ -36,17 +36,22 @@ async def search_one(request: Request, type: str, context: Context, within: str 
     ``within`` is the compartment that is searched, such as ``Patient/1``; everything by default.
     """
     place = f"{within}/{type}" if within else type
-    request = unpacked_request(request, place, context.page_key)
+    request = unpacked_request(request, place, context.link_key)
     known: dict[Wanted, Any] = {}
     query = await search_query(type, request.parameters, request, context, known)
     if query.contained != "false":
         return await search_contained(request, query, context, within, known)
-    wanted = plan(query, context.parameters, page_key=context.page_key, within=within)
+    wanted = plan(query, context.parameters, page_key=context.link_key, within=within)
     page = await context.store.search(wanted)
     here = ((CURSOR, query.cursor), (REST, query.rest))
     question = Asked(place, wanted.subject, query.understood, here, query.ignored, tuple(known))
     subset = Subset(wanted.summary, frozenset(wanted.elements))
     return searchset(page, question, subset, request, context)
+
+
+def may_explain(context: Context) -> bool:
+    """Whether a search may ask to be explained: how much was looked at says how much there is."""
+    return context.settings.is_explaining and context.store.plan is None
 
 
 async def search_query(
@@ -75,7 +80,7 @@ async def search_query(
             settings.search_values_max,
             settings.search_value_characters_max,
             count_max=settings.page_entries_max,
-            explain=settings.is_explaining,
+            explain=may_explain(context),
         ),
     )
     now = context.now()

@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/bundle.html#searchset
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from fhir_server.context import Context
 from fhir_server.interactions.links import Neighbours, page_links, said_of_links
@@ -53,9 +54,9 @@ def searchset(
     ``matches`` are the entries of its matches where these are not what is stored, but part of it.
     """
     here = tuple(pair for pair in asked.here if pair[1])
-    others = _neighbours(page, asked.subject, context.page_key, is_rest=REST in dict(here))
+    others = _neighbours(page, asked.subject, context.link_key, is_rest=REST in dict(here))
     understood = (*asked.understood, *here)
-    links = page_links(request, asked.place, understood, others, context.page_key)
+    links = page_links(request, asked.place, understood, others, context.link_key)
     if matches is None:
         matches = [match_entry(one, subset, request, context) for one in page.entries]
     # The elements are those of what is searched for; what comes along has others.
@@ -66,7 +67,11 @@ def searchset(
     if issues := (*asked.ignored, *long_links, *_said_of(page.included), *_explained(page, asked)):
         outcome = encode(operation_outcome(issues))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
-    return Response(200, bundle("searchset", entries, links=links, total=page.total))
+    shown = (*page.entries, *page.included.entries)
+    concerns = list(chain.from_iterable(one.compartments for one in shown))
+    return Response(
+        200, bundle("searchset", entries, links=links, total=page.total), concerns=concerns
+    )
 
 
 def match_entry(stored: Stored, subset: Subset, request: Request, context: Context) -> bytes:

@@ -31,7 +31,7 @@ async def stored_maps(
     if not value:
         return []
     query = parse("ConceptMap", [(parameter, value)], context.parameters, count_default=most + 1)
-    page = await context.store.search(plan(query, context.parameters))
+    page = await context.store.as_server.search(plan(query, context.parameters))
     if len(page.entries) > most:
         text = f"More than {most} maps fit what is asked for; name one by its url."
         raise FhirError(Issue("too-costly", text), status=422)

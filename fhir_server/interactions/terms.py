@@ -240,7 +240,7 @@ class Terms:
 
     async def _by_id(self, name: str) -> tuple[Any, int]:
         type, _, id = name.partition("/")
-        stored = await self.context.store.read(type, id)
+        stored = await self.context.store.as_server.read(type, id)
         if stored is not None and not stored.deleted:
             return await decoded(stored, self.context), len(stored.json)
         return self.context.definitions.artifact(type, name), 200

@@ -427,4 +427,5 @@ def _entry(answer: Response, method: str, base_url: str) -> bytes:
     if answer.remarks:
         said["outcome"] = operation_outcome(answer.remarks)
     place = answer.location.partition("/_history/")[0]
-    return entry(f"{base_url}/{place}" if place else "", answer.body, response=said)
+    body = b"" if answer.media_type else answer.body  # no resource, so no entry has it
+    return entry(f"{base_url}/{place}" if place else "", body, response=said)

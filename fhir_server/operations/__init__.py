@@ -4,9 +4,14 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    break_glass,
+    clients,
     closure,
     contents,
     expand,
+    export,
+    export_files,
+    export_work,
     expunge,
     find_matches,
     lookup,
@@ -36,5 +41,16 @@ OPERATIONS: tuple[Operation, ...] = (
     passed_on(translate.TRANSLATE),
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
+    break_glass.BREAK_GLASS,
+    clients.ADD,
+    clients.LIST,
+    clients.REMOVE,
+    clients.ROTATE_SECRET,
+    export.SYSTEM,
+    export.PATIENTS,
+    export.MEMBERS,
+    export_files.STATUS,
+    export_files.CANCELLING,
+    export_files.FILE,
 )
-TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK)
+TASKS: tuple[Task, ...] = (reindex.TASK, contents.TASK, export_work.TASK)

@@ -16,7 +16,7 @@ from fhir_server.r4.dates import date_range
 # of a list may be empty (5.6.1).
 _TAG = re.compile(r'[\s,]*(?:(?:W/)?"([^"]*)"|(\*)|([A-Za-z0-9\-\.]{1,64}))\s*(?:,|$)')
 _TAGS_CHARACTERS_MAX = 1000  # a dozen of the longest ids
-_PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*=\s*"?([A-Za-z0-9\-]+)"?\s*')
+_PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*(?:=\s*"?([A-Za-z0-9\-]+)"?\s*)?')
 # A quoted string (RFC 9651, 3.3.3) or, as most clients send it, the key alone. A comma without
 # quotes would be the mark of a header sent twice.
 _KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\[\\"]){1,510})"|([!#-+\--\[\]-~]{1,255})')
@@ -82,7 +82,8 @@ def idempotency_key(text: str | None) -> str | None:
 def preferences(text: str | None) -> Mapping[str, str]:
     """Return the ``name=value`` parts of a Prefer header, names in lower case (RFC 7240, 2).
 
-    What has another form is not ours.
+    A name alone, such as ``respond-async``, has the value ``""``; what has another form is not
+    ours.
     """
     found = (_PREFERENCE.fullmatch(part) for part in (text or "").replace(";", ",").split(","))
-    return {match.group(1).lower(): match.group(2) for match in found if match}
+    return {match.group(1).lower(): match.group(2) or "" for match in found if match}

@@ -6,7 +6,7 @@ at most a parameter of it: never a host, a path or a header.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import httpx
 from fhir_server.messages import Parameters, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode, encode
+from fhir_server.remote.egress import outgoing
 
 BYTES_MAX = 8 * 1024 * 1024
 """What an answer may have."""
@@ -121,11 +122,6 @@ def _sentence(outcome: Any) -> str:
     return "it gave no reason"
 
 
-def client() -> httpx.AsyncClient:
-    """Return the HTTP client: it follows no redirect, and reads no proxy from the environment."""
-    return httpx.AsyncClient(
-        follow_redirects=False,
-        trust_env=False,
-        timeout=None,  # one bound around the whole request takes its place
-        limits=httpx.Limits(max_connections=4 * AT_ONCE, keepalive_expiry=30.0),
-    )
+def client(bases: Iterable[str]) -> httpx.AsyncClient:
+    """Return what asks the servers at ``bases``, which settings name."""
+    return outgoing(bases, at_once=4 * AT_ONCE)

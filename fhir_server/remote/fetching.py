@@ -5,13 +5,14 @@ else.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from ssl import SSLError
 
 import httpx
+
+from fhir_server.remote.egress import Barred, outgoing
 
 AT_ONCE = 32
 _PIECE = 16_384
@@ -42,6 +43,8 @@ class Fetcher:
         try:
             async with asyncio.timeout(max(timeout_s, 0.001)):
                 return await self._got(url, headers, bytes_max)
+        except Barred as error:
+            raise Unfetched(str(error)) from error
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, SSLError, ValueError) as error:
             raise Unfetched("it did not answer in time, or not by HTTP") from error
 
@@ -65,13 +68,8 @@ class Fetcher:
 
 
 @asynccontextmanager
-async def fetching() -> AsyncIterator[Fetcher]:
-    """Open what asks other servers."""
-    async with httpx.AsyncClient(
-        follow_redirects=False,
-        trust_env=False,
-        timeout=None,  # one bound around the whole request takes its place
-        limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=30.0),
-    ) as http:
-        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+async def fetching(listed: Iterable[str] = ()) -> AsyncIterator[Fetcher]:
+    """Open what asks other servers. The origins of ``listed``, URLs that the operator has set, may
+    be anywhere; others are public and asked by https (remote/egress.py)."""
+    async with outgoing(listed, at_once=AT_ONCE) as http:
         yield Fetcher(http)

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from fhir_server.remote.egress import outgoing
+
 BYTES_MAX = 1_048_576
 FAILURES_MAX = 5
 """After so many failures within :data:`WINDOW_S` it is left alone for :data:`REST_S`."""
@@ -75,5 +77,5 @@ class KnowledgeBase:
 @asynccontextmanager
 async def knowledge_bases(urls: Sequence[str]) -> AsyncIterator[list[KnowledgeBase]]:
     """Open one for each of ``urls``: no redirect is followed, no proxy of the environment used."""
-    async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=None) as http:
+    async with outgoing(urls) as http:
         yield [KnowledgeBase(url, http) for url in urls]

@@ -51,6 +51,6 @@ async def terminology_servers(
     if not bases:
         yield TerminologyServers({})
         return
-    async with client() as http:
+    async with client(bases.values()) as http:
         servers = {base: Remote(base, seconds, http) for base in set(bases.values())}
         yield TerminologyServers({system: servers[base] for system, base in bases.items()})

@@ -43,7 +43,8 @@ def _own_digests(table: ParameterTable, type: str) -> Mapping[str, str]:
     }
     compartments = sorted(table.compartment_fields[type].items())
     beside = [FORMS["places"], repr(table.reference_bases)] if type in BESIDE else []
-    found[COMPARTMENTS] = _digest([FORMS["compartments"], repr(compartments), *beside])
+    forms = [FORMS["compartments"], *([FORMS["shared"]] if type == "Provenance" else ())]
+    found[COMPARTMENTS] = _digest([*forms, repr(compartments), *beside])
     if table.text_search:
         found[WORDS] = _digest([FORMS["words"]])
     return found

@@ -27,6 +27,7 @@ FORMS = {
     "special": "1",
     "compartments": "1",
     "places": "1",  # what some types belong to besides (r4/compartments.py)
+    "shared": "1",  # those of a Provenance, which are those of its targets
     "words": "2",
     "contained": "1",
 }

@@ -1,14 +1,15 @@
-"""Page links: the place where a page begins or ends, as a text that only we can write.
+"""Page links: the place where a page begins or ends, as a text that only we can write and read.
 
 https://hl7.org/fhir/R4/http.html#paging
 
-A cursor is ``base64url(mac + values)``, where ``mac`` is the first 128 bits of an HMAC-SHA256 over
-the question it belongs to and the values. Whoever has a link can read the values of the resource
-that was shown last, so a link is as private as the page it came with.
+A cursor is ``base64url(nonce + AES-256-GCM(values))``, bound to the question that it belongs to.
+Its key is that of the server and of who asks (:func:`bound_key`): a link that somebody else was
+given is no link. The nonce is an HMAC over question and values, so that the same place has the same
+link, and no nonce is used for two texts.
 
 The parameters of a long search do not fit into a URL. A link of such a search has them all in one
-text, ``base64url(mac + zlib(parameters))``. It is our own text or it is not unpacked at all, and it
-is unpacked up to a limit only.
+text, made in the same way of ``zlib(parameters)``. It is our own text or it is not unpacked at all,
+and it is unpacked up to a limit only.
 """
 
 import hmac
@@ -22,10 +23,12 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fhir_server.outcome import FhirError, Issue, invalid_value
 
-MAC_BYTES = 16
+NONCE_BYTES = 12
 _COUNT_DIGITS_MAX = 9
 CURSOR_CHARACTERS_MAX = 16_384  # eight sort keys of the longest kind, and room
 PACKED_BYTES_MAX = 4_194_304  # of parameters, before they are packed; more is asked by POST again
@@ -75,6 +78,12 @@ def digest(type: str, understood: Sequence[tuple[str, str]]) -> str:
     return sha256(msgspec.json.encode([type, asked])).hexdigest()
 
 
+def bound_key(key: bytes, asker: str) -> bytes:
+    """Return the key of the links that are given to ``asker``, made of that of the server. Without
+    an asker, or a key, it is ``key``."""
+    return hmac.digest(key, b"links of " + asker.encode(), "sha256") if key and asker else key
+
+
 def cursor(values: tuple[Any, ...], subject: str, key: bytes) -> str:
     """Return the text for ``values``, one per sort key and then the id.
 
@@ -83,7 +92,7 @@ def cursor(values: tuple[Any, ...], subject: str, key: bytes) -> str:
     ``str``, ``int``, ``float``, ``Decimal``, aware ``datetime`` and ``None``.
     """
     text = msgspec.json.encode([_written(value) for value in values])
-    return urlsafe_b64encode(_mac(text, subject, key) + text).rstrip(b"=").decode()
+    return _sealed(text, subject, key)
 
 
 def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
@@ -91,7 +100,7 @@ def values_of(text: str, subject: str, key: bytes) -> tuple[Any, ...]:
 
     Raises ``value`` for one that was not written for ``subject``, and for any without a ``key``.
     """
-    written = _verified(text, subject, key, CURSOR_CHARACTERS_MAX)
+    written = _opened(text, subject, key, CURSOR_CHARACTERS_MAX)
     return tuple(
         _READERS[kind](value) if kind else None for kind, value in msgspec.json.decode(written)
     )
@@ -105,14 +114,13 @@ def packed(parameters: Sequence[tuple[str, str]], place: str, key: bytes) -> str
     text = msgspec.json.encode(parameters)
     if not key or len(text) > PACKED_BYTES_MAX:
         return ""
-    small = zlib.compress(text, 9)
-    return urlsafe_b64encode(_mac(small, _packed_subject(place), key) + small).rstrip(b"=").decode()
+    return _sealed(zlib.compress(text, 9), _packed_subject(place), key)
 
 
 def unpacked(text: str, place: str, key: bytes) -> tuple[tuple[str, str], ...]:
     """Return the parameters that were packed. Raises ``value`` for what was not packed here for a
     search at ``place``."""
-    small = _verified(text, _packed_subject(place), key, 2 * PACKED_BYTES_MAX)
+    small = _opened(text, _packed_subject(place), key, 2 * PACKED_BYTES_MAX)
     unpacking = zlib.decompressobj()
     whole = unpacking.decompress(small, PACKED_BYTES_MAX)
     if unpacking.unconsumed_tail:
@@ -124,22 +132,32 @@ def _packed_subject(place: str) -> str:
     return f"{place} parameters"
 
 
-def _verified(text: str, subject: str, key: bytes, characters_max: int) -> bytes:
-    """Return what stands behind the signature of ``text``, if that is ours for ``subject``."""
+def _sealed(text: bytes, subject: str, key: bytes) -> str:
+    """Return ``text`` as only who has ``key`` reads it, for ``subject`` and nothing else."""
+    about = _about(subject)
+    nonce = hmac.digest(_part(key, b"nonce"), about + text, "sha256")[:NONCE_BYTES]
+    sealed = AESGCM(_part(key, b"seal")).encrypt(nonce, text, about)
+    return urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+
+
+def _opened(text: str, subject: str, key: bytes, characters_max: int) -> bytes:
+    """Return what is in ``text``, if it was sealed with ``key`` for ``subject``."""
     if not key or len(text) > characters_max or not text.isascii():
         raise foreign_link()
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError as error:
+        nonce, sealed = raw[:NONCE_BYTES], raw[NONCE_BYTES:]
+        return AESGCM(_part(key, b"seal")).decrypt(nonce, sealed, _about(subject))
+    except (ValueError, InvalidTag) as error:
         raise foreign_link() from error
-    mac, written = raw[:MAC_BYTES], raw[MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(written, subject, key)):
-        raise foreign_link()
-    return written
 
 
-def _mac(text: bytes, subject: str, key: bytes) -> bytes:
-    return hmac.digest(key, f"page of {subject}\x00".encode() + text, "sha256")[:MAC_BYTES]
+def _about(subject: str) -> bytes:
+    return f"page of {subject}\x00".encode()
+
+
+def _part(key: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(key, purpose, "sha256")
 
 
 def _written(value: Any) -> tuple[str, Any]:

@@ -44,6 +44,13 @@ class Principal:
         """Whether everything is open: this server itself, and the demo of development."""
         return self.kind in ("server", "demo")
 
+    def at(self, address: str, request_id: str) -> "Principal":
+        """Return this one, as it asks from ``address`` by the request ``request_id``."""
+        return Principal(
+            *(self.kind, self.name, self.client, self.scopes, self.roles, self.fhir_user),
+            *(self.patient, self.purpose, self.token, address, request_id, self.context),
+        )
+
     @property
     def key(self) -> str:
         """What tells this principal from others, for keys and page links that are its own; ``""``

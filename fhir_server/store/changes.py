@@ -14,6 +14,7 @@ from fhir_server.outcome import FhirError, Issue, deleted, not_found, version_co
 from fhir_server.r4.json import canonical, decode_stored, encode
 from fhir_server.r4.subsets import SUBSETTED, is_subset, tagged, whole
 from fhir_server.search.index import Indexed
+from fhir_server.security.audit import Draft
 from fhir_server.security.plan import AccessPlan
 from fhir_server.security.predicates import allows
 from fhir_server.settings import Types, covers
@@ -27,6 +28,7 @@ from fhir_server.store.documents import (
     stored,
     tombstone,
 )
+from fhir_server.store.provenance import NOWHERE, Belonging
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Change:
     kept beside it; a revision keeps that of the current version. ``once`` keeps the answer in the
     transaction of the change. ``claims`` are written with it, if they are still as they were seen
     (``claims.py``). ``access`` is what whoever asks may see and change; the store sets it, ``None``
-    is everything.
+    is everything. ``record`` is what is known of the audit row of the change, which is written with
+    it; the store sets it where the front door has not.
     """
 
     interaction: str
@@ -80,6 +83,7 @@ class Change:
     once: Once | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     access: AccessPlan | None = None
+    record: Draft | None = None
 
     @property
     def relies_on_version(self) -> bool:
@@ -111,8 +115,16 @@ class Judge:
     resource_bytes_max: int
     versioned_updates: Types = ()
 
-    def judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
-        """Return what ``change`` comes to, where ``before`` is the current document, if any.
+    def judged(
+        self,
+        change: Change,
+        before: Document | None,
+        now: datetime,
+        belonging: Belonging = NOWHERE,
+    ) -> Judged:
+        """Return what ``change`` comes to, where ``before`` is the current document, if any; with
+        its keys where the access of the change asks for those. ``belonging`` says where targets of
+        a Provenance belong; raises :class:`Unlooked` where it does not.
 
         Raises ``conflict`` (412) when ``if_match`` or ``if_none_match`` forbid it, ``required``
         (400) where ``if_match`` has to name the version and does not; ``not-found`` or
@@ -122,31 +134,35 @@ class Judge:
         ``forbidden``.
         """
         if change.access is None:
-            return self._judged(change, before, now)
+            return self._judged(change, before, now, belonging)
         seen = before is not None and allows(change.access.seen(change.type), before)
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)
-        judged = self._judged(change, before, now)
+        judged = self._judged(change, before, now, belonging)
         _check_access(change.access, judged)
         return judged
 
-    def _judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
+    def _judged(
+        self, change: Change, before: Document | None, now: datetime, belonging: Belonging
+    ) -> Judged:
         if change.revise is not None:
-            return self._revision(change, change.revise, before, now)
+            change = self._revision(change, change.revise, before)
+            assert change.resource is not None
+            return self._replacement(change, change.resource, before, now, belonging)
         self._check_versions(change, before)
         if change.resource is None:
             return _deletion(change, before, now)
         _check_whole(change, change.resource, before)
-        return self._replacement(change, change.resource, before, now)
+        return self._replacement(change, change.resource, before, now, belonging)
 
     def _revision(
         self,
         change: Change,
         revise: Callable[[Resource], Resource],
         before: Document | None,
-        now: datetime,
-    ) -> Judged:
+    ) -> Change:
+        """Return ``change`` with the resource that ``revise`` makes of ``before``."""
         # What fails without the preconditions fails with them (RFC 9110, 13.2.1).
         if before is None:
             raise not_found(change.type, change.id)
@@ -162,7 +178,7 @@ class Judge:
             else:
                 # Whatever the patch makes of the tag: the data is not in it.
                 resource, change = tagged(resource), replace(change, content=content)
-        return self._replacement(change, resource, before, now)
+        return replace(change, resource=resource)
 
     def _check_versions(self, change: Change, before: Document | None) -> None:
         """https://hl7.org/fhir/R4/http.html#concurrency"""
@@ -177,7 +193,12 @@ class Judge:
         _check_versions(change, before)
 
     def _replacement(
-        self, change: Change, resource: Resource, before: Document | None, now: datetime
+        self,
+        change: Change,
+        resource: Resource,
+        before: Document | None,
+        now: datetime,
+        belonging: Belonging,
     ) -> Judged:
         same = before is None or _same_content(change.content, content_of(before))
         if before is not None and same and _unchanged(resource, before):
@@ -187,7 +208,7 @@ class Judge:
         complete = stamped(resource, change.id, version, moment)
         after = document(
             complete,
-            self.index(complete),
+            belonging.of(complete, self.index(complete)),
             interaction=change.interaction,
             bytes_max=self.resource_bytes_max,
             revived=before is not None and before.get("deleted", False),
@@ -202,10 +223,15 @@ def _check_access(plan: AccessPlan, judged: Judged) -> None:
     there = before is not None and not before.get("deleted")
     letter = "d" if change.interaction == "delete" else "u" if there else "c"
     may = plan.changed(change.type, letter)
-    documents = [one for one in (before, after) if one is not None]
+    # A deletion has no keys, and is wherever that is which was deleted.
+    documents = [one for one in (before, after) if one is not None and one is not _gone(after)]
     if not all(allows(may, one) for one in documents):
         text = f"What you were granted does not let you do this with this {change.type}."
         raise FhirError(Issue("forbidden", text))
+
+
+def _gone(document: Document | None) -> Document | None:
+    return document if document is not None and document.get("deleted") else None
 
 
 def _deletion(change: Change, before: Document | None, now: datetime) -> Judged:

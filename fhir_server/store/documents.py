@@ -4,7 +4,7 @@ The table is in section 16.1 of ARCHITECTURE.md. ``resource`` and ``json`` come 
 they cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,11 @@ _UP_TO_OFFSET = len("2024-02-29T12:00:00.000")
 
 # What a reader of one version needs; never the native resource and the keys.
 SERVED = dict.fromkeys(
-    ("json", "version", "last_updated", "deleted", "interaction", "revived", "content"), 1
+    (
+        *("json", "version", "last_updated", "deleted", "interaction", "revived", "content"),
+        "compartments",
+    ),
+    1,
 )
 # What every search demands: a deletion is not found.
 PRESENT: Document = {"deleted": {"$exists": False}}
@@ -51,7 +55,8 @@ class Stored:
 
     ``json`` is the resource as served; empty for a deletion. ``interaction`` is how it came about:
     ``create``, ``update``, ``patch`` or ``delete``. ``created`` says that no resource was there
-    before, ``changed`` that a version was written. ``content`` is what is kept elsewhere.
+    before, ``changed`` that a version was written. ``content`` is what is kept elsewhere;
+    ``compartments`` are those it belongs to.
     """
 
     type: str
@@ -64,6 +69,7 @@ class Stored:
     created: bool = False
     changed: bool = True
     content: Content | None = None
+    compartments: Sequence[str] = ()
 
 
 def instant(moment: datetime) -> str:
@@ -216,4 +222,5 @@ def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> S
         created=changed and (document["version"] == 1 or document.get("revived", False)),
         changed=changed,
         content=content_of(document),
+        compartments=document.get("compartments", ()),
     )

@@ -15,6 +15,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.store.client import Database
 from fhir_server.store.contents import REFERRED_BY, UPLOADS
+from fhir_server.store.denials import CONSENT, drop_row
 from fhir_server.store.documents import HISTORY_SUFFIX
 from fhir_server.store.transactions import repeated, transacted
 
@@ -96,6 +97,8 @@ class Expunging:
             current = {"_id": row["_id"], "version": row["version"]}
             if (await self.database[type].delete_one(current, session=session)).deleted_count != 1:
                 return 0
+            if type == CONSENT:
+                await drop_row(self.database, row["_id"], session)
             gone = await self.database[type + HISTORY_SUFFIX].delete_many(
                 _of_id(row["_id"]), session=session
             )

@@ -15,6 +15,7 @@ from typing import Any
 from bson import MaxKey, MinKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from fhir_server.store.access import narrows
 from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX, SERVED, Document, Stored, stored
 
@@ -145,11 +146,16 @@ async def _total(
     ordered: Sequence[Stored],
     wanted: Wanted,
 ) -> int | None:
-    """An instance's versions are numbered without a gap; the oldest may have been expunged."""
+    """An instance's versions are numbered without a gap; the oldest may have been expunged. Where
+    some may be hidden, those that show are counted."""
     if not wanted.id or wanted.since or wanted.at or wanted.after or not ordered:
         return None
     if len(ordered) <= wanted.count:
         return len(ordered)
+    if narrows(database, wanted.type):
+        replaced = database[wanted.type + HISTORY_SUFFIX]
+        filter = _of_instance(HISTORY_SUFFIX, wanted)
+        return 1 + await replaced.count_documents(filter, session=session)
     oldest = await database[wanted.type + HISTORY_SUFFIX].find_one(
         _of_instance(HISTORY_SUFFIX, wanted),
         projection={"_id": 1},

@@ -18,6 +18,7 @@ from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import hot_shapes, is_ordered
 from fhir_server.store.client import Database
 from fhir_server.store.contents import REFERRED_BY
+from fhir_server.store.denials import CONSENT, ROW_INDEXES, ROWS
 from fhir_server.store.documents import HISTORY_SUFFIX
 
 _NAMESPACE_EXISTS = 48
@@ -105,7 +106,8 @@ class Indexes:
                 await self.database[name].create_indexes([index])
 
     def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
-        return (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history(type))
+        own = (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history(type))
+        return (*own, (ROWS, ROW_INDEXES)) if type == CONSENT else own
 
     def _indexed(self, type: str) -> dict[str, int]:
         """Return the projection of the wildcard index: ``keys``, without what helps no search."""
@@ -174,4 +176,6 @@ def _history(type: str) -> list[IndexModel]:
     newest = [("last_updated", DESCENDING), ("_id.id", ASCENDING), ("_id.version", DESCENDING)]
     # Of current documents the wildcard has it.
     referring = IndexModel([("content.id", ASCENDING)], sparse=True)
-    return [IndexModel(newest), *([referring] if type == REFERRED_BY else ())]
+    # Who sees one patient's versions reads no others on the way to them.
+    visible = IndexModel([("compartments", ASCENDING), *newest])
+    return [IndexModel(newest), visible, *([referring] if type == REFERRED_BY else ())]

@@ -25,6 +25,7 @@ from fhir_server.search.index import Indexed
 from fhir_server.store.client import Database, deadline, is_lost
 from fhir_server.store.documents import Document, beside
 from fhir_server.store.keys import SERVER, SearchKeys
+from fhir_server.store.provenance import PROVENANCE, Belonging, looked_up
 from fhir_server.store.rows import rows_within
 
 _JOB = "reindex/"
@@ -227,12 +228,13 @@ class Reindex:
             wanted[CONTAINED] = {"$exists": True}  # the others contain nothing, whatever is added
         cursor = collection.find(wanted, projection={"json": 1, "version": 1, "deleted": 1})
         rows, _ = await rows_within(cursor.sort("_id", 1).limit(_PORTION), _PORTION_BYTES)
+        belonging = await self._belonging(type, rows)
         updates: dict[str, UpdateOne] = {}
         failed: list[str] = []
         for row in rows:
             if not row.get("deleted"):
                 try:
-                    updates[row["_id"]] = self._update(row)
+                    updates[row["_id"]] = self._update(row, belonging)
                 except Exception as error:  # noqa: BLE001 - one resource must not stop all the others
                     _log.error('"%s was met in indexing"', error.__class__.__name__)
                     failed.append(row["_id"])
@@ -260,8 +262,20 @@ class Reindex:
                 failed.append(id)
         return failed
 
-    def _update(self, row: dict[str, Any]) -> UpdateOne:
-        fields = beside(self.index(decode_stored(row["json"])))
+    async def _belonging(self, type: str, rows: Iterable[dict[str, Any]]) -> Belonging:
+        """Return where the targets of what is to be indexed belong."""
+        belonging = Belonging(self.keys.table.base_urls)
+        if type != PROVENANCE:
+            return belonging
+        places: set[str] = set()
+        for row in rows:
+            if not row.get("deleted"):
+                places |= belonging.unknown(decode_stored(row["json"]))
+        return belonging.learned(await looked_up(self.database, None, places))
+
+    def _update(self, row: dict[str, Any], belonging: Belonging) -> UpdateOne:
+        resource = decode_stored(row["json"])
+        fields = beside(belonging.of(resource, self.index(resource)))
         change = {"$set": fields} | ({} if CONTAINED in fields else {"$unset": {CONTAINED: ""}})
         # A version that came meanwhile has its keys already.
         return UpdateOne({"_id": row["_id"], "version": row["version"]}, change)

@@ -8,21 +8,24 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server.messages import Resource, Response
+from fhir_server.messages import NO_ENTRY, Resource, Response
 from fhir_server.outcome import too_large
 from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
+from fhir_server.security.audit import Row
 from fhir_server.security.plan import AccessPlan
-from fhir_server.store import answers, history, search
+from fhir_server.store import answers, audit_rows, history, search
 from fhir_server.store.access import Visible
+from fhir_server.store.audit import Audit, Lane, Recording
 from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -30,10 +33,12 @@ from fhir_server.store.commit import Commit
 from fhir_server.store.concepts import Concepts
 from fhir_server.store.conformance import Conformance
 from fhir_server.store.contained import contained_ids, own_ids
+from fhir_server.store.denials import Denials
 from fhir_server.store.distinct import Keyed, distinct
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
+    Document,
     Stored,
     stored,
 )
@@ -50,6 +55,7 @@ from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
 from fhir_server.store.transactions import repeated, transacted
+from fhir_server.store.versions import asks_keys
 from fhir_server.store.writer import Befores
 
 T = TypeVar("T")
@@ -72,7 +78,9 @@ class Timeouts:
 class ResourceStore:
     """Resources in MongoDB. Bound to a session inside a transaction, else to none.
 
-    ``fetch`` reads resources, ``beside`` what else a write has to know, by id.
+    ``fetch`` reads resources, ``beside`` what else a write has to know, by id. ``audit`` is where
+    is recorded what is done, ``None`` where that is off; ``record`` is of the request under way,
+    ``rows`` what its transaction is to write of it.
     """
 
     database: Database
@@ -86,14 +94,18 @@ class ResourceStore:
     keys: SearchKeys
     concepts: Concepts
     conformance: Conformance
+    denials: Denials
     session: AsyncClientSession | None = None
     owed: Owed | None = None
     plan: AccessPlan | None = None
+    audit: Audit | None = None
+    record: Recording | None = None
+    rows: list[Row] | None = None
 
     def narrowed(self, plan: AccessPlan) -> "ResourceStore":
         """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
         narrowed to already is replaced. Section 3 of design/security.md."""
-        visible = Visible(self._whole, plan, self.keys.table.types)
+        visible = Visible(self._whole, plan, self.commit.writer.judge.index)
         return replace(self, database=visible.as_database, plan=plan)
 
     @property
@@ -114,12 +126,15 @@ class ResourceStore:
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
-        if self.session is None and self.plan is None:
-            found = await self.fetch.one(type, id)
+        if self.session is None:
+            found = await self.fetch.one(type, id, self.plan)
         else:
             found = await self.database[type].find_one(
                 {"_id": id}, projection=SERVED, session=self.session
             )
+        if found is None and self.plan is not None and asks_keys(self.plan.seen(type)):
+            async with deadline(self.timeouts.request_s, _READ_ADVICE):
+                found = await self.database[type].last_seen(id, SERVED, self.session)
         return stored(type, found) if found else None
 
     async def read_all(self, type: str, ids: Sequence[str]) -> list[Stored]:
@@ -202,14 +217,20 @@ class ResourceStore:
 
             return await self._explained((plan,), run)
 
+    @property
+    def explains(self) -> bool:
+        """Whether a search may be explained here."""
+        return self.session is None and self.plan is None
+
     async def _explained(
         self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page]]
     ) -> Page:
         """Return the page that ``run`` finds, and how it came about if ``plans`` ask for that.
 
-        A transaction cannot explain what it does.
+        A transaction cannot explain what it does, and to whom something is hidden nothing is
+        explained: how much was looked at would say how much there is.
         """
-        if self.session is not None or not any(plan.explain for plan in plans):
+        if not self.explains or not any(plan.explain for plan in plans):
             return await run(self.database)
         watched = Watched(self.database)
         page = await run(watched.as_database)
@@ -239,12 +260,27 @@ class ResourceStore:
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             return await distinct(self.database, self.session, type, field, most)
 
+    async def audit_row(self, id: str) -> Document | None:
+        """Return the audit row at ``id``, if there is one."""
+        async with deadline(self.timeouts.request_s, _READ_ADVICE):
+            return await audit_rows.row(self.database, id)
+
+    async def audit_page(self, wanted: audit_rows.Wanted) -> tuple[list[audit_rows.Found], bool]:
+        """Return audit rows and AuditEvents, and whether there are more."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await audit_rows.page(self.database, wanted)
+
+    async def audit_count(self, wanted: audit_rows.Wanted) -> int:
+        """Return how many of them there are."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await audit_rows.count(self.database, wanted)
+
     async def expunge(self, wanted: Wanted) -> tuple[int, bool]:
         """Remove versions for good, for half of the time that a request has; return how many are
         gone, and whether nothing of what is ``wanted`` is left."""
         seconds = self.timeouts.request_s
         async with deadline(seconds, "What is gone is gone; ask again for the rest."):
-            work = Expunging(self.database, wanted, time.monotonic() + seconds / 2)
+            work = Expunging(self._whole, wanted, time.monotonic() + seconds / 2)
             complete = await work.run()
             if wanted.everything and SEARCH_PARAMETER in wanted.types:
                 await self.keys.changed(self.session)
@@ -277,24 +313,47 @@ class ResourceStore:
     ) -> list[Stored]:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type for change in changes})
-        changes = [replace(one, access=self.plan) for one in changes]
+        changes = self._asked(changes)
         if self.session is None and len(changes) == 1:
             stored = await self.commit.one(changes[0], now, self.timeouts.write_s)
             assert isinstance(stored, Stored), "only what has a key has been answered before"
+            self._recorded(changes)
             return [stored]
-        writer = replace(self.commit.writer, session=self.session, owed=self.owed)
+        writer = replace(self.commit.writer, session=self.session, owed=self.owed, rows=self.rows)
         # A bundle of thousands takes longer than one write, and is one request all the same.
         seconds = self.timeouts.request_s
         async with deadline(seconds, NOTHING_WRITTEN):
             if self.session is not None:
                 return await writer.all(changes, now, 0, known)
             end = time.monotonic() + seconds
-            return await repeated(lambda: writer.all(changes, now, end), end)
+            all_stored = await repeated(lambda: writer.all(changes, now, end), end)
+        self._recorded(changes)
+        return all_stored
+
+    def _asked(self, changes: Sequence[Change]) -> list[Change]:
+        """Return ``changes`` with what is known of whoever asks for them."""
+        if self.record is None or self.audit is None:
+            return [replace(one, access=self.plan) for one in changes]
+        drafts = [one.record or self.record.draft for one in changes]
+        if self.session is None and drafts and self.record.together:
+            drafts[0] = replace(drafts[0], also=self.record.together)
+        return [
+            replace(one, access=self.plan, record=draft)
+            for one, draft in zip(changes, drafts, strict=True)
+        ]
+
+    def _recorded(self, changes: Sequence[Change]) -> None:
+        """Note that the rows of ``changes`` are written."""
+        if self.record is not None:
+            drafts = [one.record for one in changes if one.record is not None]
+            self.record.written.update(one.entry for one in drafts)
+            if any(one.also is not None for one in drafts):
+                self.record.written.add(NO_ENTRY)
 
     async def check_deletable(self, type: str, id: str) -> None:
         """Raise what a deletion of ``type/id`` would raise at this moment."""
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
-            await self.commit.writer.integrity.check_one(type, id, None)
+            await self.commit.writer.integrity.check_one(type, id, None, self.plan)
 
     async def check_storable(self, resource: Resource, id: str = "") -> None:
         """Raise what writing ``resource`` would raise at this moment."""
@@ -303,15 +362,15 @@ class ResourceStore:
         if len(encode(resource)) > most:
             raise too_large("The resource", most)
         async with deadline(self.timeouts.request_s, _READ_ADVICE):
-            await self.commit.writer.integrity.check_one(type, id, resource)
+            await self.commit.writer.integrity.check_one(type, id, resource, self.plan)
 
     async def parts(self) -> Parts:
         """Return the packages that are not whole."""
-        return await parts_of(self.database, self.conformance)
+        return await parts_of(self._whole, self.conformance)
 
     async def guides(self) -> Guides:
         """Return the profiles and guides that are stored."""
-        return await guides_of(self.database, self.conformance)
+        return await guides_of(self._whole, self.conformance)
 
     async def write_once(self, change: Change, now: datetime) -> Stored | Response:
         """Make ``change``, which says how it is made ``once``, like :meth:`write`; or return what
@@ -322,8 +381,10 @@ class ResourceStore:
         assert self.session is None, "what others do in the transaction would be done once more"
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type})
-        change = replace(change, access=self.plan)
+        [change] = self._asked([change])
         outcome = await self.commit.one(change, now, self.timeouts.request_s)
+        if isinstance(outcome, Stored):
+            self._recorded([change])
         if change.type == SEARCH_PARAMETER:
             await self.keys.changed()
         return outcome
@@ -391,20 +452,31 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure(types)
         end = time.monotonic() + seconds
+        rows: list[Row] = []
 
         async def attempt() -> T:
-            return await transacted(self.database.client, inside, end)
+            if self.audit is None:
+                return await transacted(self.database.client, partial(inside, None), end)
+            async with self.audit.lane() as lane:
+                return await transacted(self.database.client, partial(inside, lane), end)
 
-        async def inside(session: AsyncClientSession) -> T:
+        async def inside(lane: Lane | None, session: AsyncClientSession) -> T:
             owed = Owed()
-            result = await work(replace(self, session=session, owed=owed))
+            rows.clear()  # of an attempt before
+            result = await work(replace(self, session=session, owed=owed, rows=rows))
             await self.commit.writer.integrity.check(owed, session)
+            if lane is not None:
+                if rows and self.record is not None and self.record.together is not None:
+                    rows.append(self.record.together)
+                await lane.append(rows, session)
             return result
 
         # What is written inside is committed at the end: until then this process writes by the
         # table that it has now.
         async with deadline(seconds, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
+        if self.record is not None:
+            self.record.written.update(one.entry for one in rows)
         await self.keys.take_up()
         await self.conformance.settle()
         return result

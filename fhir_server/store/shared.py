@@ -9,7 +9,11 @@ from fhir_server.store.client import Database
 
 
 async def shared_key(database: Database, name: str, fresh: bytes) -> bytes:
-    """Return the key ``name``; ``fresh`` becomes it if there is none yet."""
+    """Return the key ``name``; ``fresh`` becomes it if there is none yet. Without one nothing is
+    written, and the key is empty where there is none."""
+    if not fresh:
+        there = await database["server"].find_one({"_id": name})
+        return bytes(there["key"]) if there else b""
     found = await database["server"].find_one_and_update(
         {"_id": name},
         {"$setOnInsert": {"key": fresh}},

@@ -4,9 +4,10 @@ https://hl7.org/fhir/R4/http.html#ops and section 16.3 of ARCHITECTURE.md
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -16,10 +17,14 @@ from pymongo.errors import PyMongoError
 
 from fhir_server.messages import Response
 from fhir_server.outcome import FhirError
+from fhir_server.security.audit import Row
+from fhir_server.store.access import Visible
 from fhir_server.store.answers import KeyTaken, found_answers, keep_answers, kept, told
+from fhir_server.store.audit import Audit, Lane
 from fhir_server.store.changes import Change, Judge, Judged
 from fhir_server.store.claims import ClaimTaken, claim_as_seen, seen_claims
 from fhir_server.store.client import Database, OutcomeUnknownError, is_lost
+from fhir_server.store.denials import Denials
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     KEPT_IN_HISTORY,
@@ -29,11 +34,14 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.integrity import Integrity, Owed
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.provenance import NOWHERE, PROVENANCE, Belonging, Unlooked, looked_up
 from fhir_server.store.transactions import StaleRead, transacted
+from fhir_server.store.versions import asks_keys
 
 _PAUSE_EVERY = 50  # changes judged before other requests get their turn
 _NONE: Mapping[str, Document] = {}
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
+_NONE_MADE: Mapping[int, Judged] = {}
 
 
 class NotTogether(Exception):
@@ -67,6 +75,7 @@ Befores = Mapping[tuple[str, str], Document]
 """``(type, id)`` -> the current document."""
 
 _NO_BEFORES: Befores = {}
+_Work = Callable[[Lane | None, AsyncClientSession], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +83,19 @@ class Writer:
     """Makes changes, each to another resource, once: what met another write is not repeated here.
 
     Bound to a session, it writes in that session's transaction; else in one of its own. What is to
-    be looked at before that session's transaction ends is put into ``owed``.
+    be looked at before that session's transaction ends is put into ``owed``, and what is to be
+    recorded by it into ``rows``.
     """
 
     database: Database
     judge: Judge
     keys: SearchKeys
     integrity: Integrity
+    denials: Denials
     session: AsyncClientSession | None = None
     owed: Owed | None = None
+    audit: Audit | None = None
+    rows: list[Row] | None = None
 
     async def all(
         self, changes: Sequence[Change], now: datetime, end: float, known: Befores = _NO_BEFORES
@@ -90,13 +103,14 @@ class Writer:
         """Make all of ``changes``, or none; a refusal has the place of its change. ``known`` are
         documents that the transaction has read already."""
         async with self.keys.writing():
-            unread = [one for one in changes if (one.type, one.id) not in known]
+            unread = [one for one in changes if (one.type, one.id) not in known or _by_keys(one)]
             befores = {**known, **await self._befores(unread)}
-            judged = []
-            for place, change in enumerate(changes):
-                if place % _PAUSE_EVERY == _PAUSE_EVERY - 1:
+            made: dict[int, Judged] = {}
+            for count, (place, change) in enumerate(sorted(enumerate(changes), key=_targets_first)):
+                if count % _PAUSE_EVERY == _PAUSE_EVERY - 1:
                     await asyncio.sleep(0)
-                judged.append(self._judged(place, change, befores, now))
+                made[place] = await self._judged(place, change, befores, now, made)
+            judged = [made[place] for place in range(len(changes))]
             try:
                 await self._written(judged, end)
             except _AtFault as error:
@@ -166,7 +180,7 @@ class Writer:
             for place, change in enumerate(changes):
                 try:
                     again = await self._again(change, first)
-                    outcomes.append(again or self._judged(place, change, befores, now))
+                    outcomes.append(again or await self._judged(place, change, befores, now))
                 except FhirError as error:
                     outcomes.append(error)
             places = [n for n, one in enumerate(outcomes) if isinstance(one, Judged)]
@@ -184,16 +198,44 @@ class Writer:
     async def _again(self, change: Change, first: Mapping[str, Document]) -> Response | None:
         """Return what ``change`` was answered the first time, if it was asked for before."""
         found = change.once and first.get(change.once.asked.id)
-        return (
-            await told(self.database, found, change.once.asked) if found and change.once else None
-        )
+        if not found or not change.once:
+            return None
+        seen = self.database
+        if change.access is not None:  # it may have been hidden since
+            seen = Visible(seen, change.access, self.judge.index).as_database
+        return await told(seen, found, change.once.asked)
 
-    def _judged(self, place: int, change: Change, befores: Befores, now: datetime) -> Judged:
-        try:
-            return self.judge.judged(change, befores.get((change.type, change.id)), now)
-        except FhirError as error:
-            error.place = place
-            raise
+    async def _judged(
+        self,
+        place: int,
+        change: Change,
+        befores: Befores,
+        now: datetime,
+        made: Mapping[int, Judged] = _NONE_MADE,
+    ) -> Judged:
+        """Return what ``change``, at ``place``, comes to once ``made`` is written."""
+        before = befores.get((change.type, change.id))
+        belonging = NOWHERE
+        while True:
+            try:
+                return self.judge.judged(change, before, now, belonging)
+            except Unlooked as open:
+                known = Belonging(self.keys.table.base_urls, belonging.known)
+                belonging = known.learned(await self._compartments(open.places, made))
+            except FhirError as error:
+                error.place = place
+                raise
+
+    async def _compartments(
+        self, places: frozenset[str], made: Mapping[int, Judged]
+    ) -> dict[str, Sequence[str]]:
+        written = {
+            f"{one.change.type}/{one.change.id}": one.after["compartments"]
+            for one in made.values()
+            if one.after is not None
+        }
+        here = {one: written[one] for one in places & written.keys()}
+        return {**await looked_up(self.database, self.session, places - here.keys()), **here}
 
     async def _written(
         self, judged: Sequence[Judged], end: float, over: Mapping[str, Document] = _NONE
@@ -209,28 +251,51 @@ class Writer:
             if one.after is None and one.before and one.change.relies_on_version
         ]
         owed = self.integrity.owed(judged)
+        consents = self.denials.among(effective)
         claims = {name: was for one in judged for name, was in one.change.claims.items()}
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
+        rows = [row for one in judged for row in rows_of(one)] if self.audit else []
 
-        async def work(session: AsyncClientSession) -> None:
+        async def work(lane: Lane | None, session: AsyncClientSession) -> None:
             if answers:  # first: where a key is taken, nothing has been written in vain
                 await keep_answers(self.database, answers, over, session)
             if claims:
                 await claim_as_seen(self.database, claims, session)
             await self.integrity.claim(owed, session)
             await self._apply(effective, relied_on, session)
+            if consents:
+                await self.denials.write(consents, session)
             if self.owed is not None:  # what follows in this transaction may put it right
                 self.owed.take(owed)
             elif faults := await self.integrity.faults(owed, session):
                 raise _AtFault(faults)
+            if lane is not None:  # last: until the end of the transaction the lane waits for it
+                await lane.append(rows, session)
 
         if self.session is not None:
-            await work(self.session)
-        elif _is_one_insert(effective) and not (relied_on or owed or answers or claims):
+            await work(None, self.session)
+            if self.rows is not None:
+                self.rows.extend(rows)
+        elif _is_one_insert(effective) and not (
+            relied_on or owed or answers or claims or consents or rows
+        ):
             await self._insert(effective[0])
-        elif effective or answers:
-            await transacted(self.database.client, work, end)
+        else:
+            await self._transacted(work if effective or answers else None, rows, end)
+
+    async def _transacted(self, work: _Work | None, rows: Sequence[Row], end: float) -> None:
+        """Do ``work`` in a transaction, which writes ``rows``; without any they go by the queue."""
+        audit, client = self.audit, self.database.client
+        if audit is None or not rows:
+            if work is not None:
+                await transacted(client, partial(work, None), end)
+        elif work is None:
+            for row in rows:
+                audit.add(row)
+        else:
+            async with audit.lane() as lane:
+                await transacted(client, partial(work, lane), end)
 
     async def _insert(self, judged: Judged) -> None:
         """One insert is atomic by itself; a transaction around it would double its cost."""
@@ -246,10 +311,12 @@ class Writer:
         found: dict[tuple[str, str], Document] = {}
         # The id of a create is new by construction; if it were not, the insert would fail.
         known = [change for change in changes if change.interaction != "create"]
-        for type, group in _by_type(known, lambda change: change.type):
+        for type, some in _by_type(known, lambda change: change.type):
+            group = list(some)
             ids = [change.id for change in group]
             filter = {"_id": ids[0] if len(ids) == 1 else {"$in": ids}}
-            cursor = self.database[type].find(filter, projection=_BEFORE, session=self.session)
+            wanted = {**_BEFORE, "keys": 1} if any(map(_by_keys, group)) else _BEFORE
+            cursor = self.database[type].find(filter, projection=wanted, session=self.session)
             found |= {(type, one["_id"]): one for one in await cursor.to_list()}
         return found
 
@@ -292,6 +359,43 @@ class Writer:
                 [historical(before, after["last_updated"]) for before, after in replaced],
                 session=session,
             )
+
+
+def rows_of(judged: Judged) -> list[Row]:
+    """Return the audit rows of one change: none where nobody has said who asks for it."""
+    change, stored = judged.change, judged.stored
+    if change.record is None:
+        return []
+    places = [
+        place
+        for one in (judged.before, judged.after)
+        if one
+        for place in one.get("compartments", ())
+    ]
+    status = 204 if stored.deleted else 201 if stored.created else 200
+    row = change.record.row(
+        *(change.interaction, change.type, change.id),
+        version=stored.version,
+        concerns=places,
+        status=status,
+    )
+    return [row] if change.record.also is None else [row, change.record.also]
+
+
+def _by_keys(change: Change) -> bool:
+    """Whether keys decide who may make ``change``."""
+    plan = change.access
+    return plan is not None and any(
+        asks_keys(one)
+        for one in (
+            plan.seen(change.type),
+            *(plan.changed(change.type, letter) for letter in "cud"),
+        )
+    )
+
+
+def _targets_first(placed: tuple[int, Change]) -> tuple[bool, int]:
+    return placed[1].type == PROVENANCE, placed[0]
 
 
 def _is_one_insert(judged: Sequence[Judged]) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
+from fhir_server.interactions.recording import before_the_door
 from fhir_server.security.principal import DEMO, Principal
 from fhir_server.store.client import is_ready
 
@@ -44,6 +45,7 @@ def application(server: Server) -> Site:
         lambda: server.xml,
         anybody,
         server.registry.is_native,
+        partial(before_the_door, server.context),
     )
 
     async def ready() -> bool:
@@ -53,7 +55,7 @@ def application(server: Server) -> Site:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
 
-    return site(facade, ready, lifespan, settings)
+    return site(facade, ready, lifespan, settings, names=frozenset({HOST.encode()}))
 
 
 @asynccontextmanager

@@ -58,13 +58,15 @@ PREFERENCES = {
         "wait": "10",
         "handling": "lenient",
     },
-    "respond-async": {},
+    "respond-async": {"respond-async": ""},
+    "respond-async, handling=lenient": {"respond-async": "", "handling": "lenient"},
+    "=x, a b, c=": {},
 }
 
 
 @pytest.mark.parametrize(("text", "expected"), PREFERENCES.items(), ids=map(str, PREFERENCES))
 def test_preferences(text: str | None, expected: dict[str, str]) -> None:
-    """Names in any case, values quoted or not; what has no value is passed over."""
+    """Names in any case, values quoted or not; what has no value is there by its name."""
     assert preferences(text) == expected
 
 

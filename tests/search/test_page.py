@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fhir_server.outcome import FhirError
 from fhir_server.search.page import (
     PACKED_BYTES_MAX,
-    _mac,
+    _sealed,
+    bound_key,
     cursor,
     digest,
     packed,
@@ -110,7 +111,23 @@ def test_parameters_belong_to_one_place_and_one_server() -> None:
 def test_no_more_is_unpacked_than_was_ever_packed() -> None:
     """Even what is signed with our key is not unpacked without end."""
     bomb = zlib.compress(b" " * 50_000_000)
-    text = urlsafe_b64encode(_mac(bomb, "Patient parameters", KEY) + bomb).decode().rstrip("=")
+    text = _sealed(bomb, "Patient parameters", KEY)
 
     with pytest.raises(FhirError):
         unpacked(text, "Patient", KEY)
+
+
+def test_a_link_is_read_by_nobody_and_used_by_its_owner_alone() -> None:
+    """The values are not in the link, the same place has the same link, and another asker's key
+    does not open it."""
+    mine, theirs = bound_key(KEY, "user/a/app/1"), bound_key(KEY, "user/b/app/2")
+    text = cursor(("Abraham", "id"), "s", mine)
+
+    assert text == cursor(("Abraham", "id"), "s", mine)
+    assert b"Abraham" not in urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    assert values_of(text, "s", mine) == ("Abraham", "id")
+    for key in (theirs, KEY):
+        with pytest.raises(FhirError):
+            values_of(text, "s", key)
+    assert bound_key(KEY, "") == KEY
+    assert bound_key(b"", "user/a/app/1") == b""

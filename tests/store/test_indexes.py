@@ -59,7 +59,7 @@ async def test_what_is_missing_is_named_and_made_at_the_next_start(server: Serve
 
     missing = await after_a_restart.missing()
     assert f"Observation.{dropped}" in missing
-    assert len(missing) == 2
+    assert len(missing) == 3
     assert await after_a_restart.ensure_existing() == ("Observation",)
     assert await after_a_restart.missing() == ()
     assert await server.database["Observation"].index_information() == before

@@ -49,7 +49,7 @@ async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> No
     reads = any(one.keys_url or one.fhir_servers for one in clients.values())
     async with AsyncExitStack() as open:
         if reads:
-            endpoint.fetcher = await open.enter_async_context(fetching())
+            endpoint.fetcher = await open.enter_async_context(fetching(endpoint.named_urls()))
         if named:
             urls = [one.url for one in named]
             bases = await open.enter_async_context(knowledge_bases(urls))

@@ -87,6 +87,11 @@ class Endpoint:
             self._clients = load_clients(settings.cds_clients, is_trying=is_trying)
         return self._clients
 
+    def named_urls(self) -> list[str]:
+        """Return the URLs that the file of clients names: of key sets and of FHIR servers."""
+        known = (self._clients or {}).values()
+        return [url for one in known for url in (one.keys_url, *one.fhir_servers) if url]
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one HTTP request; whatever happens, there is an answer."""
         context: Context = scope["fhir_server.context"]
@@ -206,7 +211,9 @@ class Endpoint:
     async def _fetched(self, url: str, **within: Any) -> bytes:
         if self.fetcher is not None:
             return await self.fetcher.get(url, **within)
-        async with fetching() as once:  # nothing is kept open before the server has started
+        async with fetching(
+            self.named_urls()
+        ) as once:  # nothing is kept open before the server has started
             return await once.get(url, **within)
 
     async def _feedback(self, body: Any, service: Service, call: _Call) -> bytes:

@@ -62,7 +62,8 @@ def app_over(server: Server) -> Site:
     def routes() -> tuple[dict[str, Any], Any]:
         return server.registry.routes, server.context
 
-    return site(facade, ready, lifespan, settings, routes)
+    names = frozenset({ROOT_URL.removeprefix("http://").encode()})
+    return site(facade, ready, lifespan, settings, routes, names)
 
 
 @asynccontextmanager

@@ -1,0 +1,145 @@
+"""``$export-status``, ``$export-cancel`` and ``$export-file``: how far an export is, and its files.
+
+https://hl7.org/fhir/uv/bulkdata/STU2/export.html#bulk-data-status-request
+
+All are for who asked for the export and for nobody else: to others it does not exist. A file is
+read with the rights of the moment. What its requester may not see any more, of a patient whose
+consent was withdrawn or by a role that was taken away, is left out of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+from fhir_server.context import Context
+from fhir_server.interactions.admitting import SIGNED_IN, forbidden
+from fhir_server.interactions.parameters import known_only, value_of
+from fhir_server.messages import Pieces, Request, Response
+from fhir_server.operations.export import STATUS as STATUS_NAME
+from fhir_server.operations.export import check_exporting, opens, store_of
+from fhir_server.operations.export_work import DELETED, ERROR, OUTPUT
+from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
+from fhir_server.r4.json import encode
+from fhir_server.registry import Operation
+from fhir_server.route import CANCEL
+from fhir_server.store.documents import instant
+from fhir_server.store.exports import COMPLETE, FAILED, File, Job, Piece, compartments
+
+_DEFINITION = "urn:fhir-server:OperationDefinition:"
+_NDJSON = "application/fhir+ndjson"
+_JSON = "application/json"
+_FILE_NAME = "$export-file"
+_RETRY_S_MAX = 60
+_RETRY_AFTER_EACH_S = 10  # so much longer an export was under way, a second later to ask again
+
+
+async def status(request: Request, context: Context) -> Response:
+    """Return 202 with X-Progress while an export is under way, 200 with its manifest at the end.
+
+    Raises ``not-found`` for no export of the caller, and what the export has failed of.
+    """
+    known_only(request, ("job",))
+    check_exporting(context)
+    job = await _job(request, context)
+    if job.status == FAILED:
+        said = job.problem
+        return Response(said["status"], encode(dict(said["outcome"])))
+    if job.status != COMPLETE:
+        waited = (context.now() - job.began) / timedelta(seconds=1)
+        retry = min(_RETRY_S_MAX, 1 + int(max(0.0, waited)) // _RETRY_AFTER_EACH_S)
+        done = f"{job.count:,} resources; {job.place.step} of {_steps(job)} steps"
+        return Response(202, headers=(("X-Progress", done), ("Retry-After", str(retry))))
+    expires = format_datetime(job.expires.astimezone(UTC), usegmt=True)
+    body = encode(_manifest(job, request.base_url))
+    return Response(200, body, headers=(("Expires", expires),), media_type=_JSON)
+
+
+def _steps(job: Job) -> int:
+    return len(job.asked.types) * (2 if job.asked.since else 1)
+
+
+def _manifest(job: Job, base_url: str) -> dict[str, Any]:
+    """https://hl7.org/fhir/uv/bulkdata/STU2/export.html#response---complete-status"""
+    listed: dict[str, list[dict[str, Any]]] = {OUTPUT: [], DELETED: [], ERROR: []}
+    for n, file in enumerate(job.files):
+        type = "Bundle" if file.kind == DELETED else file.type
+        url = f"{base_url}/{_FILE_NAME}?job={job.id}&file={n}"
+        listed[file.kind].append({"type": type, "url": url, "count": file.count})
+    return {
+        "transactionTime": instant(job.transaction_time),
+        "request": job.url,
+        "requiresAccessToken": True,
+        **listed,
+    }
+
+
+async def cancel(request: Request, context: Context) -> Response:
+    """End an export, and remove its files. Raises ``not-found`` for no export of the caller."""
+    known_only(request, ("job",))
+    id = value_of(request, "job")
+    if not await context.exports.cancel(id, context.principal.key):
+        raise _no_export(id)
+    text = "The export has ended, and its files are removed."
+    issue = Issue("informational", text, severity="information")
+    return Response(202, encode(operation_outcome([issue])))
+
+
+async def file(request: Request, context: Context) -> Response:
+    """Return one file of an export as NDJSON, piece by piece.
+
+    Raises ``not-found`` for no such file of the caller, ``forbidden`` where the rights do not open
+    its type any more.
+    """
+    known_only(request, ("job", "file"))
+    check_exporting(context)
+    job = await _job(request, context)
+    number = value_of(request, "file")
+    is_number = number.isascii() and number.isdigit() and len(number) < 9
+    if job.status != COMPLETE or not is_number or int(number) >= len(job.files):
+        raise FhirError(Issue("not-found", f"The export has no file {shown(number)}."))
+    wanted = job.files[int(number)]
+    if wanted.kind != ERROR and not opens(context, wanted.type):
+        raise forbidden(f"Your scopes do not open a search of {wanted.type}.")
+    return Response(200, media_type=_NDJSON, pieces=_pieces(job, wanted, context))
+
+
+def _pieces(job: Job, wanted: File, context: Context) -> Callable[[int, int], Pieces]:
+    async def read() -> Pieces:
+        async for piece in context.exports.pieces(job, wanted):
+            yield b"".join(await _seen(piece, wanted, context))
+
+    return lambda _start, _end: read()
+
+
+async def _seen(piece: Piece, wanted: File, context: Context) -> tuple[bytes, ...]:
+    """Return the lines of ``piece`` about what its reader may see now."""
+    if context.rights is None or not piece.ids:
+        return piece.lines
+    rights = await context.access(context.principal, replace(context, rights=None))
+    store = store_of(replace(context, rights=rights))
+    seconds = context.settings.request_timeout_s
+    seen = await compartments(store.database, wanted.type, piece.ids, seconds)
+    pairs = zip(piece.lines, piece.ids, strict=True)
+    return tuple(line for line, id in pairs if id in seen)
+
+
+async def _job(request: Request, context: Context) -> Job:
+    id = value_of(request, "job")
+    job = await context.exports.of(id, context.principal.key, context.now())
+    if job is None:
+        raise _no_export(id)
+    return job
+
+
+def _no_export(id: str) -> FhirError:
+    text = f"You have no export {shown(id)}; what is over is kept for a time, and then gone."
+    return FhirError(Issue("not-found", text))
+
+
+STATUS = Operation(STATUS_NAME, f"{_DEFINITION}export-status", status, native=True, needs=SIGNED_IN)
+CANCELLING = Operation(
+    CANCEL, f"{_DEFINITION}export-cancel", cancel, affects_state=True, needs=SIGNED_IN
+)
+FILE = Operation(_FILE_NAME, f"{_DEFINITION}export-file", file, native=True, needs=SIGNED_IN)

@@ -1,0 +1,588 @@
+"""https://hl7.org/fhir/uv/bulkdata/STU2/export.html"""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_server.app import Server
+from fhir_server.load import load
+from fhir_server.messages import Request, Response
+from fhir_server.operations import export_work
+from fhir_server.operations.export import unsettled_s
+from fhir_server.operations.export_work import work
+from fhir_server.security.plan import Rights
+from fhir_server.security.principal import NOBODY, Principal
+from fhir_server.store.documents import instant
+from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES
+from tests.operations.exports import (
+    ASYNC,
+    BACKEND,
+    Exporting,
+    Granted,
+    group,
+    names,
+    observation,
+    patient,
+    stored,
+)
+
+CLINIC = Path(__file__).resolve().parents[2] / "examples" / "dhaka-clinic" / "clinic.json"
+
+
+@pytest.fixture
+def granted() -> Granted:
+    """Rights that the test gives and takes."""
+    return Granted()
+
+
+@pytest.fixture
+def client(server: Server) -> Exporting:
+    """Whoever may do everything."""
+    return Exporting(server)
+
+
+async def _searched(server: Server, type: str) -> list[bytes]:
+    found = await server.context.store.indexes.existing()
+    assert type in found
+    rows = await server.database[type].find({"deleted": {"$exists": False}}).to_list()
+    return [row["json"] for row in rows]
+
+
+async def test_all_of_a_clinic_is_exported_once_as_a_search_returns_it(
+    server: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sample clinic each resource comes once, byte for byte as it is stored, type by type,
+    in files that end where they are full."""
+    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 7)
+    settings = server.context.settings.model_copy(update={"export_file_bytes_max": 20_000})
+    client.server = replace(server, context=replace(server.context, settings=settings))
+    report = await load([CLINIC], server.perform, xml=server.xml, bytes_max=settings.body_bytes_max)
+    assert not report.errors
+    place = await client.begin()
+    await client.worked()
+    manifest = await client.manifest(place)
+    found = await client.output(manifest)
+    types = [type for type in await server.context.store.indexes.existing() if type != "Binary"]
+    expected = [json.loads(one) for type in types for one in await _searched(server, type)]
+    assert len(found) == len(expected) > 100
+    by_name = {(one["resourceType"], one["id"]): one for one in expected}
+    assert all(by_name[one["resourceType"], one["id"]] == one for one in found)
+    names(found)
+    files = [one["type"] for one in manifest["output"]]
+    assert files == sorted(files)
+    assert len(files) > len(set(files))
+    assert manifest["requiresAccessToken"] is True
+    assert manifest["request"] == "http://localhost/fhir/$export"
+    assert manifest["deleted"] == manifest["error"] == []
+
+
+async def test_status_says_how_far_it_is(server: Server, client: Exporting) -> None:
+    """202 with X-Progress and Retry-After until it is done; then 200 with Expires."""
+    await stored(server, patient("a"))
+    place = await client.begin()
+    waiting = await client.ask(place)
+    said = dict(waiting.headers)
+    assert (waiting.status, waiting.body) == (202, b"")
+    assert said["X-Progress"] == "0 resources; 0 of 1 steps"
+    assert int(said["Retry-After"]) >= 1
+    await client.worked()
+    assert "GMT" in dict((await client.ask(place)).headers)["Expires"]
+
+
+async def test_cancelling_removes_all_of_it(server: Server, client: Exporting) -> None:
+    """DELETE ends an export, complete or not; then it and its files are gone."""
+    await stored(server, patient("a"))
+    complete = await client.begin()
+    await client.worked()
+    file = (await client.manifest(complete))["output"][0]["url"]
+    waiting = await client.begin("Patient/$export")
+    for place in (complete, waiting):
+        assert (await client.ask(place, "DELETE")).status == 202
+        assert (await client.ask(place)).status == 404
+        assert (await client.ask(place, "DELETE")).status == 404
+    assert (await client.ask(file)).status == 404
+    assert not await work(server.context)
+    for name in (JOBS, PIECES, PATIENTS):
+        assert await server.database[name].count_documents({}) == 0
+
+
+async def test_what_is_cancelled_while_it_is_worked_on_takes_no_further_page(
+    server: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker in the middle of a page writes nothing to a job that was cancelled; what a process
+    that died has not removed of it goes with the next look around."""
+    await stored(server, patient("a"))
+    await client.begin()
+    read = export_work._PAGES["output"]
+
+    async def meanwhile(*given: Any) -> export_work.Page:
+        page = await read(*given)
+        await server.database[JOBS].update_many({}, {"$set": {"status": CANCELLED}})
+        return page
+
+    monkeypatch.setitem(export_work._PAGES, "output", meanwhile)
+    assert await work(server.context)
+    assert await server.database[PIECES].count_documents({}) == 0
+    server.context.exports._swept = float("-inf")
+    assert not await work(server.context)
+    for name in (JOBS, PIECES):
+        assert await server.database[name].count_documents({}) == 0
+
+
+async def test_what_is_over_its_time_is_gone(server: Server, client: Exporting) -> None:
+    """An export expires for its requester at once; what is kept of it is removed an hour later."""
+    await stored(server, patient("a"))
+    place = await client.begin()
+    await client.worked()
+    for minutes, left in ((30, 1), (61, 0)):
+        past = datetime.now(UTC) - timedelta(minutes=minutes)
+        await server.database[JOBS].update_many({}, {"$set": {"expires": past}})
+        assert (await client.ask(place)).status == 404
+        server.context.exports._swept = float("-inf")
+        await work(server.context)
+        assert await server.database[JOBS].count_documents({}) == left
+        assert await server.database[PIECES].count_documents({}) == left
+
+
+async def test_another_process_goes_on_where_one_has_stopped(
+    server: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is left in its middle is done by who comes next, and nothing comes twice; the one
+    that was too slow writes nothing any more."""
+    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 2)
+    await stored(server, *(patient(f"p{n}") for n in range(7)))
+    place = await client.begin()
+    exports = server.context.exports
+    job = await exports.leased(server.context.now())
+    assert job is not None
+    job = await export_work._further(job, exports, server.context)
+    assert job is not None
+    assert not await work(server.context)  # the lease holds
+    await server.database[JOBS].update_many(
+        {}, {"$set": {"until": datetime(2020, 1, 1, tzinfo=UTC), "worker": "another"}}
+    )
+    assert await export_work._further(job, exports, server.context) is None
+    assert await server.database[PIECES].count_documents({}) == 1
+    await client.worked()
+    found = await client.output(await client.manifest(place))
+    assert names(found) == [f"Patient/p{n}" for n in range(7)]
+
+
+async def test_what_changed_since_and_what_was_deleted(server: Server, client: Exporting) -> None:
+    """With _since come the newer versions, and a DELETE for each deletion."""
+    await stored(server, patient("old"), patient("gone"), patient("before"), patient("new"))
+    await server.perform(Request("delete", "Patient", "before"))
+    [tombstone] = await server.database["Patient"].find({"_id": "before"}).to_list()
+    since = instant(tombstone["last_updated"])
+    await stored(server, patient("new", gender="female"), observation("o", "new"))
+    await server.perform(Request("delete", "Patient", "gone"))
+    place = await client.begin(f"Patient/$export?_since={since}")
+    await client.worked()
+    manifest = await client.manifest(place)
+    assert names(await client.output(manifest)) == ["Observation/o", "Patient/new"]
+    [bundle] = [one for file in manifest["deleted"] for one in await client.lines(file["url"])]
+    assert manifest["deleted"][0]["type"] == bundle["resourceType"] == "Bundle"
+    assert bundle["type"] == "transaction"
+    assert bundle["entry"] == [{"request": {"method": "DELETE", "url": "Patient/gone"}}]
+
+
+async def test_the_transaction_time_lies_before_what_may_be_under_way(
+    server: Server, client: Exporting
+) -> None:
+    """What was begun before the time is committed, or never will be, when the export reads: an
+    export _since that time misses nothing."""
+    began = datetime.now(UTC)
+    place = await client.begin()
+    await client.worked()
+    time = datetime.fromisoformat((await client.manifest(place))["transactionTime"])
+    settings = server.context.settings
+    assert unsettled_s(settings) > settings.request_timeout_s
+    margin = timedelta(seconds=unsettled_s(settings) - 1)
+    assert began - margin - timedelta(seconds=2) < time < began - margin
+
+
+@pytest.fixture
+async def clinic(server: Server) -> Server:
+    """Patients a, b and c; d is a directory. Two observations each, one of both a and c."""
+    both = observation("ac", "a", performer=[{"reference": "Patient/c"}])
+    await stored(
+        server,
+        *(patient(id) for id in "abc"),
+        *(observation(f"{id}{n}", id) for id in "abc" for n in (1, 2)),
+        both,
+        {"resourceType": "Practitioner", "id": "doctor"},
+        {"resourceType": "ValueSet", "id": "v", "status": "draft"},
+    )
+    return server
+
+
+@pytest.fixture
+def judged(clinic: Server, granted: Granted) -> Server:
+    """The clinic, where ``granted`` says who may do what."""
+    return replace(clinic, context=replace(clinic.context, access=granted))
+
+
+async def test_patients_are_exported_with_what_belongs_to_them(
+    clinic: Server, client: Exporting
+) -> None:
+    """At the level of patients comes what is in their compartments, and the directories."""
+    found = names(await client.exported("Patient/$export"))
+    assert "ValueSet/v" not in found
+    assert len(found) == 3 + 7 + 1
+    assert names(await client.exported("Patient/$export?_type=Practitioner,Patient")) == [
+        *("Patient/a", "Patient/b", "Patient/c", "Practitioner/doctor")
+    ]
+
+
+async def test_members_of_a_group(
+    clinic: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Active members, also of groups in it; what belongs to others as well is left out, what
+    belongs to several members comes once, however many are taken at a time."""
+    inactive = {"entity": {"reference": "Patient/b"}, "inactive": True}
+    listed = group("g", "Patient/a", "Group/inner", "Group/g")
+    listed["member"].append(inactive)
+    await stored(clinic, group("inner", "Patient/c"), listed, group("alone", "Patient/a"))
+    wanted = "$export?_type=Patient,Observation"
+    for together in (1, 2, 100):
+        monkeypatch.setattr("fhir_server.store.exports.PATIENTS_TOGETHER", together)
+        assert names(await client.exported(f"Group/g/{wanted}")) == [
+            *("Observation/a1", "Observation/a2", "Observation/ac", "Observation/c1"),
+            *("Observation/c2", "Patient/a", "Patient/c"),
+        ]
+    assert names(await client.exported(f"Group/alone/{wanted}")) == [
+        *("Observation/a1", "Observation/a2", "Patient/a"),
+    ]
+    assert (await client.ask("Group/none/$export", prefer=ASYNC)).status == 404
+
+
+async def test_provenance_comes_with_its_targets(clinic: Server, client: Exporting) -> None:
+    """One whose target belongs to a patient comes with that patient; one of others does not."""
+    for id, *targets in (
+        ("of-a", "Observation/a1"),
+        ("of-c", "Patient/c"),
+        ("of-both", "Observation/a1", "Observation/b1"),
+        ("of-v", "ValueSet/v"),
+    ):
+        provenance = {
+            "resourceType": "Provenance",
+            "id": id,
+            "target": [{"reference": one} for one in targets],
+            "recorded": "2026-01-01T00:00:00Z",
+            "agent": [{"who": {"display": "somebody"}}],
+        }
+        await stored(clinic, provenance)
+    await stored(clinic, group("g", "Patient/a", "Patient/c"))
+    url = "$export?_type=Provenance"
+    everywhere = ["of-a", "of-both", "of-c"]
+    assert names(await client.exported(f"Patient/{url}")) == [f"Provenance/{n}" for n in everywhere]
+    assert names(await client.exported(f"Group/g/{url}")) == ["Provenance/of-a", "Provenance/of-c"]
+
+
+async def test_patients_that_are_listed(clinic: Server, client: Exporting) -> None:
+    """POST with patients exports these; one that is not there, or not in the group, is an error."""
+
+    def body(*ids: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = [
+            {"name": "patient", "valueReference": {"reference": f"Patient/{id}"}} for id in ids
+        ]
+        return {
+            "resourceType": "Parameters",
+            "parameter": [*found, {"name": "_type", "valueString": "Patient,Observation"}],
+        }
+
+    place = await client.begin("Patient/$export", method="POST", body=body("b"))
+    await client.worked()
+    assert names(await client.output(await client.manifest(place))) == [
+        *("Observation/b1", "Observation/b2", "Patient/b")
+    ]
+    await stored(clinic, group("g", "Patient/a"))
+    for url in ("Patient/$export", "Group/g/$export"):
+        bad = body("a", "nobody") if url == "Patient/$export" else body("a", "b")
+        refused = await client.ask(url, "POST", body=bad, prefer=ASYNC)
+        assert refused.status == 400
+        place = await client.begin(url, "lenient", method="POST", body=bad)
+        await client.worked()
+        manifest = await client.manifest(place)
+        assert names(await client.output(manifest)) == [
+            *("Observation/a1", "Observation/a2", "Patient/a")
+        ]
+        [problem] = await client.output(manifest, "error")
+        assert problem["resourceType"] == "OperationOutcome"
+
+
+async def test_searches_of_a_type(clinic: Server, client: Exporting) -> None:
+    """What one of several searches finds comes, and comes once; other types come whole. A comma
+    inside a search is part of it."""
+    found = await client.exported(
+        "$export?_type=Observation,Practitioner&_typeFilter=Observation?subject=Patient/a,Patient/b"
+        "&_typeFilter=Observation%3Fsubject:Patient._id=c,Observation%3F_id=a1,c1"
+    )
+    assert names(found) == [
+        *("Observation/a1", "Observation/a2", "Observation/ac", "Observation/b1"),
+        *("Observation/b2", "Observation/c1", "Observation/c2", "Practitioner/doctor"),
+    ]
+
+
+async def test_elements(clinic: Server, client: Exporting) -> None:
+    """Elements of a type leave the others as they are; a bare name is about all of them."""
+    some = await client.exported("$export?_type=Observation,Patient&_elements=Observation.code")
+    assert all(("subject" in one, "code" in one) == (False, True) for one in some[:7])
+    assert some[0]["meta"]["tag"][0]["code"] == "SUBSETTED"
+    assert "tag" not in some[-1]["meta"]
+    bare = await client.exported("$export?_type=Observation,Patient&_elements=code")
+    assert "tag" in bare[-1]["meta"]
+
+
+NOT_SUPPORTED = (
+    ("$export?_tpye=Patient", "_type"),
+    ("$export?_outputFormat=text/csv", "ndjson"),
+    ("$export?includeAssociatedData=LatestProvenanceResources", "not supported"),
+    ("$export?_type=Patient,Nonsense", "Nonsense"),
+    ("$export?_typeFilter=Patient", "_typeFilter"),
+    ("$export?_typeFilter=Patient%3F_sort=name", "_sort"),
+    ("$export?_typeFilter=Patient%3Fnonsense=1", "nonsense"),
+    ("$export?_type=Patient&_typeFilter=Observation%3Fstatus=final", "is exported"),
+    ("$export?_elements=Patient.nonsense", "nonsense"),
+    ("$export?patient=Patient/a", "patient"),
+    ("Patient/$export?patient=Patient/a", "POST"),
+    ("Patient/$export?_type=Patient,ValueSet", "ValueSet"),
+)
+
+
+async def test_what_is_not_supported_is_refused_or_reported(
+    server: Server, client: Exporting
+) -> None:
+    """400 with what is wrong; with lenient handling it is left out, and said in the manifest."""
+    settings = server.context.settings.model_copy(update={"export_kept_max": 100})
+    client.server = replace(server, context=replace(server.context, settings=settings))
+    await stored(server, patient("a"))
+    for url, said in NOT_SUPPORTED:
+        refused = await client.ask(url, prefer=ASYNC)
+        assert refused.status == 400
+        assert said in json.loads(refused.body)["issue"][0]["diagnostics"]
+        place = await client.begin(url, "lenient")
+        await client.worked()
+        manifest = await client.manifest(place)
+        assert names(await client.output(manifest)) == ["Patient/a"]
+        [problem] = await client.output(manifest, "error")
+        assert said in problem["issue"][0]["diagnostics"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "$export?_since=yesterday",
+        "$export?_since=2026-01-01",
+        "$export?_since=2026-01-01T00:00:00Z&_since=2026-01-02T00:00:00Z",
+        "$export?_since=2026-99-01T00:00:00Z",
+        "$export?_type=Nonsense",
+        "$export?_type=" + ",".join(f"T{n}" for n in range(600)),
+        "$export-status?job=x&job=y",
+    ],
+)
+@pytest.mark.parametrize("handling", ["strict", "lenient"])
+async def test_what_cannot_be_meant_is_refused_in_any_case(
+    empty: Server, url: str, handling: str
+) -> None:
+    """400, however lenient the client is."""
+    found = await Exporting(empty).ask(url, prefer={**ASYNC, "handling": handling})
+    assert found.status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"resourceType": "Patient"},
+        {"resourceType": "Parameters", "parameter": [{"name": "_type", "valueBoolean": True}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "patient", "valueString": "x"}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "_since", "valueInstant": "x"}]},
+        {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "patient", "valueReference": {"reference": "Group/$ne"}}],
+        },
+    ],
+)
+async def test_bodies_that_are_none(empty: Server, body: dict[str, Any]) -> None:
+    """A body that is no Parameters, or whose values are of another kind, is refused."""
+    client = Exporting(empty)
+    assert (await client.ask("Patient/$export", "POST", body=body, prefer=ASYNC)).status == 400
+
+
+async def test_an_export_is_asked_for_in_the_background(empty: Server) -> None:
+    """Without Prefer: respond-async it is refused, and the sentence says what to send."""
+    refused = await Exporting(empty).ask("$export")
+    assert refused.status == 400
+    assert b"respond-async" in refused.body
+
+
+async def test_a_group_that_describes_whom_it_means(server: Server, client: Exporting) -> None:
+    """A Group without actual members is refused."""
+    await stored(server, group("g", actual=False))
+    assert (await client.ask("Group/g/$export", prefer=ASYNC)).status == 422
+
+
+async def test_too_many_at_once(server: Server, client: Exporting) -> None:
+    """429 while too many are under way, or are kept."""
+    settings = server.context.settings.model_copy(
+        update={"export_jobs_max": 2, "export_kept_max": 3}
+    )
+    client.server = replace(server, context=replace(server.context, settings=settings))
+    at_once = await asyncio.gather(*(client.ask("$export", prefer=ASYNC) for _ in range(8)))
+    begun = [one for one in at_once if one.status == 202]
+    assert len(begun) <= 2
+    assert {one.status for one in at_once} <= {202, 429}
+    places = [dict(one.headers)["Content-Location"] for one in begun]
+    places += [await client.begin() for _ in range(2 - len(begun))]
+    refused = await client.ask("$export", prefer=ASYNC)
+    assert refused.status == 429
+    assert "Retry-After" in dict(refused.headers)
+    await client.worked()
+    places.append(await client.begin())
+    await client.worked()
+    assert (await client.ask("$export", prefer=ASYNC)).status == 429
+    await client.ask(places[0], "DELETE")
+    await client.begin()
+
+
+async def test_scopes_say_what_is_exported(judged: Server, granted: Granted) -> None:
+    """Without _type what the scopes open, and of that what they show; 403 for a type that they do
+    not open, and for whoever may not export at all."""
+    backend = Exporting(judged, BACKEND)
+    assert (await backend.ask("$export", prefer=ASYNC)).status == 403
+    granted.open("backend", {"Observation": {"compartments": "Patient/a"}, "Practitioner": {}})
+    assert names(await backend.exported()) == [
+        *("Observation/a1", "Observation/a2", "Observation/ac", "Practitioner/doctor")
+    ]
+    refused = await backend.ask("$export?_type=Observation,Patient", prefer=ASYNC)
+    assert refused.status == 403
+    lenient = {**ASYNC, "handling": "lenient"}
+    assert (await backend.ask("$export?_type=Patient", prefer=lenient)).status == 403
+    assert (await backend.ask("Group/g/$export", prefer=ASYNC)).status == 403
+    assert (await Exporting(judged, NOBODY).ask("$export", prefer=ASYNC)).status == 401
+    user = Principal("user", "u")
+    granted.open("u", {"Observation": {}})
+    assert (await Exporting(judged, user).ask("$export", prefer=ASYNC)).status == 403
+    granted.open("u", {"ValueSet": {}}, roles=("analyst",))
+    assert names(await Exporting(judged, user).exported()) == ["ValueSet/v"]
+
+
+async def test_read_alone_opens_no_export(judged: Server, granted: Granted) -> None:
+    """What may be read by its id and not searched for is not handed out as a list."""
+    granted.rights["backend"] = Rights({("Patient", "r"): {}})
+    refused = await Exporting(judged, BACKEND).ask("$export?_type=Patient", prefer=ASYNC)
+    assert refused.status == 403
+
+
+async def test_filters_show_nothing_of_what_is_hidden(judged: Server, granted: Granted) -> None:
+    """A chain of a _typeFilter leads only through what the scopes show."""
+    granted.open("backend", {"Observation": {}, "Patient": {"_id": "a"}})
+    client = Exporting(judged, BACKEND)
+    url = "$export?_type=Observation&_typeFilter=Observation%3Fsubject:Patient._id="
+    assert names(await client.exported(f"{url}a")) == [
+        *("Observation/a1", "Observation/a2", "Observation/ac")
+    ]
+    assert names(await client.exported(f"{url}b")) == []
+
+
+async def test_others_find_no_export(judged: Server, granted: Granted) -> None:
+    """Status, files and cancelling are for who asked: 401 without a token, 404 for others, whose
+    rights may be the same."""
+    granted.open("backend", {"Observation": {}})
+    granted.open("other", {"Observation": {}})
+    backend = Exporting(judged, BACKEND)
+    place = await backend.begin()
+    await backend.worked()
+    file = (await backend.manifest(place))["output"][0]["url"]
+    for principal, status in ((NOBODY, 401), (Principal("client", "other"), 404)):
+        stranger = Exporting(judged, principal)
+        for url in (place, file):
+            assert (await stranger.ask(url)).status == status
+        assert (await stranger.ask(place, "DELETE")).status == status
+    assert (await Exporting(judged).ask(file)).status == 404
+    again = Exporting(judged, replace(BACKEND, token="another", request_id="another"))
+    assert len(await again.lines(file)) == 7
+    for number in ("1", "-1", "x", "", "99999999999"):
+        url = file.replace("file=0", f"file={number}")
+        assert (await backend.ask(url)).status == 404
+
+
+async def test_rights_that_end_while_it_is_under_way(
+    judged: Server, granted: Granted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each page they are looked up anew: what was named and is not open any more ends the
+    export with 403; what was not named is left out."""
+    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 2)
+    everything: dict[str, Any] = {"Observation": {}, "Patient": {}}
+    exports, backend = judged.context.exports, Exporting(judged, BACKEND)
+    found = Response(0)
+    for url, status in (("$export?_type=Observation,Patient", 403), ("$export", 200)):
+        granted.open("backend", everything)
+        place = await backend.begin(url)
+        job = await exports.leased(judged.context.now())
+        assert job is not None
+        job = await export_work._further(job, exports, judged.context)
+        assert job is not None
+        assert job.count == 2
+        await exports.release(job)
+        granted.open("backend", {"Patient": {}})
+        await backend.worked()
+        found = await backend.ask(place)
+        assert found.status == status
+        assert await judged.database[JOBS].count_documents({"status": "running"}) == 0
+    listed = json.loads(found.body)["output"]
+    assert [(one["type"], one["count"]) for one in listed] == [("Observation", 2), ("Patient", 3)]
+    assert (await backend.ask(listed[0]["url"])).status == 403
+    assert len(await backend.lines(listed[1]["url"])) == 3
+    granted.rights.clear()
+    assert (await backend.ask(listed[1]["url"])).status == 403
+
+
+async def test_a_file_has_what_may_be_seen_now(judged: Server, granted: Granted) -> None:
+    """What is hidden after the export, as by a consent, is not in its files either."""
+    granted.open("backend", {"Observation": {}})
+    backend = Exporting(judged, BACKEND)
+    place = await backend.begin()
+    await backend.worked()
+    file = (await backend.manifest(place))["output"][0]["url"]
+    assert len(await backend.lines(file)) == 7
+    granted.open("backend", {"Observation": {"$nor": [{"compartments": "Patient/a"}]}})
+    assert names(await backend.lines(file)) == [
+        *("Observation/b1", "Observation/b2", "Observation/c1", "Observation/c2")
+    ]
+
+
+async def test_nothing_that_lets_in_is_kept(judged: Server, granted: Granted) -> None:
+    """A job has what its requester is made of again, and comes to the same principal."""
+    granted.open("backend", {"Observation": {}})
+    await Exporting(judged, replace(BACKEND, token="name", context={"a": "b"})).begin()
+    [job] = await judged.database[JOBS].find().to_list()
+    assert job["owner"] == BACKEND.key
+    assert set(job["principal"]) == {
+        *("kind", "name", "client", "scopes", "roles", "fhir_user", "patient", "purpose"),
+        *("token", "address", "context"),
+    }
+
+
+async def test_metadata_declares_it(empty: Server) -> None:
+    """The CapabilityStatement names the guide, the three operations and our own."""
+    found = await Exporting(empty).ask("metadata")
+    said = json.loads(found.body)
+    assert said["instantiates"] == ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
+    rest = said["rest"][0]
+    here = {one["name"]: one["definition"] for one in rest["operation"]}
+    assert here["export"].endswith("OperationDefinition/export")
+    assert {"export-status", "export-cancel", "export-file"} <= set(here)
+    by_type = {one["type"]: one.get("operation", ()) for one in rest["resource"]}
+    for type in ("Patient", "Group"):
+        [url] = [one["definition"] for one in by_type[type] if one["name"] == "export"]
+        assert url.endswith(f"OperationDefinition/{type.lower()}-export")
+        assert empty.context.published.find("OperationDefinition", url)
+    for url in here.values():
+        if "export" in url:
+            assert empty.context.published.find("OperationDefinition", url)
