@@ -1,4 +1,4 @@
-"""The command line: serve, load, package, validate, client, token, audit, check, version."""
+"""The command line: serve, load, package, validate, user, client, token, audit, check, version."""
 
 import asyncio
 import os
@@ -37,6 +37,7 @@ from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.store.fitness import reasons_against
 from fhir_server.terminology.sources.source import Unreadable
+from fhir_server.user_commands import demo_users, user_cli
 
 SAMPLE = Path("examples/dhaka-clinic")
 _SAMPLE_LOAD = "sample_load"
@@ -408,6 +409,7 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
             await own.stop()
 
 
+cli.add_typer(user_cli(_settings, _standing_alone, console), name="user")
 cli.add_typer(client_cli(_settings, _standing_alone, console), name="client")
 cli.command()(token_command(_settings, _standing_alone, console))
 cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
@@ -419,6 +421,16 @@ async def _prepare(settings: Settings, *, sample: bool) -> None:
         folder = artifacts_root(settings.artifacts) / SAMPLE
         if sample and folder.is_dir() and await _lacks_sample(server):
             await _load_sample(server, folder, settings.body_bytes_max)
+        if sample and settings.mode == "development":
+            await _make_demo_users(server, settings)
+
+
+async def _make_demo_users(server: Server, settings: Settings) -> None:
+    site = _base(settings).removesuffix("/fhir")
+    found = await demo_users(server, site)
+    console.print(f"Demo users of this start, for {site}/auth/demo and {site}/auth/console:")
+    for user, password in found:
+        console.print(f"  {user.name}  {password}  ({', '.join(user.roles)})", markup=False)
 
 
 async def _lacks_sample(server: Server) -> bool:
@@ -438,8 +450,12 @@ async def _load_sample(server: Server, folder: Path, bytes_max: int) -> None:
         console.print(f"{source}: {sentence}", markup=False, soft_wrap=True)
 
 
+def _base(settings: Settings) -> str:
+    return settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+
+
 def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
-    base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+    base = _base(settings)
     site = base.removesuffix("/fhir")
     console.print(f"FHIR R4 at [bold]{base}[/bold]; start from {site}/", soft_wrap=True)
     if own is not None:

@@ -25,15 +25,17 @@ from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
-from fhir_server.http.authorize.bearer import Bearer, principal_of
+from fhir_server.http.authorize.bearer import Bearer, Verdict, verdict_on
 from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.external import ExternalIssuer
+from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.people import ensure_people
 from fhir_server.interactions.recording import before_the_door
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
@@ -143,7 +145,7 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
-    signing_in = authorization_server()
+    signing_in = authorization_server(PAGES)
     for path in AUTHORIZATION_PATHS:
         registry.route(path, signing_in)
     for module in features:
@@ -315,6 +317,7 @@ async def _server(
     accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
     if not keys.observing:
         await accounts.ensure()
+        await ensure_people(database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -481,7 +484,7 @@ def _chosen(settings: Settings) -> Chosen:
         versioned_updates=settings.versioned_updates,
         enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
         switched_on=frozenset({"expunge"} if settings.expunge else ()),
-        endpoints=_OAUTH,
+        endpoints={} if settings.auth_issuer else _OAUTH,  # another issuer speaks for itself
         cors=bool(settings.cors_origins),
     )
 
@@ -517,11 +520,9 @@ def new_id() -> str:
 def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
     """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
 
-    async def judged(token: str) -> Principal | None:
-        known = await accounts().known(token)
+    async def judged(token: str) -> Verdict | None:
         # Where no base is set, this server is called by whatever leads to it.
-        audience = settings.base_url.rstrip("/")
-        return None if known is None else principal_of(known, audience)
+        return verdict_on(await accounts().known(token), settings.base_url.rstrip("/"))
 
     without = DEMO if settings.mode == "development" else NOBODY
     if not settings.auth_issuer:

@@ -506,7 +506,9 @@ async def test_a_reference_by_criteria_finds_what_a_search_finds(world: World) -
     """Who may read patients and not search them is told of none by criteria in a reference."""
     scopes = "patient/Observation.cruds patient/Patient.r"
     body = {
-        "resourceType": "Observation", "status": "final", "code": {"text": "x"},
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "x"},
         "subject": {"reference": "Patient?gender=other"},
     }
     asked = _bundle("transaction", [_entry("POST", "Observation", body)])

@@ -18,8 +18,10 @@ from fhir_server.security.principal import SERVER, Principal
 from fhir_server.store import (
     access,
     changes,
+    distinct,
     fetch,
     joins,
+    kin,
     resources,
     versions,
 )
@@ -90,9 +92,9 @@ def all_versions(patch: Patch) -> None:
     )
 
 
-class _All:
+class _All(Visible):
     def __init__(self, whole: Any) -> None:
-        self.whole = {"_": whole}
+        object.__setattr__(self, "whole", {"_": whole})
 
 
 def found(patch: Patch) -> None:
@@ -147,8 +149,7 @@ def listed(patch: Patch) -> None:
 
 
 def above(patch: Patch) -> None:
-    kin = resources.kin
-    patch.setattr(resources, "kin", lambda database, *more: kin(_whole(database), *more))
+    patch.setattr(resources, "kin", lambda database, *more: kin.kin(_whole(database), *more))
 
 
 def along(patch: Patch) -> None:
@@ -232,8 +233,9 @@ def explained(patch: Patch) -> None:
 
 
 def in_use(patch: Patch) -> None:
-    of = resources.distinct
-    patch.setattr(resources, "distinct", lambda database, *more: of(_whole(database), *more))
+    patch.setattr(
+        resources, "distinct", lambda database, *more: distinct.distinct(_whole(database), *more)
+    )
 
 
 def validated(patch: Patch) -> None:
