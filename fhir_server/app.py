@@ -473,6 +473,10 @@ class Capabilities:
         return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
 
 
+# What the CapabilityStatement calls the endpoints of the authorization server.
+_OAUTH = {name: f"/auth/{name}" for name in ("authorize", "token", "introspect", "revoke")}
+
+
 def _chosen(settings: Settings) -> Chosen:
     checked = settings.reference_targets_checked
     return Chosen(
@@ -480,6 +484,8 @@ def _chosen(settings: Settings) -> Chosen:
         versioned_updates=settings.versioned_updates,
         enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
         switched_on=frozenset({"expunge"} if settings.expunge else ()),
+        endpoints={} if settings.auth_issuer else _OAUTH,  # another issuer speaks for itself
+        cors=bool(settings.cors_origins),
     )
 
 

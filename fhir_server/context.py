@@ -1,7 +1,7 @@
 """What a handler is given besides the request: the parts of the server, made in ``app.py``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -96,6 +96,11 @@ class Context:
     def link_key(self) -> bytes:
         """The key of the page links that are given to who asks; nobody else can use them."""
         return bound_key(self.page_key, self.principal.key)
+
+    def under(self, name: str) -> "Context":
+        """Return this for what the server does on behalf of ``name``, such as a sender of messages:
+        with its own rights, after others have said what may be done."""
+        return replace(self, principal=Principal("server", name))
 
     @property
     def parameters(self) -> ParameterTable:
