@@ -63,11 +63,12 @@ class Site:
                 await refuse_host(scope, send)
                 return
             if is_fhir:
-                origin = allowed_here(scope, self.origins)
-                if is_preflight(scope):
-                    await preflight(origin, send)
-                    return
-                send = with_origin(send, origin) if origin else send
+                if b"origin" in dict(scope["headers"]):  # a page of a browser asks
+                    origin = allowed_here(scope, self.origins)
+                    if is_preflight(scope):
+                        await preflight(origin, send)
+                        return
+                    send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
                 return
             routed = self.routes()
