@@ -22,6 +22,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/live', timeout=4)"]
 ENTRYPOINT ["fhir-server"]
-# Inside the container every address is its own; what is reachable from outside is decided by what
-# is published (compose.yaml: loopback only).
-CMD ["serve", "--host", "0.0.0.0", "--port", "8080"]
+# In development the server listens on loopback only, which nobody outside of a container reaches:
+# a container is run with FHIR_MODE=production and what that asks for (compose.yaml,
+# docs/security.md).
+CMD ["serve"]

@@ -25,7 +25,7 @@ from fhir_server.capabilities import Chosen, Guided, capability_statement
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
-from fhir_server.http.authorize.bearer import Bearer, principal_of
+from fhir_server.http.authorize.bearer import Bearer, Verdict, verdict_on
 from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.external import ExternalIssuer
 from fhir_server.http.authorize.pages import PAGES
@@ -514,11 +514,9 @@ def new_id() -> str:
 def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
     """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
 
-    async def judged(token: str) -> Principal | None:
-        known = await accounts().known(token)
+    async def judged(token: str) -> Verdict | None:
         # Where no base is set, this server is called by whatever leads to it.
-        audience = settings.base_url.rstrip("/")
-        return None if known is None else principal_of(known, audience)
+        return verdict_on(await accounts().known(token), settings.base_url.rstrip("/"))
 
     without = DEMO if settings.mode == "development" else NOBODY
     if not settings.auth_issuer:

@@ -114,7 +114,9 @@ class Settings(SecuritySettings):
     )
 
     mongodb_uri: str = Field(
-        default="", description="A replica set of your own. Empty: an embedded mongod under `data`."
+        default="",
+        repr=False,  # it has a password
+        description="A replica set of your own. Empty: an embedded mongod under `data`.",
     )
     mongodb_database: str = Field(
         default="fhir", pattern=r"^[A-Za-z0-9_-]{1,38}$", description="Name of the database."

@@ -7,7 +7,7 @@ together with those of others. A site without a Consent that denies anything pay
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fhir_server.context import Context
@@ -15,7 +15,7 @@ from fhir_server.interactions.consent_fields import KeyFields
 from fhir_server.security.break_glass import LASTS, PURPOSE, account
 from fhir_server.security.consent import rule_in
 from fhir_server.security.consent_codes import IN_FHIR, OWN_ROLES, STAFF_ROLES
-from fhir_server.security.denying import Denial, Denying, Who
+from fhir_server.security.denying import Denial, Denied, Denying, Who
 from fhir_server.security.plan import Filter, Rights, both
 from fhir_server.security.principal import Principal
 from fhir_server.store.break_glass import open_uses
@@ -27,23 +27,16 @@ _KEPT_MAX = 500
 _STAFF = ("Practitioner", "PractitionerRole")
 
 
-@dataclass(slots=True)
-class _Known:
-    """What holds for a principal from ``since`` until ``until``, while the rows have ``number``.
-
-    ``opened`` are the ids of the patients whose record is open by break-glass. ``last`` is what was
-    asked last, and what was answered.
-    """
-
-    number: int
-    since: datetime
-    until: datetime
-    denying: Denying
-    opened: frozenset[str]
-    last: tuple[Rights, Rights] | None = field(default=None)
-
-    def holds(self, number: int, now: datetime) -> bool:
-        return self.number == number and self.since <= now < self.until
+async def consulted(context: Context) -> Context:
+    """Return ``context`` with what Consents deny its principal now, and with the purpose BTG where
+    a record is open by break-glass: whatever the request comes to is recorded so."""
+    principal = context.principal
+    if principal.is_unrestricted or principal.kind == "nobody":
+        return context
+    denied = await _known(principal, context)
+    if denied is not None and denied.opened:
+        principal = replace(principal, purpose=PURPOSE)
+    return replace(context, denied=denied, principal=principal, is_consulted=True)
 
 
 async def subtracted(rights: Rights, principal: Principal, context: Context) -> Rights:
@@ -51,7 +44,7 @@ async def subtracted(rights: Rights, principal: Principal, context: Context) -> 
 
     With a record open by break-glass, the purpose is BTG.
     """
-    known = await _known(principal, context)
+    known = await _of(principal, context)
     if known is None or not (known.denying.denials or known.opened):
         return rights
     if known.last is None or (known.last[0] is not rights and known.last[0] != rights):
@@ -67,11 +60,18 @@ async def subtracted(rights: Rights, principal: Principal, context: Context) -> 
 async def opened(principal: Principal, context: Context) -> frozenset[str]:
     """Return the ids of the patients whose record ``principal`` has open by break-glass: no
     relationship with them is asked for."""
-    known = await _known(principal, context)
+    known = await _of(principal, context)
     return known.opened if known else frozenset()
 
 
-async def _known(principal: Principal, context: Context) -> _Known | None:
+async def _of(principal: Principal, context: Context) -> Denied | None:
+    """Return what the request was told already, or else what is known as of now."""
+    if context.is_consulted and principal == context.principal:
+        return context.denied
+    return await _known(principal, context)
+
+
+async def _known(principal: Principal, context: Context) -> Denied | None:
     """Return what is known as of now; ``None`` where nothing was ever denied or opened."""
     denials = context.store.denials
     number = await denials.number()
@@ -80,7 +80,7 @@ async def _known(principal: Principal, context: Context) -> _Known | None:
     now = context.now()
     key = (principal.key, principal.fhir_user, principal.roles, principal.purpose)
     kept = denials.kept.get(key)
-    if isinstance(kept, _Known) and kept.holds(number, now):
+    if isinstance(kept, Denied) and kept.holds(number, now):
         return kept
     # Who asks at the same time waits for the same answer: rows of one number are the same.
     joined = denials.joined.get((key, number))
@@ -88,14 +88,14 @@ async def _known(principal: Principal, context: Context) -> _Known | None:
         joined = asyncio.create_task(_looked_up(principal, number, now, context))
         denials.joined[key, number] = joined
         joined.add_done_callback(lambda _: denials.joined.pop((key, number), None))
-    known: _Known = await asyncio.shield(joined)
+    known: Denied = await asyncio.shield(joined)
     if len(denials.kept) >= _KEPT_MAX:
         denials.kept.clear()
     denials.kept[key] = known
     return known
 
 
-async def _looked_up(principal: Principal, number: int, now: datetime, context: Context) -> _Known:
+async def _looked_up(principal: Principal, number: int, now: datetime, context: Context) -> Denied:
     denials = context.store.denials
     who = await _who(principal, denials)
     uses = await open_uses(denials.database, account(principal), now, LASTS)
@@ -114,7 +114,7 @@ async def _looked_up(principal: Principal, number: int, now: datetime, context: 
     in_force = [row for row in rows if row["begins"] <= now < row["ends"]]
     fields = KeyFields(context.parameters)
     denying = Denying(who, now, fields, list(_denials(in_force, principal.fhir_user)))
-    return _Known(number, now, until, denying, frozenset(uses))
+    return Denied(number, now, until, denying, frozenset(uses))
 
 
 def _denials(rows: Iterable[Document], person: str) -> Iterable[Denial]:

@@ -117,7 +117,8 @@ async def _seen(piece: Piece, wanted: File, context: Context) -> tuple[bytes, ..
     """Return the lines of ``piece`` about what its reader may see now."""
     if context.rights is None or not piece.ids:
         return piece.lines
-    rights = await context.access(context.principal, replace(context, rights=None))
+    whole = replace(context, rights=None, store=context.store.as_server)
+    rights = await context.access(context.principal, whole)
     store = store_of(replace(context, rights=rights))
     seconds = context.settings.request_timeout_s
     seen = await compartments(store.database, wanted.type, piece.ids, seconds)

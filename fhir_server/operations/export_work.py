@@ -54,6 +54,7 @@ _PAGE_ENTRIES = 500
 _PAGE_BYTES = 2_097_152  # what is held of one page, but for a resource that is larger by itself
 _EMPTY_MAX = 200  # parts without anything, after which the place is noted all the same
 _FAILURES_MAX = 100  # with the pauses between them three quarters of an hour
+_TIMEOUTS_MAX = 10  # a search that takes too long for half a page, and so on, is hopeless
 _PAUSE_S_MAX = 30
 _PAUSE_EVERY = 20  # resources cut to elements before other requests get their turn
 _ANY_PATIENT: Filter = {"compartments": {"$elemMatch": {"$gte": "Patient/", "$lt": "Patient0"}}}
@@ -190,7 +191,9 @@ async def _plan(
     made = plan(asked, table)
     all = [one for one in (made.filter, *conditions) if one]
     filter: Filter = {"$and": all} if len(all) > 1 else (all[0] if all else {})
-    return replace(made, filter=filter, sort=(), count=_PAGE_ENTRIES, total="none", ranged="")
+    # What took too long is tried again with less.
+    count = max(1, _PAGE_ENTRIES >> min(job.failures, _TIMEOUTS_MAX))
+    return replace(made, filter=filter, sort=(), count=count, total="none", ranged="")
 
 
 async def _not_before(
@@ -341,7 +344,8 @@ async def _stumbled(job: Job, error: FhirError, context: Context) -> None:
     """
     failures = job.failures + 1
     job = replace(job, failures=failures)
-    if error.status < 500 or failures >= _FAILURES_MAX:
+    most = _TIMEOUTS_MAX if error.issues[0].code == "timeout" else _FAILURES_MAX
+    if error.status < 500 or failures >= most:
         outcome = operation_outcome(error.issues)
         job = replace(job, status=FAILED, problem={"status": error.status, "outcome": outcome})
     await context.exports.write(job, None, _expires(context))

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import re2 as re
 
-from fhir_server.remote.documents import document
+from fhir_server.remote.documents import document, listed
 from fhir_server.remote.fetching import Unfetched
 
 T = TypeVar("T")
@@ -26,6 +26,11 @@ _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b")
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 """A URL -> the document there, and what its Cache-Control says. Raises :class:`Unfetched`."""
+
+
+async def document_set(url: str) -> tuple[bytes, str]:
+    """Return the document at ``url``, which the operator has set. Raises :class:`Unfetched`."""
+    return await document(url, listed(url))
 
 
 @dataclass(slots=True)

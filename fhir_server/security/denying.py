@@ -20,7 +20,7 @@ from fhir_server.security.consent_codes import (
     purposes,
     sensitivities,
 )
-from fhir_server.security.plan import Filter, both
+from fhir_server.security.plan import Filter, Rights, both
 
 Predicate = Filter | None
 """``{}`` is met by everything, ``None`` by nothing."""
@@ -127,6 +127,26 @@ class Denying:
                 }
                 denied.append(both(inside, predicate))
         return {"$nor": denied} if denied else {}
+
+
+@dataclass(slots=True)
+class Denied:
+    """What holds for a principal from ``since`` until ``until``, while the rows have ``number``.
+
+    ``opened`` are the ids of the patients whose record is open by break-glass. ``last`` are the
+    rights that were asked for last, and what is left of them.
+    """
+
+    number: int
+    since: datetime
+    until: datetime
+    denying: Denying
+    opened: frozenset[str]
+    last: tuple[Rights, Rights] | None = None
+
+    def holds(self, number: int, now: datetime) -> bool:
+        """Whether it is still so at ``now``, where the rows have ``number``."""
+        return self.number == number and self.since <= now < self.until
 
 
 @dataclass(frozen=True, slots=True)

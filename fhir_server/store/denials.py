@@ -2,10 +2,13 @@
 
 Section 3.3 of design/security.md. The collection ``denials`` has the rows, by the id of the
 Consent; ``denials`` in the collection ``server`` has a number that grows, in the same transaction,
-with every change of a row and with every use of break-glass. Whoever asks for something reads that
-number first: what was computed from rows of the same number still holds.
+with every change of a row and every use of break-glass: what was computed from rows of the same
+number still holds. A process goes by a number for a tenth of a second; whoever has changed a row
+waits as long after the commit and answers then. So nothing is served after the answer that a
+Consent denies, in whatever process, and most requests read nothing to know that.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +36,10 @@ _SERVER = "server"
 _NUMBER = "denials"
 _FORM = 1
 """Raised by whoever changes what a row is made of: rows are then made anew at the next start."""
+LEASE_S = 0.1
+"""Seconds that a process may go by the number that it has read. Whoever changes a row answers so
+much later: that is rare, and to read the number for every request is not cheap."""
+_MARGIN_S = 0.02
 _PORTION, _PORTION_BYTES = 200, 8_000_000
 _ROLES_MAX, _LEVELS_MAX = 200, 8
 _DIFFERING_MAX = 1000
@@ -56,13 +63,17 @@ class Membership:
 @dataclass(slots=True)
 class Denials:
     """The rows of a database. ``base_urls`` are what this server is called. ``kept`` is for what a
-    process makes of them, ``joined`` for what is being made; who puts something in bounds it."""
+    process makes of them, ``joined`` for what is being made; who puts something in bounds it.
+    ``changes`` counts what this process has written."""
 
     database: Database
     fetch: Fetch
     base_urls: tuple[str, ...]
     kept: dict[Any, Any] = field(default_factory=dict)
     joined: dict[Any, Any] = field(default_factory=dict)
+    changes: int = 0
+    _number: int = 0
+    _read_at: float = float("-inf")
 
     async def prepare(self, types: Collection[str]) -> None:
         """Make the rows of a database of an older release, where ``types`` are those in use, or of
@@ -101,12 +112,27 @@ class Denials:
         if rows:
             await self.database[ROWS].insert_many(rows, session=session)
         if rows or gone.deleted_count:
+            self.changes += 1
             await raise_number(self.database, session)
 
     async def number(self) -> int:
-        """Return how often rows have changed, as of now; 0 where there has never been one."""
-        found = await self.fetch.one(_SERVER, _NUMBER)
-        return int(found.get("number", 0)) if found else 0
+        """Return how often rows have changed; 0 where there has never been one. It was read less
+        than :data:`LEASE_S` ago, so that no change is overlooked whose writer has settled."""
+        began = time.monotonic()
+        if began - self._read_at >= LEASE_S:
+            found = await self.fetch.one(_SERVER, _NUMBER)
+            if began >= self._read_at:
+                self._number = int(found.get("number", 0)) if found else 0
+                self._read_at = began
+        return self._number
+
+    async def settle(self, since: int) -> None:
+        """Wait until every process knows what was committed, where rows were written by this one
+        ``since`` it had made so many ``changes``. Whoever answers that a Consent is written has
+        waited."""
+        if self.changes != since:
+            self._read_at = float("-inf")
+            await asyncio.sleep(LEASE_S + _MARGIN_S)
 
     async def touching(self, names: Iterable[str] | None, *, organizations: bool) -> list[Document]:
         """Return the rows that touch one of ``names``, or anybody if they are ``None``; with

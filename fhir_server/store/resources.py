@@ -298,7 +298,10 @@ class ResourceStore:
 
         Raises ``conflict`` where a precondition forbids one, ``transient`` under contention.
         """
+        denied = self.denials.changes
         stored = await self._written(changes, now, known)
+        if self.session is None:
+            await self.denials.settle(denied)
         if any(one.type == SEARCH_PARAMETER and one.changed for one in stored):
             await self.keys.changed(self.session)
         written = {one.type for one in stored if one.changed}
@@ -382,9 +385,11 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure({change.type})
         [change] = self._asked([change])
+        denied = self.denials.changes
         outcome = await self.commit.one(change, now, self.timeouts.request_s)
         if isinstance(outcome, Stored):
             self._recorded([change])
+        await self.denials.settle(denied)
         if change.type == SEARCH_PARAMETER:
             await self.keys.changed()
         return outcome
@@ -452,6 +457,7 @@ class ResourceStore:
         async with deadline(self.timeouts.request_s, NOTHING_WRITTEN):
             await self.indexes.ensure(types)
         end = time.monotonic() + seconds
+        denied = self.denials.changes
         rows: list[Row] = []
 
         async def attempt() -> T:
@@ -479,4 +485,5 @@ class ResourceStore:
             self.record.written.update(one.entry for one in rows)
         await self.keys.take_up()
         await self.conformance.settle()
+        await self.denials.settle(denied)
         return result

@@ -15,10 +15,11 @@ from fhir_server.messages import Request, Response
 from fhir_server.operations import export_work
 from fhir_server.operations.export import unsettled_s
 from fhir_server.operations.export_work import work
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.store.documents import instant
-from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES
+from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES, Job
 from tests.operations.exports import (
     ASYNC,
     BACKEND,
@@ -79,6 +80,39 @@ async def test_all_of_a_clinic_is_exported_once_as_a_search_returns_it(
     assert manifest["requiresAccessToken"] is True
     assert manifest["request"] == "http://localhost/fhir/$export"
     assert manifest["deleted"] == manifest["error"] == []
+
+
+@pytest.mark.slow
+async def test_synthetic_patients_are_exported_once(
+    server: Server, client: Exporting, shared: Path
+) -> None:
+    """Of some thousand resources each comes once; those of one patient as the compartment search
+    has them."""
+    files = sorted((shared / "synthea").glob("*.json.gz"))[:6]
+    if not files:
+        pytest.skip("the synthetic patients are not there (../shared/data/synthea)")
+    most = server.context.settings.body_bytes_max
+    assert not (await load(files, server.perform, xml=server.xml, bytes_max=most)).errors
+    found = await client.exported()
+    types = await server.context.store.indexes.existing()
+    expected = [json.loads(one) for type in types for one in await _searched(server, type)]
+    assert len(names(found)) == len(expected) > 1000
+    assert {one["id"]: one for one in found} == {one["id"]: one for one in expected}
+    [id, *_] = [one["id"] for one in found if one["resourceType"] == "Patient"]
+    body = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "patient", "valueReference": {"reference": f"Patient/{id}"}},
+            {"name": "_type", "valueString": "Patient,Observation,Encounter,Claim"},
+        ],
+    }
+    theirs = await client.exported("Patient/$export", method="POST", body=body)
+    place = ("Observation", "Encounter", "Claim")
+    counts = [
+        json.loads((await client.ask(f"Patient/{id}/{type}?_summary=count")).body)["total"]
+        for type in place
+    ]
+    assert len(names(theirs)) == 1 + sum(counts) > 10
 
 
 async def test_status_says_how_far_it_is(server: Server, client: Exporting) -> None:
@@ -541,6 +575,33 @@ async def test_rights_that_end_while_it_is_under_way(
     assert len(await backend.lines(listed[1]["url"])) == 3
     granted.rights.clear()
     assert (await backend.ask(listed[1]["url"])).status == 403
+
+
+async def test_what_fails_is_tried_again_with_less(
+    clinic: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that cannot be read now is read later; one that never can ends the export, and the
+    status says of what."""
+    monkeypatch.setattr(export_work, "_PAUSE_S_MAX", 0)
+    read = export_work._PAGES["output"]
+    wanted: list[int] = []
+
+    async def failing(job: Job, type: str, context: Any) -> export_work.Page:
+        if job.failures < fails:
+            raise FhirError(Issue("timeout", "This took too long."))
+        wanted.append((await export_work._plan(job, type, 0, [], context)).count)
+        return await read(job, type, context)
+
+    monkeypatch.setitem(export_work._PAGES, "output", failing)
+    fails = 3
+    assert len(names(await client.exported("$export?_type=Observation"))) == 7
+    assert wanted == [500 >> 3]
+    fails = 1000
+    place = await client.begin()
+    await client.worked()
+    failed = await client.ask(place)
+    assert failed.status == 503
+    assert json.loads(failed.body)["issue"][0]["diagnostics"] == "This took too long."
 
 
 async def test_a_file_has_what_may_be_seen_now(judged: Server, granted: Granted) -> None:

@@ -21,8 +21,8 @@ PLACES: dict[str, tuple[str, str]] = {
     "the driver of the database": ("pymongo bson gridfs", STORE),
     "what makes an HTTP client": (
         (
-            "httpx.AsyncClient httpx.Client httpx.AsyncHTTPTransport httpx.get httpx.post httpx.stream "
-            "httpx.request httpcore"
+            "httpx.AsyncClient httpx.Client httpx.AsyncHTTPTransport httpx.get httpx.post "
+            "httpx.stream httpx.request httpcore"
         ),
         # The commands of HL7 v2 send to the server that their user names.
         f"fhir_server/remote/egress.py {HL7}commands.py {HL7}sending.py",
@@ -57,7 +57,9 @@ PLACES: dict[str, tuple[str, str]] = {
         ),
         f"{STORE}embedded.py {HL7}strict.py",
     ),
-    "text as a program": ("eval exec compile __import__ codeop runpy", ""),
+    "text as a program": ("eval exec __import__ codeop runpy", ""),
+    # Both have a parameter of that name.
+    "text as code": ("compile", "fhir_server/search/composite.py fhir_server/search/criteria.py"),
     "modules by name": (
         "importlib.import_module import_module",
         f"fhir_server/__main__.py fhir_server/app.py {STORE}embedded.py",

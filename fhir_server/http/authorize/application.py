@@ -31,6 +31,7 @@ from fhir_server.security.oauth import OAuthError
 Endpoints = Mapping[str, Mapping[str, Endpoint]]
 """Path -> method -> endpoint. HEAD is answered by GET's."""
 _BODY_TIMEOUT_S = 10.0
+_TOO_MANY = 429
 _QUERY_BYTES_MAX = 32_768
 
 
@@ -65,8 +66,8 @@ class Authorization:
             return
         except OAuthError as error:
             answer = refusal(error)
-        except FhirError as error:  # of the database, which is not there, or of a body too large
-            answer = refusal(_unanswered(error))
+        except FhirError as error:  # no database, a body too large, asked too often
+            answer = _unanswered(error)
         except Exception as error:  # noqa: BLE001 - outermost shell: the next call is answered
             request_id = context.new_id()
             log_failure(request_id, error)
@@ -116,9 +117,11 @@ def _not_allowed(methods: Mapping[str, Endpoint]) -> Answer:
     return Answer(405, headers=(("Allow", ", ".join(methods)), ("Cache-Control", "no-store")))
 
 
-def _unanswered(error: FhirError) -> OAuthError:
-    name = "temporarily_unavailable" if error.status >= 500 else "invalid_request"
-    return OAuthError(name, error.issues[0].diagnostics, error.status)
+def _unanswered(error: FhirError) -> Answer:
+    is_passing = error.status >= 500 or error.status == _TOO_MANY
+    name = "temporarily_unavailable" if is_passing else "invalid_request"
+    answer = refusal(OAuthError(name, error.issues[0].diagnostics, error.status))
+    return replace(answer, headers=(*answer.headers, *error.headers))
 
 
 async def _send(send: Any, answer: Answer, *, bare: bool) -> None:

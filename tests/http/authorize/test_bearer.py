@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fhir_server.app import bearer, opened
-from fhir_server.http.authorize.bearer import Bearer
+from fhir_server.http.authorize.bearer import Bearer, Verdict
 from fhir_server.outcome import FhirError
 from fhir_server.security.principal import DEMO, NOBODY, Principal
 from tests.http.authorize.conftest import GRANT, Authorization
@@ -79,9 +79,9 @@ async def test_a_verdict_lasts_a_second() -> None:
     asked: list[str] = []
     good = {"t"}
 
-    async def judge(token: str) -> Principal | None:
+    async def judge(token: str) -> Verdict | None:
         asked.append(token)
-        return Principal("user", "u") if token in good else None
+        return Verdict(Principal("user", "u")) if token in good else None
 
     clock = [100.0]
     identify = Bearer(judge, NOBODY, lambda: clock[0])
@@ -102,8 +102,8 @@ async def test_a_verdict_lasts_a_second() -> None:
 async def test_what_is_remembered_is_bounded() -> None:
     """However many tokens come within a second, the memory of a process stays small."""
 
-    async def judge(token: str) -> Principal | None:
-        return Principal("user", token)
+    async def judge(token: str) -> Verdict | None:
+        return Verdict(Principal("user", token))
 
     identify = Bearer(judge, NOBODY, lambda: 0.0)
     for number in range(10_050):
@@ -132,3 +132,21 @@ async def _is_good(identify: Bearer, token: str) -> bool:
         return (await identify(_headers(token))).kind == "user"
     except FhirError:
         return False
+
+
+async def test_a_backend_is_held_to_its_own_rate() -> None:
+    """A client that is registered for ten requests a second has twenty at once, then 429."""
+
+    async def judge(token: str) -> Verdict | None:
+        return Verdict(Principal("client", token, token), 10 if token == "slow" else 0)
+
+    clock = [0.0]
+    identify = Bearer(judge, NOBODY, lambda: clock[0])
+    for _ in range(20):
+        await identify(_headers("slow"))
+        await identify(_headers("fast"))
+    with pytest.raises(FhirError) as refused:
+        await identify(_headers("slow"))
+    assert (refused.value.status, dict(refused.value.headers)["Retry-After"]) == (429, "1")
+    clock[0] = 0.1
+    await identify(_headers("slow"))

@@ -93,6 +93,10 @@ async def test_pages_of_registered_origins_may_call(auth: Authorization) -> None
     assert good.headers["access-control-allow-origin"] == "https://app.example"
     for origin in ("https://app.example.evil", "null", "https://APP.example"):
         assert "access-control-allow-origin" not in (await preflight(origin)).headers
+    for path in ("/auth/token", "/fhir/Patient"):
+        asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+        found = await auth.http.options(path, headers=asking)
+        assert found.headers["access-control-allow-origin"] == "https://app.example"
     refused = await auth.http.post("/auth/token", headers={"Origin": "https://app.example"})
     assert refused.headers["access-control-allow-origin"] == "https://app.example"
 

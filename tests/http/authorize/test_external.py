@@ -13,6 +13,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.remote.fetching import Unfetched
 from fhir_server.remote.key_sets import Published
 from fhir_server.security.jose import read_key_set
+from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 
 ISSUER = "https://issuer.example/realm"
@@ -64,9 +65,14 @@ def _token(key: RSAKey = KEY, algorithm: str = "RS256", **changes: Any) -> str:
     return jwt.encode(header, _claims(**changes), key, algorithms=[algorithm])
 
 
+async def _judged(issuer: ExternalIssuer, token: str) -> Principal | None:
+    found = await issuer(token)
+    return None if found is None else found.principal
+
+
 async def test_a_good_token_says_who_asks() -> None:
     """The claims of the table are what is known; others give nothing."""
-    found = await _issuer()(_token())
+    found = await _judged(_issuer(), _token())
     assert found is not None
     assert (found.kind, found.name, found.client) == ("user", "u1", "app")
     assert [one.text for one in found.scopes] == ["patient/*.rs"]
@@ -89,7 +95,7 @@ async def test_a_good_token_says_who_asks() -> None:
 )
 async def test_what_is_missing_gives_no_rights(changes: dict[str, Any], lacking: str) -> None:
     """A claim that is not there, or of another form, is nothing, never everything."""
-    found = await _issuer()(_token(**changes))
+    found = await _judged(_issuer(), _token(**changes))
     assert found is not None
     assert not getattr(found, lacking)
 
@@ -136,7 +142,7 @@ async def test_claims_have_other_names_by_a_setting() -> None:
     """A table maps claims; a name of several parts goes down."""
     issuer = _issuer(auth_claims={"roles": "realm_access.roles", "client": "azp"})
     token = _token(realm_access={"roles": ["nurse", 7]}, azp="backend", sub="backend")
-    found = await issuer(token)
+    found = await _judged(issuer, token)
     assert found is not None
     assert (found.kind, found.roles) == ("client", ("nurse",))
 
@@ -149,7 +155,7 @@ async def test_introspection(is_active: Any) -> None:
         "auth_introspection_client": "me",
         "auth_introspection_secret": "s",
     }
-    found = await _issuer(answer=_claims(active=is_active), **settings)("u9")
+    found = await _judged(_issuer(answer=_claims(active=is_active), **settings), "u9")
     assert (found.name if found else "") == ("u9" if is_active is True else "")
     wrong = _claims(active=True, aud="https://other.example")
     assert await _issuer(answer=wrong, **settings)("u9") is None
