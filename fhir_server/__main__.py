@@ -430,7 +430,8 @@ async def _prepare(settings: Settings, *, sample: bool) -> None:
 async def _make_demo_users(server: Server, settings: Settings) -> None:
     site = _base(settings).removesuffix("/fhir")
     found = await demo_users(server, site)
-    console.print(f"Demo users of this start, for {site}/auth/demo and {site}/auth/console:")
+    text = f"Demo users of this start, for {site}/auth/demo and {site}/auth/console:"
+    console.print(text, soft_wrap=True)
     for user, password in found:
         console.print(f"  {user.name}  {password}  ({', '.join(user.roles)})", markup=False)
 
