@@ -620,6 +620,21 @@ async def test_a_file_has_what_may_be_seen_now(judged: Server, granted: Granted)
     ]
 
 
+async def test_what_is_handed_out_is_recorded(judged: Server, granted: Granted) -> None:
+    """Each piece of a file is a record of disclosure, with whom it is about."""
+    granted.open("backend", {"Observation": {"compartments": "Patient/b"}, "Practitioner": {}})
+    backend = Exporting(judged, BACKEND)
+    place = await backend.begin()
+    await backend.worked()
+    for file in (await backend.manifest(place))["output"]:
+        await backend.lines(file["url"])
+    rows = await judged.database["audit"].find({"did": "export"}).sort("_id").to_list()
+    assert [(row["type"], row.get("patients", [])) for row in rows] == [
+        ("Observation", ["b"]),
+        ("Practitioner", []),
+    ]
+
+
 async def test_nothing_that_lets_in_is_kept(judged: Server, granted: Granted) -> None:
     """A job has what its requester is made of again, and comes to the same principal."""
     granted.open("backend", {"Observation": {}})
