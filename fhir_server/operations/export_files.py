@@ -14,12 +14,12 @@ from email.utils import format_datetime
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import SIGNED_IN, forbidden
+from fhir_server.interactions.admitting import SIGNED_IN, forbidden, may_search, searchable
 from fhir_server.interactions.parameters import known_only, value_of
 from fhir_server.interactions.recording import note
 from fhir_server.messages import Pieces, Request, Response
 from fhir_server.operations.export import STATUS as STATUS_NAME
-from fhir_server.operations.export import check_exporting, opens, store_of
+from fhir_server.operations.export import check_exporting
 from fhir_server.operations.export_work import DELETED, ERROR, OUTPUT
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
 from fhir_server.r4.json import encode
@@ -102,7 +102,7 @@ async def file(request: Request, context: Context) -> Response:
     if job.status != COMPLETE or not is_number or int(number) >= len(job.files):
         raise FhirError(Issue("not-found", f"The export has no file {shown(number)}."))
     wanted = job.files[int(number)]
-    if wanted.kind != ERROR and not opens(context, wanted.type):
+    if wanted.kind != ERROR and not may_search(wanted.type, context):
         raise forbidden(f"Your scopes do not open a search of {wanted.type}.")
     return Response(200, media_type=_NDJSON, pieces=_pieces(job, wanted, context))
 
@@ -136,7 +136,7 @@ async def _seen(
     store = context.store.as_server
     if context.rights is not None:
         rights = await context.access(context.principal, replace(context, rights=None, store=store))
-        store = store_of(replace(context, rights=rights))
+        store = searchable(replace(context, rights=rights))
     seconds = context.settings.request_timeout_s
     seen = await compartments(store.database, wanted.type, piece.ids, seconds)
     pairs = zip(piece.lines, piece.ids, strict=True)

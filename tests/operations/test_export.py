@@ -18,6 +18,7 @@ from fhir_server.operations.export_work import work
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import NOBODY, Principal
+from fhir_server.security.scopes import scopes_of
 from fhir_server.store.documents import instant
 from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES, Job
 from tests.operations.exports import (
@@ -506,6 +507,19 @@ async def test_scopes_say_what_is_exported(judged: Server, granted: Granted) -> 
     assert (await Exporting(judged, user).ask("$export", prefer=ASYNC)).status == 403
     granted.open("u", {"ValueSet": {}}, roles=("analyst",))
     assert names(await Exporting(judged, user).exported()) == ["ValueSet/v"]
+
+
+async def test_system_scopes_as_they_are_granted(clinic: Server) -> None:
+    """The rights of a backend are those of its scopes, of both versions, parameters among them."""
+    for scopes, expected in (
+        ("system/Patient.read", ["Patient/a", "Patient/b", "Patient/c"]),
+        ("system/Practitioner.rs system/Patient.cud", ["Practitioner/doctor"]),
+        ("system/Observation.rs?subject=Patient/b", ["Observation/b1", "Observation/b2"]),
+    ):
+        backend = Exporting(clinic, replace(BACKEND, scopes=scopes_of(scopes)))
+        assert names(await backend.exported()) == expected
+    patients = Principal("user", "u", "app", scopes_of("patient/*.rs"), patient="a")
+    assert (await Exporting(clinic, patients).ask("$export", prefer=ASYNC)).status == 403
 
 
 async def test_read_alone_opens_no_export(judged: Server, granted: Granted) -> None:
