@@ -1,7 +1,8 @@
 # design/security.md, section 8, A1: two worlds
 """Nobody learns from what is answered whether another patient is there.
 
-Some hundred requests here, page links followed; ``make bench ARGS="-k two_worlds"`` asks 6,000, about all types.
+Some hundred requests here, page links followed; ``make bench ARGS="-k two_worlds"`` asks 6,000,
+about all types.
 """
 
 from collections.abc import AsyncIterator
