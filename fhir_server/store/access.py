@@ -17,7 +17,7 @@ from fhir_server.search.index import Indexed
 from fhir_server.security.plan import AccessPlan, Filter, both
 from fhir_server.store.client import Database
 from fhir_server.store.documents import HISTORY_SUFFIX, Document
-from fhir_server.store.versions import Sight, Versions, last_seen
+from fhir_server.store.versions import Sight, Versions, last_seen, of_current
 
 # A stage that is not here could read around the plan, or write.
 _STAGES = frozenset(
@@ -49,7 +49,7 @@ class Visible:
         type = name.removesuffix(HISTORY_SUFFIX)
         predicate = self.plan.seen(type)
         if name == type:
-            return VisibleCollection(self, name, predicate)
+            return VisibleCollection(self, name, of_current(predicate))
         return Versions(self.whole[name], type, Sight(predicate, self.index))
 
     def __getattr__(self, name: str) -> Any:
@@ -74,7 +74,7 @@ class Visible:
             return {"$lookup": {**value, "pipeline": inner}} if inner else stage
         if value["from"].endswith(HISTORY_SUFFIX):
             raise UnseenStage(f"$lookup from {value['from']}")
-        seen = self.plan.seen(value["from"])
+        seen = of_current(self.plan.seen(value["from"]))
         first = [{"$match": seen}] if seen else []
         return {"$lookup": {**value, "pipeline": [*first, *inner]}}
 
@@ -104,7 +104,7 @@ class VisibleCollection:
 
     async def last_seen(self, id: str, projection: Document, session: Any) -> Document | None:
         """Return the deletion of what was visible until then, where that is told by keys."""
-        sight = Sight(self.predicate, self.visible.index)
+        sight = Sight(self.visible.plan.seen(self.name), self.visible.index)
         return await last_seen(self._whole, id, sight, projection, session)
 
     async def count_documents(self, filter: Document, **options: Any) -> int:

@@ -29,6 +29,7 @@ from fhir_server.store.documents import (
     tombstone,
 )
 from fhir_server.store.provenance import NOWHERE, Belonging
+from fhir_server.store.versions import of_current
 
 AUDIT_EVENT = "AuditEvent"
 """What nobody changes or deletes once it is there."""
@@ -140,7 +141,7 @@ class Judge:
         """
         if change.access is None:
             return _kept(self._judged(change, before, now, belonging))
-        seen = before is not None and allows(change.access.seen(change.type), before)
+        seen = before is not None and allows(of_current(change.access.seen(change.type)), before)
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)

@@ -17,6 +17,7 @@ from fhir_server.security.plan import AccessPlan, Filter
 from fhir_server.store.access import among
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document
+from fhir_server.store.versions import of_current
 
 Deadline = Callable[[], AbstractAsyncContextManager[None]]
 Waiting = dict[str, list[asyncio.Future[Document | None]]]
@@ -50,7 +51,7 @@ class Fetch:
     async def one(self, type: str, id: str, plan: AccessPlan | None = None) -> Document | None:
         """Return the document of ``type/id``, what is served of it, or ``None``; of what ``plan``
         hides as well."""
-        predicate = plan.seen(type) if plan is not None else {}
+        predicate = of_current(plan.seen(type)) if plan is not None else {}
         key = type, repr(predicate) if predicate else ""
         lane = self._lanes.get(key)
         if lane is None:

@@ -14,12 +14,12 @@ from fhir_server.r4.json import decode_stored
 from fhir_server.search.index import Indexed
 from fhir_server.security.plan import Filter, both
 from fhir_server.security.predicates import allows
-from fhir_server.store.documents import HISTORY_SUFFIX, Document
+from fhir_server.store.documents import HISTORY_SUFFIX, PRESENT, Document
 
-_KEYS = "keys."
+_KEYS = "keys"
 _LOGICAL = ("$and", "$or", "$nor")
 _AT_ONCE = 100  # versions that are looked at between two answers of the database
-_JUDGED_BY = {"json": 1, "compartments": 1, "labels": 1}
+_JUDGED_BY = {"json": 1, "compartments": 1, "labels": 1, "last_updated": 1}
 _NOW, _BEFORE = "_now", "_before"
 
 
@@ -40,8 +40,8 @@ class Sight:
         if "json" not in version:
             return False
         keys = self.index(decode_stored(version["json"])).keys
-        kept = {name: version.get(name, []) for name in ("compartments", "labels")}
-        return allows(self.predicate, {"_id": version["_id"]["id"], **kept, "keys": keys})
+        kept = {name: version[name] for name in _JUDGED_BY if name in version}
+        return allows(self.predicate, {**kept, "_id": version["_id"]["id"], "keys": keys})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Cursor:
         wanted = self.projection
         if judged and wanted is not None:
             wanted = {**wanted, **_JUDGED_BY}
-        now = {"$match": predicate}, {"$project": {"_id": 1}}
+        now = {"$match": of_current(predicate)}, {"$project": {"_id": 1}}
         stages: list[Document] = [
             {"$match": both(own, self.filter)},
             *([{"$sort": dict(self.order)}] if self.order else []),
@@ -170,9 +170,15 @@ async def last_seen(
 def asks_keys(predicate: Filter) -> bool:
     """Whether ``predicate`` says something of keys."""
     return any(
-        any(map(asks_keys, value)) if name in _LOGICAL else name.startswith(_KEYS)
+        any(map(asks_keys, value)) if name in _LOGICAL else name.partition(".")[0] == _KEYS
         for name, value in predicate.items()
     )
+
+
+def of_current(predicate: Filter) -> Filter:
+    """Return ``predicate`` for current documents. A deletion has no keys: what is denied by keys
+    would let it through, and what is allowed by them would not; :func:`last_seen` judges it."""
+    return both(predicate, PRESENT) if asks_keys(predicate) else predicate
 
 
 def of_version(predicate: Filter) -> Filter:

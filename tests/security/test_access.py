@@ -271,3 +271,27 @@ def test_what_is_looked_up_from_beside_is_narrowed() -> None:
     assert hidden["$lookup"]["pipeline"] == [{"$match": NOTHING}]
     with pytest.raises(AttributeError):
         visible.command  # noqa: B018
+
+
+async def test_a_deletion_is_told_by_what_was_deleted(clinic: Server) -> None:
+    """Where keys decide, a deletion is 410 to whom the resource was visible, and else 404; nobody
+    lists it or makes it anew."""
+    codes = {"shown": "x", "hidden": "secret"}
+    for id, code in codes.items():
+        coded = {"coding": [{"system": "urn:x", "code": code}]}
+        await _put(clinic, _observation(id, "a", code=coded))
+        await clinic.perform(Request("delete", "Observation", id))
+
+    async def by_keys(principal: Principal, context: Any) -> Rights:
+        secret = {"keys.code": {"$elemMatch": {"$gte": "secret", "$lt": "secret "}}}
+        seen: Filter = {"$and": [{"compartments": "Patient/a"}, {"$nor": [secret]}]}
+        return Rights({("Observation", letter): seen for letter in "cruds"})
+
+    clinic = replace(clinic, context=replace(clinic.context, access=by_keys))
+    for id, status in {"shown": 410, "hidden": 404, "absent": 404}.items():
+        assert (await _asked(clinic, Request("read", "Observation", id))).status == status
+    for id in codes:
+        again = Request("update", "Observation", id, body=_observation(id, "a"))
+        assert (await _asked(clinic, again)).status == 404
+    listed = await _asked(clinic, Request("history-type", "Observation"))
+    assert b"hidden" not in listed.body
