@@ -15,8 +15,9 @@ import re2 as re
 
 from fhir_server.context import Context
 from fhir_server.interactions.hashing import hash_of, matches
-from fhir_server.security.lockout import WINDOW, network_of
+from fhir_server.security.lockout import WINDOW
 from fhir_server.security.passwords import CHARACTERS_MAX, SALT_BYTES, is_current
+from fhir_server.security.rates import network_of
 from fhir_server.security.sealing import NONCE_BYTES, Unopened, opened, seal
 from fhir_server.security.second_factor import (
     RECOVERY_BYTES,

@@ -7,12 +7,11 @@ judged on it, wherever it comes from, and its owner is told.
 
 An attempt is counted before its password is looked at: of a hundred that come at once, five are
 judged. One that succeeds takes its count back. What is here is arithmetic; ``store/users.py``
-keeps the numbers.
+keeps the numbers. A network is that of ``rates.network_of``: /24, /56.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from ipaddress import ip_address, ip_network
 
 FREE = 5
 """Attempts of one network on one account that nobody waits for."""
@@ -23,23 +22,6 @@ FORGOTTEN = timedelta(hours=24)
 WINDOW = timedelta(hours=1)
 ATTEMPTS_MAX = 100
 """Attempts on one account in :data:`WINDOW`, from all networks, before all of them are slowed."""
-_BITS = {4: 24, 6: 56}
-
-
-def network_of(address: str) -> str:
-    """Return the network that ``address`` counts for; what is no address is one network of its own.
-
-    >>> network_of("192.0.2.17"), network_of("2001:db8:1:2ff::1"), network_of("::ffff:192.0.2.9")
-    ('192.0.2.0/24', '2001:db8:1:200::/56', '192.0.2.0/24')
-    """
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    mapped = getattr(found, "ipv4_mapped", None)
-    if mapped is not None:
-        found = mapped
-    return str(ip_network((found, _BITS[found.version]), strict=False))
 
 
 def wait_after(attempts: int) -> int:

@@ -44,7 +44,7 @@ def words_of(scope: str, patient: str = "") -> str:
     >>> words_of("patient/Observation.rs?category=laboratory", "Rahima Begum")
     'Read and search measurements and laboratory results of Rahima Begum (category: laboratory)'
     >>> words_of("user/*.cruds")
-    'Read, search, add, change and delete everything that you may see yourself'
+    'Read, search, add, change and delete the whole record of everybody whom you may see yourself'
     """
     if scope in _OF_CONTEXT:
         return _OF_CONTEXT[scope]
@@ -58,7 +58,7 @@ def words_of(scope: str, patient: str = "") -> str:
     if found.level == "patient":
         whose = f"of {patient or 'the chosen patient'}"
     else:
-        whose = "that you may see yourself"
+        whose = "of everybody whom you may see yourself"
     limits = "; ".join(f"{name}: {value.rpartition('|')[2]}" for name, value in found.parameters)
     text = f"{said} {things} {whose}" + (f" ({limits})" if limits else "")
     return text[0].upper() + text[1:]
@@ -66,6 +66,6 @@ def words_of(scope: str, patient: str = "") -> str:
 
 def _things(type: str) -> str:
     if type == "*":
-        return "everything"
+        return "the whole record"
     spaced = _WORDS.sub(r"\1 \2", type).lower()
     return _TYPES.get(type) or f"{spaced} entries"

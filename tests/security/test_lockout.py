@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from fhir_server.security.lockout import (
     is_attacked,
     kept_times,
-    network_of,
     wait_after,
     wait_of_account,
     wait_of_network,
 )
+from fhir_server.security.rates import network_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR_S = 3600

@@ -5,10 +5,12 @@ a hidden field, as its query, and is judged anew afterwards: whatever is in it, 
 endpoint and nowhere else.
 """
 
+import math
 from base64 import b32encode
+from dataclasses import replace
 from urllib.parse import urlencode
 
-from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Call, form_of, redirect
+from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Call, Headers, form_of, redirect
 from fhir_server.http.authorize.html import NOTHING, Html, html, joined, page
 from fhir_server.http.authorize.session import (
     SESSION,
@@ -23,6 +25,7 @@ from fhir_server.interactions.people import SignedIn, Verdict, Wait
 from fhir_server.interactions.recording import note
 from fhir_server.security.audit import Row
 from fhir_server.security.principal import Kind, Principal
+from fhir_server.security.rates import network_of
 from fhir_server.security.second_factor import uri
 
 AUTHORIZE = f"{AUTH_PATH}/authorize"
@@ -52,17 +55,35 @@ async def sign_in(call: Call) -> Answer:
     if not who.may_post():
         return foreign_form()
     asked = request_of(call)
-    verdict = await who.people.password(
-        field(call, "name")[:256], field(call, "password")[:1_024], call.address
-    )
+    verdict = await _judged(who)
     await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
-        return login_page(who, asked, said=_said(verdict, _WRONG), status=_status(verdict))
+        said, app = _said(verdict, _WRONG), await _app(call, asked)
+        shown = login_page(who, asked, said=said, status=_status(verdict), app=app)
+        return replace(shown, headers=(*shown.headers, *_later(verdict)))
     keep = cookie(call, SESSION, verdict.cookie)
     if verdict.session.is_whole:
         return redirect(onward(asked), keep)
     where = SECOND if verdict.user.is_enrolled else SET_UP
     return redirect(f"{where}?{urlencode({REQUEST: asked})}" if asked else where, keep)
+
+
+async def _judged(who: Visitor) -> Verdict:
+    """Judge the name and the password that were sent, unless too many come from one network."""
+    call = who.call
+    now = call.context.now().timestamp()
+    if wait := call.context.rates.logins.wait_s(network_of(call.address), now):
+        return Wait("", wait)
+    name, password = field(call, "name")[:256], field(call, "password")[:1_024]
+    return await who.people.password(name, password, call.address)
+
+
+async def _app(call: Call, asked: str) -> str:
+    """Return the name of the app that ``asked``, if it is known."""
+    given = dict(form_of(asked.encode())) if asked.isascii() else {}
+    clients = call.context.accounts.clients
+    client = await clients.client(given.get("client_id", "")[:256])
+    return client.name if client is not None else ""
 
 
 async def second_factor(call: Call) -> Answer:
@@ -297,6 +318,11 @@ def _said(verdict: Verdict, wrong: str) -> str:
     seconds = max(1, round(verdict.seconds + 0.5))
     wait = f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"
     return f"That was too often. Nothing was looked at; wait {wait}, then try again."
+
+
+def _later(verdict: Verdict) -> Headers:
+    seconds = max(1, math.ceil(verdict.seconds)) if isinstance(verdict, Wait) else 0
+    return (("Retry-After", str(seconds)),) if seconds else ()
 
 
 def _status(verdict: Verdict) -> int:

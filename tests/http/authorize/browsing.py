@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,6 +19,7 @@ from fhir_server.security.oauth import challenge_of
 SITE = "http://127.0.0.1:8080"
 BASE = f"{SITE}/fhir"
 BACK = "https://app.example/back"
+_NETWORKS = count(1)
 VERIFIER = "v" * 43
 APP = Client(
     "app",
@@ -55,11 +57,12 @@ class Browser:
     """One browser at ``server``, from ``address``."""
 
     context: Context
-    address: str = "192.0.2.1"
+    address: str = ""
     site: str = SITE
 
     def __post_init__(self) -> None:
-        """Open it."""
+        """Open it, in a network of its own."""
+        self.address = self.address or f"10.{next(_NETWORKS)}.0.1"
         app = authorization_server(PAGES)
 
         async def given(scope: Any, receive: Any, send: Any) -> None:

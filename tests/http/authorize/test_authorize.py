@@ -10,15 +10,13 @@ from uuid import uuid4
 import pytest
 
 from fhir_server.app import Server, opened
-from fhir_server.context import Context
 from fhir_server.interactions.launching import launched
 from fhir_server.interactions.people import people_of
 from fhir_server.messages import Request
 from fhir_server.security.grants import Tokens
 from fhir_server.security.oauth import OAuthError, challenge_of
 from fhir_server.security.passwords import hashed
-from fhir_server.security.plan import Rights
-from fhir_server.security.principal import Principal
+from fhir_server.security.second_factor import code_of, step_of
 from fhir_server.settings import Settings
 from fhir_server.store.users import User
 from tests.http.authorize.browsing import APP, BACK, VERIFIER, Browser, answer_of, asked
@@ -208,7 +206,7 @@ async def test_an_app_that_was_opened_here_has_its_patient(site: Server) -> None
     )
     assert answer_of(page)["error"] == "invalid_request"
 
-    browser = Browser(_seeing_all(site))
+    browser = Browser(site.context)
     page = await browser.sign_in(
         await browser.get(asked(launch=value, scope=scope)), "dr", PASSWORD
     )
@@ -247,7 +245,7 @@ async def test_staff_choose_patient_and_visit(site: Server) -> None:
         "subject": {"reference": "Patient/b"},
     }
     await site.perform(Request("update", "Encounter", "v1", body=visit))
-    browser = Browser(_seeing_all(site))
+    browser = Browser(site.context)
     scope = "launch/patient launch/encounter patient/*.rs"
     page = await browser.sign_in(await browser.get(asked(scope=scope)), "dr", PASSWORD)
     assert "Which patient?" in page.text
@@ -318,11 +316,69 @@ def _later(server: Server, minutes: int) -> datetime:
     return server.context.now() + timedelta(minutes=minutes)
 
 
-def _seeing_all(server: Server) -> Context:
-    """Return the context of ``server`` with staff who see every patient."""
-    types = ("Patient", "Encounter")
+async def test_staff_set_up_a_second_factor(site: Server) -> None:
+    """The first sign-in shows a key and asks for its code; then there are codes for paper; the
+    next sign-in asks for a code, and what was asked for goes on after each."""
+    people = people_of(site.context)
+    user = User("nurse", "Nurse", ("nurse",), password=HASH)
+    await people.users.add(user, people.now())
+    browser = Browser(site.context)
+    page = await browser.sign_in(await browser.get(asked(scope="openid")), "nurse", PASSWORD)
+    assert "Set up your second factor" in page.text
+    assert "Sign in" in (await browser.get(asked(scope="openid"))).text  # not yet signed in
+    half = await people.users.named("nurse")
+    assert half is not None
+    seed = await people.seed(half)
+    step = step_of(people.now())
+    wrong = await browser.press(page, "/set-up", code="000000")
+    assert wrong.status_code == 403
+    page = await browser.press(wrong, "/set-up", code=code_of(seed, step))
+    assert page.text.count("<li>") == 10
+    assert "asks for access" in (await browser.get(asked(scope="openid"))).text
 
-    async def all_of_them(principal: Principal, context: Context) -> Rights:
-        return Rights({(type, letter): {} for type in types for letter in "rs"})
+    other = Browser(site.context)
+    page = await other.sign_in(await other.get(asked(scope="openid")), "nurse", PASSWORD)
+    assert "The code, please" in page.text
+    again = await other.press(page, "/second-factor", code=code_of(seed, step))
+    assert again.status_code == 403
+    page = await other.press(again, "/second-factor", code=code_of(seed, step + 1))
+    assert "asks for access" in page.text
 
-    return replace(server.context, access=all_of_them)
+
+async def test_guessing_waits(site: Server) -> None:
+    """A network that guesses is told to wait, whatever the names; another is not."""
+    at = site.context.now()
+    browser = Browser(replace(site.context, now=partial(_same, at)))
+    page = await browser.get("/auth/login")
+    answers = [await browser.sign_in(page, f"guess{n}", "") for n in range(12)]
+    assert [one.status_code for one in answers] == [403] * 10 + [429] * 2
+    assert int(answers[-1].headers["retry-after"]) <= 7
+    other = Browser(site.context)
+    assert (await other.sign_in(await other.get("/auth/login"), "guess1", "")).status_code == 403
+
+
+def _same(at: datetime) -> datetime:
+    return at
+
+
+async def test_what_happens_is_recorded(site: Server) -> None:
+    """Sign-in, a wrong password, consent or its refusal, and the end of the session."""
+    browser = Browser(site.context)
+    page = await browser.sign_in(await browser.get(asked()), "rahima", "wrong password it is")
+    page = await browser.sign_in(page, "my password is this", "")
+    page = await browser.sign_in(page, "rahima", PASSWORD)
+    await browser.press(page, "/consent", decision="deny")
+    await browser.press(page, "/consent", decision="allow")
+    await browser.press(await browser.get("/auth/console"), "/logout")
+    rows = site.database["audit"].find({"address": browser.address}, sort=[("_id", 1)])
+    seen = [
+        (one["did"], one["agents"][0], one["status"], one.get("query", "")) async for one in rows
+    ]
+    assert seen == [
+        ("login", "user/rahima", 403, ""),
+        ("login", "nobody/nobody", 403, ""),
+        ("login", "user/rahima", 200, ""),
+        ("consent", "user/rahima", 403, ""),
+        ("consent", "user/rahima", 200, "openid fhirUser launch/patient patient/*.rs"),
+        ("logout", "user/rahima", 200, ""),
+    ]

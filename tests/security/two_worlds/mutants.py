@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fhir_server.interactions.admitting import as_server
 from fhir_server.interactions.matching import matches
 from fhir_server.messages import Response
 from fhir_server.outcome import FhirError, Issue
@@ -161,7 +162,7 @@ def along(patch: Patch) -> None:
 
 def matched(patch: Patch) -> None:
     async def match(criteria: Any, context: Any, most: int = 1) -> Any:
-        return await matches(criteria, replace(context, store=context.store.as_server), most)
+        return await matches(criteria, as_server(context), most)
 
     patch.setattr(conditional, "matches", match)
 
@@ -323,13 +324,13 @@ MUTANTS: Mapping[str, Mutant] = {
         matched,
         [sent("POST", "Observation", observation(), {"if-none-exist": "identifier=mrn-b"})],
     ),
-    "conditional delete": Mutant(
+    "conditional patch": Mutant(
         "conditional",
         matched,
         [sent("PATCH", "Observation?identifier=mrn-b", _AMEND, _JSON_PATCH)],
     ),
-    "conditional, in a transaction": Mutant(
-        "conditional",
+    "update in a transaction": Mutant(
+        "writes",
         in_transaction,
         [
             sent(
@@ -337,7 +338,10 @@ MUTANTS: Mapping[str, Mutant] = {
                 "",
                 bundle(
                     "transaction",
-                    [("PUT", "Observation?identifier=mrn-b", observation())],
+                    [
+                        ("PUT", "Observation/observation-b", observation(id="observation-b")),
+                        ("GET", "Patient/a", None),
+                    ],
                 ),
             )
         ],
