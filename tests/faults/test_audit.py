@@ -28,9 +28,9 @@ from fhir_server.store.audit_chain import Verification
 from fhir_server.store.client import Database, connect, database_of
 from tests.faults.serving import Serving, command
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 REQUESTS = int(os.environ.get("FHIR_AUDIT_REQUESTS", "400"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + REQUESTS // 5)]
+
 CLIENTS = 8
 LOST_S_MAX = 0.5  # 50 ms of waiting, and the flush, which a busy machine draws out
 CHANGED = ("create", "update", "patch", "delete")

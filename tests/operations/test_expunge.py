@@ -79,7 +79,11 @@ async def test_it_is_claimed_where_it_is_on(server: Server) -> None:
 def decoded_names(server: Server) -> set[str]:
     """Return the names of the operations in the CapabilityStatement."""
     [rest] = decode(server.context.capabilities(BASE)[0])["rest"]
-    of_types = [{one["name"] for one in type["operation"]} for type in rest["resource"]]
+    of_types = [
+        {one["name"] for one in type["operation"]}
+        for type in rest["resource"]
+        if type["type"] != "AuditEvent"  # of which nothing is removed
+    ]
     assert all(len(names & {"expunge"}) == len(of_types[0] & {"expunge"}) for names in of_types)
     return {one["name"] for one in rest["operation"]} & set.intersection(*of_types)
 

@@ -40,7 +40,9 @@ async def put(server: Server, resource: dict[str, Any]) -> Response:
 
 async def audited(server: Server) -> list[str]:
     found = json.loads((await ask(server, "search-type", "AuditEvent")).body).get("entry", [])
-    return [one["resource"]["outcomeDesc"] for one in found]
+    events = [one["resource"] for one in found]
+    ours = {"display": "Drug safety"}  # the others are the record of the requests
+    return [one["outcomeDesc"] for one in events if one["source"]["observer"] == ours]
 
 
 async def count(server: Server, type: str) -> int:
