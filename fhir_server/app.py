@@ -28,12 +28,14 @@ from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
 from fhir_server.http.authorize.bearer import Bearer, Verdict, verdict_on
 from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.external import ExternalIssuer
+from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.people import ensure_people
 from fhir_server.interactions.recording import before_the_door
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
@@ -143,7 +145,7 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
-    signing_in = authorization_server()
+    signing_in = authorization_server(PAGES)
     for path in AUTHORIZATION_PATHS:
         registry.route(path, signing_in)
     for module in features:
@@ -315,6 +317,7 @@ async def _server(
     accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
     if not keys.observing:
         await accounts.ensure()
+        await ensure_people(database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -470,6 +473,10 @@ class Capabilities:
         return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
 
 
+# What the CapabilityStatement calls the endpoints of the authorization server.
+_OAUTH = {name: f"/auth/{name}" for name in ("authorize", "token", "introspect", "revoke")}
+
+
 def _chosen(settings: Settings) -> Chosen:
     checked = settings.reference_targets_checked
     return Chosen(
@@ -477,6 +484,8 @@ def _chosen(settings: Settings) -> Chosen:
         versioned_updates=settings.versioned_updates,
         enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
         switched_on=frozenset({"expunge"} if settings.expunge else ()),
+        endpoints={} if settings.auth_issuer else _OAUTH,  # another issuer speaks for itself
+        cors=bool(settings.cors_origins),
     )
 
 

@@ -25,6 +25,11 @@ _TYPE_INTERACTIONS = (
 )
 # Parameters of every type that are no strings.
 _COMMON_TYPES = {"_filter": "special", "_list": "string"}
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+_SMART = {
+    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+    "code": "SMART-on-FHIR",
+}
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
@@ -35,13 +40,17 @@ class Chosen:
 
     ``conditional_delete`` is ``single`` or ``multiple``. ``versioned_updates`` are the types of
     which a version is replaced only by who names it, ``enforced`` those whose references always
-    lead to something. ``switched_on`` are the settings that switch operations on.
+    lead to something. ``switched_on`` are the settings that switch operations on. ``endpoints`` are
+    those of the authorization server, by what SMART calls them, as paths beside the FHIR base;
+    ``cors`` says that pages of other origins may call.
     """
 
     conditional_delete: str = "single"
     versioned_updates: Types = ()
     enforced: Types = ()
     switched_on: Container[str] = ()
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    cors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ def capability_statement(
         "mode": "server",
         "documentation": "A transaction is atomic. Versions are never rewritten. Unknown search "
         "parameters are refused unless the client sends Prefer: handling=lenient.",
+        "security": _security(base_url, chosen),
         "resource": [
             _resource(type, registry, definitions, parameters, chosen)
             | _profiles(guided.profiles.get(type, ()))
@@ -144,6 +154,20 @@ def _resource(
     if operations := _operations(registry, type, chosen):
         described["operation"] = operations
     return described
+
+
+def _security(base_url: str, chosen: Chosen) -> dict[str, Any]:
+    """https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html: the well-known document is
+    where clients look; the extension is for those who came before it."""
+    root = base_url.removesuffix("/fhir")
+    uris = [{"url": name, "valueUri": f"{root}{path}"} for name, path in chosen.endpoints.items()]
+    return {
+        **({"extension": [{"url": _OAUTH_URIS, "extension": uris}]} if uris else {}),
+        "cors": chosen.cors,
+        "service": [{"coding": [_SMART], "text": "SMART on FHIR: OAuth 2.0 and OpenID Connect"}],
+        "description": "Who asks is said by an access token; scopes, role, labels and consent say "
+        "what of the server there is for them. Without a token, this document is there.",
+    }
 
 
 def _profiles(urls: Sequence[str]) -> dict[str, Any]:

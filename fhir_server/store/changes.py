@@ -35,13 +35,15 @@ from fhir_server.store.provenance import NOWHERE, Belonging
 class Asked:
     """A request with a key. ``id`` stands for the key and ``fingerprint`` for what is asked; the
     answer to it is kept from ``now`` until ``until``, both UTC. ``by_version`` says that the body
-    of the answer is the version that was written, and need not be kept a second time."""
+    of the answer is the version that was written, and need not be kept a second time. ``rights``
+    stands for what whoever asks may see."""
 
     id: str
     fingerprint: bytes
     now: datetime
     until: datetime
     by_version: bool = False
+    rights: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,26 @@ def _check_access(plan: AccessPlan, judged: Judged) -> None:
     if not all(allows(may, one) for one in documents):
         text = f"What you were granted does not let you do this with this {change.type}."
         raise FhirError(Issue("forbidden", text))
+    if there and after is not None and not after.get("deleted"):
+        _check_labels(change.type, before or {}, after)
+
+
+_CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality|"
+_LEVELS = tuple(f"{_CONFIDENTIALITY}{code}" for code in ("U", "L", "M", "N", "R", "V"))
+
+
+def _check_labels(type: str, before: Document, after: Document) -> None:
+    """Refuse that a security label falls off: who may not see it would see what it was put on.
+
+    A confidentiality may be raised.
+    """
+    now = frozenset(after["labels"])
+    highest = max((_LEVELS.index(one) for one in now if one in _LEVELS), default=-1)
+    for one in before.get("labels", ()):
+        raised = one in _LEVELS and _LEVELS.index(one) <= highest
+        if one not in now and not raised:
+            text = f"This would take a security label off the {type}; keep those in meta.security."
+            raise FhirError(Issue("forbidden", text, f"{type}.meta.security"))
 
 
 def _gone(document: Document | None) -> Document | None:
