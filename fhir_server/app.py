@@ -14,14 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import Chosen, Guided, capability_statement
+from fhir_server.capabilities import Capabilities
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
@@ -79,7 +78,6 @@ from fhir_server.store.denials import Denials
 from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.fitness import reasons_against
-from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
@@ -93,7 +91,6 @@ from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
-_NO_GUIDES = Guides()
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -341,7 +338,9 @@ async def _server(
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
             profiles=known.profiles,
-            capabilities=Capabilities(registry, known, keys, started, settings),
+            capabilities=Capabilities(
+                *(registry, known.definitions, known.published, keys, started, settings)
+            ),
             access=AccessRights(),
             accounts=accounts,
             master_key=master_key,
@@ -424,68 +423,6 @@ def _store(
         conformance,
         denials,
         audit=audit,
-    )
-
-
-class Capabilities:
-    """The CapabilityStatement, made once for each base URL that clients use, and again when the
-    search parameters, the profiles or the guides have changed."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        known: Specification,
-        keys: SearchKeys,
-        started: datetime,
-        settings: Settings,
-    ) -> None:
-        self._made: dict[str, tuple[bytes, str]] = {}
-        self._keys = keys
-        self._published = known.published
-        self._of: tuple[ParameterTable, Guides] | None = None
-        self._make = partial(
-            capability_statement,
-            registry,
-            known.definitions,
-            started=started,
-            chosen=_chosen(settings),
-        )
-
-    def __call__(self, base_url: str, guides: Guides = _NO_GUIDES) -> tuple[bytes, str]:
-        """Return it for ``base_url`` and the stored ``guides``, and its tag. Bases that clients
-        invent are not all kept."""
-        if self._of is None or self._of[0] is not self._keys.table or self._of[1] != guides:
-            self._made.clear()
-            self._of = self._keys.table, guides
-        if base_url not in self._made:
-            if len(self._made) >= 16:
-                self._made.clear()
-            made = self._make(self._of[0], base_url=base_url, guided=self._guided(guides))
-            self._made[base_url] = made, sha256(made).hexdigest()[:16]
-        return self._made[base_url]
-
-    def _guided(self, stored: Guides) -> Guided:
-        """Return what is stored, and what lies on disk."""
-        profiles: dict[str, set[str]] = {}
-        for type, url in (*stored.profiles, *self._published.profiles()):
-            profiles.setdefault(type, set()).add(url)
-        guides = {*stored.guides, *self._published.guides()}
-        return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
-
-
-# What the CapabilityStatement calls the endpoints of the authorization server.
-_OAUTH = {name: f"/auth/{name}" for name in ("authorize", "token", "introspect", "revoke")}
-
-
-def _chosen(settings: Settings) -> Chosen:
-    checked = settings.reference_targets_checked
-    return Chosen(
-        conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
-        versioned_updates=settings.versioned_updates,
-        enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
-        switched_on=frozenset({"expunge"} if settings.expunge else ()),
-        endpoints={} if settings.auth_issuer else _OAUTH,  # another issuer speaks for itself
-        cors=bool(settings.cors_origins),
     )
 
 

@@ -30,6 +30,9 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.provenance import NOWHERE, Belonging
 
+AUDIT_EVENT = "AuditEvent"
+"""What nobody changes or deletes once it is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -136,14 +139,14 @@ class Judge:
         ``forbidden``.
         """
         if change.access is None:
-            return self._judged(change, before, now, belonging)
+            return _kept(self._judged(change, before, now, belonging))
         seen = before is not None and allows(change.access.seen(change.type), before)
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)
         judged = self._judged(change, before, now, belonging)
         _check_access(change.access, judged)
-        return judged
+        return _kept(judged)
 
     def _judged(
         self, change: Change, before: Document | None, now: datetime, belonging: Belonging
@@ -217,6 +220,14 @@ class Judge:
             content=change.content,
         )
         return Judged(change, before, after, stored(change.type, after))
+
+
+def _kept(judged: Judged) -> Judged:
+    """Return ``judged``, unless it changes or deletes what nobody may (405)."""
+    if judged.change.type == AUDIT_EVENT and judged.before is not None and judged.after is not None:
+        text = "An AuditEvent stays as it is: nobody changes or deletes it."
+        raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
+    return judged
 
 
 def _check_access(plan: AccessPlan, judged: Judged) -> None:
