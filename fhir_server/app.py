@@ -24,9 +24,9 @@ from fhir_server.capabilities import Capabilities
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
-from fhir_server.http.authorize.bearer import Bearer, Verdict, verdict_on
+from fhir_server.http.authorize.bearer import Bearer
 from fhir_server.http.authorize.endpoints import authorization_server
-from fhir_server.http.authorize.external import ExternalIssuer
+from fhir_server.http.authorize.identity import identity
 from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
@@ -51,7 +51,7 @@ from fhir_server.remote.terminology import TerminologyServers, terminology_serve
 from fhir_server.search.index import Indexed, index
 from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.chain import Key
-from fhir_server.security.principal import DEMO, NOBODY, SERVER, Principal
+from fhir_server.security.principal import SERVER, Principal
 from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.security.sealing import KEY_BYTES, key_of
 from fhir_server.settings import Settings
@@ -456,16 +456,7 @@ def new_id() -> str:
 
 def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
     """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
-
-    async def judged(token: str) -> Verdict | None:
-        # Where no base is set, this server is called by whatever leads to it.
-        return verdict_on(await accounts().known(token), settings.base_url.rstrip("/"))
-
-    without = DEMO if settings.mode == "development" else NOBODY
-    if not settings.auth_issuer:
-        return Bearer(judged, without)
-    external = ExternalIssuer(settings, base_urls(settings), lambda: now().timestamp())
-    return Bearer(external, without)
+    return identity(settings, accounts, base_urls(settings), lambda: now().timestamp())
 
 
 def new_secret() -> str:
