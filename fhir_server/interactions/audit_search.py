@@ -15,7 +15,7 @@ from fhir_server.outcome import FhirError, Issue, nearest, shown
 from fhir_server.r4.references import target
 from fhir_server.search.date import compile_instant
 from fhir_server.search.escape import split, unescape
-from fhir_server.search.keys import Filter, regex_text, starting_with
+from fhir_server.search.keys import Filter, beginning, starting_with
 from fhir_server.security.audit_events import KINDS, PERFORMERS, kind_of
 from fhir_server.security.plan import NOTHING, both, either
 
@@ -42,10 +42,10 @@ def rows_filter(parameters: Sequence[tuple[str, str]], about: About) -> Filter:
     for name, value in parameters:
         if not value:
             continue
-        compile = _PARAMETERS.get(name)
-        if compile is None:
+        filter_of = _PARAMETERS.get(name)
+        if filter_of is None:
             raise _unknown(name)
-        alternatives = [compile(one, about) for one in dict.fromkeys(split(value, ","))]
+        alternatives = [filter_of(one, about) for one in dict.fromkeys(split(value, ","))]
         found.append(_any(alternatives))
     return both(*found)
 
@@ -94,7 +94,7 @@ def _identified(value: str, about: About) -> Filter:
 
 
 def _named(value: str, about: About) -> Filter:
-    return {"agents": {"$regex": f"^user/{regex_text(unescape(value))}", "$options": "i"}}
+    return {"agents": beginning(f"user/{unescape(value)}", ignoring_case=True)}
 
 
 def _named_exactly(value: str, about: About) -> Filter:
@@ -148,7 +148,7 @@ def _site(value: str, about: About) -> Filter:
 
 
 def _address(value: str, about: About) -> Filter:
-    return {"address": {"$regex": f"^{regex_text(unescape(value))}"}}
+    return {"address": beginning(unescape(value))}
 
 
 def _id(value: str, about: About) -> Filter:

@@ -62,6 +62,12 @@ def starting_with(prefix: str) -> Filter:
     return {"$gte": prefix, "$lt": prefix + LAST}
 
 
+def beginning(prefix: str, *, ignoring_case: bool = False) -> Filter:
+    """Return the condition that a text begins with ``prefix``, which is taken as it is."""
+    options = {"$options": "i"} if ignoring_case else {}
+    return {"$regex": f"^{regex_text(prefix)}", **options}
+
+
 def regex_text(text: str) -> str:
     """Return the regular expression that matches ``text`` and nothing else."""
     return text.translate(_ESCAPES).replace("\x00", "\\x00")
