@@ -60,7 +60,7 @@ class Site:
             if not is_fhir or self.is_tls_only:
                 send = protecting(send, self._always(scope, is_fhir=is_fhir))
             if not is_called(scope, self.names):
-                await refuse_host(scope, send)
+                await refuse_host(protecting(send, self._always(scope, is_fhir=False)))
                 return
             if is_fhir:
                 if b"origin" in dict(scope["headers"]):  # a page of a browser asks
