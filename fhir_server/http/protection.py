@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
+from fhir_server.outcome import FhirError, Issue, operation_outcome
 from fhir_server.r4.json import encode
 from fhir_server.settings import Settings
 
@@ -61,12 +61,11 @@ def _name(host: bytes) -> bytes:
     return (host[:end] if end > 0 else host).lower()
 
 
-async def refuse_host(scope: Any, send: Any) -> None:
-    """Answer who calls us by another name."""
-    host = b", ".join(value for name, value in scope["headers"] if name == b"host")
+async def refuse_host(send: Any) -> None:
+    """Answer who calls us by another name, which is not repeated."""
     text = (
-        f"Host {shown(host.decode('latin-1'))} is not a name of this server. In development it is "
-        "localhost; FHIR_BASE_URL has another one."
+        "The Host of this request is not a name of this server. In development it is localhost; "
+        "FHIR_BASE_URL has another one."
     )
     await answer_refusal(FhirError(Issue("forbidden", text)), send)
 

@@ -63,7 +63,7 @@ class Site:
             if not is_fhir or is_known or self.is_tls_only:
                 send = protecting(send, self._always(scope, is_fhir=is_fhir and not is_known))
             if not is_called(scope, self.names):
-                await refuse_host(scope, send)
+                await refuse_host(protecting(send, self._always(scope, is_fhir=False)))
                 return
             if is_known and (routed := self.routes()) and path in routed[0]:
                 await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)

@@ -136,3 +136,19 @@ async def test_as_narrative(
             watch.check(name, answer.json()["text"]["div"] == div, "another narrative")
     assert watch.faults == {}
     assert nobody_came(listener)
+
+
+async def test_as_a_patch(
+    watch: Watch, hostile: dict[str, bytes], cases: Cases, listener: socket.socket
+) -> None:
+    """A11: as an XML Patch, as it is and inside of one; the resource stays as it was."""
+    headers = {**XML_BODY, "content-type": "application/xml-patch+xml"}
+    for name, text in [*hostile.items(), *cases(*FILES)]:
+        inside = b'<diff><replace sel="Patient/gender/@value">' + text + b"</replace></diff>"
+        for body in (text, inside):
+            target = "Patient/canary-0?_format=json"
+            answer = await watch(name, "PATCH", target, headers, body)
+            watch.check(name, 400 <= answer.status_code < 500, f"status {answer.status_code}")
+            watch.check(name, CANARY not in answer.text, "the canary")
+    assert watch.faults == {}
+    assert nobody_came(listener)

@@ -130,7 +130,8 @@ async def test_a_foreign_name_is_refused(
         assert (read.status_code, written.status_code, page.status_code) == (403, 403, 403)
         assert read.json()["resourceType"] == "OperationOutcome"
         for name, value in EVERYWHERE.items():
-            assert page.headers[name] == value
+            assert page.headers[name] == read.headers[name] == value
+        assert read.headers["x-request-id"]
     else:
         assert written.status_code == 415
 
