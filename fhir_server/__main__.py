@@ -25,6 +25,7 @@ from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
 from fhir_server.audit_commands import audit_cli
 from fhir_server.client_commands import client_cli, token_command
+from fhir_server.consent_commands import consents_command
 from fhir_server.http.transport import transport_of
 from fhir_server.messages import Request
 from fhir_server.offline import as_json, lines_of, summary
@@ -412,6 +413,7 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
 cli.add_typer(user_cli(_settings, _standing_alone, console), name="user")
 cli.add_typer(client_cli(_settings, _standing_alone, console), name="client")
 cli.command()(token_command(_settings, _standing_alone, console))
+cli.command(name="consents")(consents_command(_settings, _standing_alone, console))
 cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
 
 

@@ -151,7 +151,7 @@ def token_command(settings: SettingsOf, open: Open, console: Console) -> Callabl
             _DEVELOPER.id,
             _audience(chosen),
             asked,
-            user="" if "system" in levels else (user or f"Patient/{patient}"),
+            user="" if "system" in levels else _name(user or f"Patient/{patient}"),
             fhir_user=user or (f"Patient/{patient}" if patient else ""),
             roles=tuple(role or ()),
             patient=patient,
@@ -159,6 +159,11 @@ def token_command(settings: SettingsOf, open: Open, console: Console) -> Callabl
         typer.echo(asyncio.run(_given(chosen, open, grant, seconds)))
 
     return token
+
+
+def _name(fhir_user: str) -> str:
+    """Return the name of the user: a slash is between the parts of keys."""
+    return f"{_DEVELOPER.id}.{fhir_user.replace('/', '.')}"
 
 
 async def _given(settings: Settings, open: Open, grant: Grant, seconds: int) -> str:

@@ -69,11 +69,12 @@ class Site:
                 await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
                 return
             if is_fhir:
-                origin = allowed_here(scope, await self._origins(scope))
-                if is_preflight(scope):
-                    await preflight(origin, send)
-                    return
-                send = with_origin(send, origin) if origin else send
+                if b"origin" in dict(scope["headers"]):  # a page of a browser asks
+                    origin = allowed_here(scope, await self._origins(scope))
+                    if is_preflight(scope):
+                        await preflight(origin, send)
+                        return
+                    send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
                 return
             routed = self.routes()

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from operator import itemgetter
 
 import msgspec
 
@@ -122,7 +123,18 @@ def _asked(request: Request, context: Context) -> Asked:
     until = now + timedelta(hours=context.settings.idempotency_hours)
     # Of a bundle the body is no version, nor is an OperationOutcome about one.
     by_version = request.interaction in KEYED and request.prefer.get("return") != "OperationOutcome"
-    return Asked(id, _fingerprint(request), now, until, by_version)
+    return Asked(id, _fingerprint(request), now, until, by_version, _rights(context))
+
+
+def _rights(context: Context) -> bytes:
+    """Return what tells these rights from others; nothing for those to whom everything is open."""
+    if context.rights is None:
+        return b""
+    may = [
+        [*key, predicate]
+        for key, predicate in sorted(context.rights.may.items(), key=itemgetter(0))
+    ]
+    return sha256(msgspec.json.encode(may)).digest()
 
 
 def _fingerprint(request: Request) -> bytes:

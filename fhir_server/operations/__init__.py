@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    access_log,
     break_glass,
     clients,
     closure,
@@ -44,6 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
     break_glass.BREAK_GLASS,
+    access_log.ACCESS_LOG,
     users.USERS,
     users.ADD,
     users.CHANGE,

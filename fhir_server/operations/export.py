@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import SIGNED_IN, forbidden
+from fhir_server.interactions.admitting import SIGNED_IN, forbidden, may_search, searchable
 from fhir_server.messages import Request, Response
 from fhir_server.operations.export_parameters import (
     ASSOCIATED,
@@ -34,7 +34,6 @@ from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
 from fhir_server.store.exports import Asked, Job, present, rows_of_patients
-from fhir_server.store.resources import ResourceStore
 
 GROUP = "Group"
 STATUS = "$export-status"
@@ -59,7 +58,7 @@ async def export(request: Request, context: Context) -> Response:
         raise FhirError(Issue("required", text))
     check_exporting(context)
     leniency = Leniency(request.prefer.get("handling") == "lenient")
-    seeing = replace(context, store=store_of(context))
+    seeing = replace(context, store=searchable(context))
     wish = await wish_of(request, leniency, seeing)
     patients = await _patients(request, wish, leniency, context)
     types = await _types(request, wish, context)
@@ -112,25 +111,13 @@ def check_exporting(context: Context) -> None:
         raise forbidden("Exports are for backend services, analysts and administrators.")
 
 
-def store_of(context: Context) -> ResourceStore:
-    """Return the store as far as an export shows it: what a search would find."""
-    if context.rights is None:
-        return context.store
-    return context.store.narrowed(context.rights.plan("s"))
-
-
-def opens(context: Context, type: str) -> bool:
-    """Whether the rights open a search of ``type``."""
-    return context.rights is None or context.rights.allows(type, "s")
-
-
 async def _types(request: Request, wish: Wish, context: Context) -> tuple[str, ...]:
     """Return the types to export, in the order of the specification's list."""
     members = context.parameters.compartment_types(PATIENT)
     if request.type:
         context.parameters.check_complete(COMPARTMENTS, members)
     if wish.types:
-        closed = [type for type in wish.types if not opens(context, type)]
+        closed = [type for type in wish.types if not may_search(type, context)]
         if closed:
             raise forbidden(f"Your scopes do not open a search of {', '.join(closed)}.")
         return wish.types
@@ -139,9 +126,11 @@ async def _types(request: Request, wish: Wish, context: Context) -> tuple[str, .
     found = tuple(
         type
         for type in known
-        if type in beside and type not in NOT_UNASKED and opens(context, type)
+        if type in beside and type not in NOT_UNASKED and may_search(type, context)
     )
-    if not found and not any(opens(context, type) for type in context.definitions.resource_types):
+    if not found and not any(
+        may_search(type, context) for type in context.definitions.resource_types
+    ):
         raise forbidden("Your scopes open no search of any type.")
     return found
 
@@ -169,7 +158,7 @@ async def _existing(ids: Sequence[str], context: Context) -> set[str]:
     for start in range(0, len(ids), _READ_TOGETHER):
         some = ids[start : start + _READ_TOGETHER]
         seconds = context.settings.request_timeout_s
-        found |= await present(store_of(context).database, PATIENT, some, seconds)
+        found |= await present(searchable(context).database, PATIENT, some, seconds)
     return found
 
 

@@ -7,23 +7,25 @@ read with the rights of the moment. What its requester may not see any more, of 
 consent was withdrawn or by a role that was taken away, is left out of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import SIGNED_IN, forbidden
+from fhir_server.interactions.admitting import SIGNED_IN, forbidden, may_search, searchable
 from fhir_server.interactions.parameters import known_only, value_of
+from fhir_server.interactions.recording import note
 from fhir_server.messages import Pieces, Request, Response
 from fhir_server.operations.export import STATUS as STATUS_NAME
-from fhir_server.operations.export import check_exporting, opens, store_of
+from fhir_server.operations.export import check_exporting
 from fhir_server.operations.export_work import DELETED, ERROR, OUTPUT
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
 from fhir_server.r4.json import encode
 from fhir_server.registry import Operation
 from fhir_server.route import CANCEL
+from fhir_server.security.audit import Row
 from fhir_server.store.documents import instant
 from fhir_server.store.exports import COMPLETE, FAILED, File, Job, Piece, compartments
 
@@ -100,7 +102,7 @@ async def file(request: Request, context: Context) -> Response:
     if job.status != COMPLETE or not is_number or int(number) >= len(job.files):
         raise FhirError(Issue("not-found", f"The export has no file {shown(number)}."))
     wanted = job.files[int(number)]
-    if wanted.kind != ERROR and not opens(context, wanted.type):
+    if wanted.kind != ERROR and not may_search(wanted.type, context):
         raise forbidden(f"Your scopes do not open a search of {wanted.type}.")
     return Response(200, media_type=_NDJSON, pieces=_pieces(job, wanted, context))
 
@@ -108,22 +110,39 @@ async def file(request: Request, context: Context) -> Response:
 def _pieces(job: Job, wanted: File, context: Context) -> Callable[[int, int], Pieces]:
     async def read() -> Pieces:
         async for piece in context.exports.pieces(job, wanted):
-            yield b"".join(await _seen(piece, wanted, context))
+            lines, patients = await _seen(piece, wanted, context)
+            # That it was handed out is written before it is: a client that goes away has had it.
+            said = f"job={job.id}&file={job.files.index(wanted)}"
+            await note(
+                context,
+                Row(
+                    *(context.now(), "export", context.principal, wanted.type),
+                    concerns=patients,
+                    query=said,
+                ),
+            )
+            yield b"".join(lines)
 
     return lambda _start, _end: read()
 
 
-async def _seen(piece: Piece, wanted: File, context: Context) -> tuple[bytes, ...]:
-    """Return the lines of ``piece`` about what its reader may see now."""
-    if context.rights is None or not piece.ids:
-        return piece.lines
-    whole = replace(context, rights=None, store=context.store.as_server)
-    rights = await context.access(context.principal, whole)
-    store = store_of(replace(context, rights=rights))
+async def _seen(
+    piece: Piece, wanted: File, context: Context
+) -> tuple[tuple[bytes, ...], Sequence[str]]:
+    """Return the lines of ``piece`` about what its reader may see now, and the patients that they
+    are about, as references."""
+    if not piece.ids:
+        return piece.lines, ()
+    store = context.store.as_server
+    if context.rights is not None:
+        rights = await context.access(context.principal, replace(context, rights=None, store=store))
+        store = searchable(replace(context, rights=rights))
     seconds = context.settings.request_timeout_s
     seen = await compartments(store.database, wanted.type, piece.ids, seconds)
     pairs = zip(piece.lines, piece.ids, strict=True)
-    return tuple(line for line, id in pairs if id in seen)
+    lines = tuple(line for line, id in pairs if id in seen or context.rights is None)
+    patients = {one for places in seen.values() for one in places if one.startswith("Patient/")}
+    return lines, sorted(patients)
 
 
 async def _job(request: Request, context: Context) -> Job:

@@ -20,11 +20,12 @@ from datetime import timedelta
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import forbidden
+from fhir_server.interactions.admitting import forbidden, may_search, searchable
 from fhir_server.interactions.parameters import Subset
-from fhir_server.operations.export import check_exporting, opens, restored, store_of
+from fhir_server.operations.export import check_exporting, restored
 from fhir_server.operations.export_parameters import ASSOCIATED, PATIENT, elements_of, search_of
 from fhir_server.operations.export_provenance import PROVENANCE, patients_in, patients_of
+from fhir_server.operations.export_requester import as_of_now
 from fhir_server.outcome import FhirError, operation_outcome
 from fhir_server.r4.json import encode
 from fhir_server.registry import Task
@@ -137,16 +138,16 @@ def _steps(job: Job) -> list[tuple[str, str]]:
 async def _seeing(job: Job, type: str, context: Context) -> Context | None:
     """Return ``context`` as who asked for ``job`` may see ``type`` now; ``None`` where it is not to
     be exported, and was not asked for by name."""
-    principal = restored(job.principal)
+    principal = await as_of_now(restored(job.principal), context)
     seeing = replace(context, principal=principal)
     if not principal.is_unrestricted:
         seeing = replace(seeing, rights=await context.access(principal, seeing))
         check_exporting(seeing)
-        if not opens(seeing, type):
+        if not may_search(type, seeing):
             if job.asked.named:
                 raise forbidden(f"The rights of who asked do not open {type} any more.")
             return None
-    store = replace(store_of(seeing), page_bytes_max=_PAGE_BYTES)
+    store = replace(searchable(seeing), page_bytes_max=_PAGE_BYTES)
     return replace(seeing, store=store)
 
 

@@ -6,6 +6,7 @@ https://www.rfc-editor.org/rfc/rfc7662. Whether the token is signed, or active, 
 
 from collections.abc import Collection, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import re2 as re
 
@@ -52,8 +53,7 @@ def principal_of(
     ``bases`` are the FHIR bases that are ours: a ``fhirUser`` of another server is nobody here.
     ``token`` names the token. Raises :class:`Untrusted` where nobody is named.
     """
-    name = _text(claims, table, "name")[:_NAME_CHARACTERS_MAX]
-    client = _text(claims, table, "client")[:_NAME_CHARACTERS_MAX]
+    name, client = (_named(_text(claims, table, one)) for one in ("name", "client"))
     if not name:
         raise Untrusted("the token names nobody")
     patient, encounter = (_text(claims, table, one) for one in ("patient", "encounter"))
@@ -70,6 +70,16 @@ def principal_of(
         token=token,
         context={"encounter": encounter} if encounter else {},
     )
+
+
+def _named(said: str) -> str:
+    """Return ``said`` as a name here: without a slash, which is between the parts of keys.
+
+    Raises :class:`Untrusted` for a long one; cut off, it could be another's.
+    """
+    if len(said) > _NAME_CHARACTERS_MAX:
+        raise Untrusted("sub or client is too long")
+    return quote(said, safe="@|:+=, ")
 
 
 def _claim(claims: Mapping[str, Any], table: Mapping[str, str], name: str) -> Any:

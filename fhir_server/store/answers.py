@@ -6,7 +6,9 @@ Where several steps follow each other in that transaction, its first is to take 
 (``Change.once``) writes key and answer in one (:func:`keep_answers`). Either way the second begins
 again, and finds the answer.
 
-An answer that has the version in its body, as it was written, does not repeat it but names it.
+An answer that has the version in its body, as it was written, does not repeat it but names it: it
+is told again as far as the version may still be seen. Another body is told again to whoever has the
+same rights as then.
 """
 
 import asyncio
@@ -19,7 +21,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
 from fhir_server.messages import Response
-from fhir_server.outcome import FhirError, Issue
+from fhir_server.outcome import FhirError, Issue, operation_outcome
+from fhir_server.r4.json import encode
 from fhir_server.store.changes import Asked
 from fhir_server.store.client import Database, Document
 from fhir_server.store.documents import HISTORY_SUFFIX
@@ -79,9 +82,14 @@ async def told(
     if found["fingerprint"] != asked.fingerprint:
         text = "This Idempotency-Key was used for another request; a new request needs a new key."
         raise FhirError(Issue("business-rule", text))
+    body = await _body(database, found, session)
+    if body and not found.get("named") and found.get("rights", b"") != asked.rights:
+        text = "This was done when it was first asked for. What you may see has changed since, so "
+        text += "the answer is not repeated."
+        body = encode(operation_outcome([Issue("informational", text, severity="information")]))
     return Response(
         found["status"],
-        await _body(database, found, session),
+        body,
         found["version"],
         found["last_updated"],
         found["location"],
@@ -148,6 +156,7 @@ async def kept(asked: Asked, answer: Response) -> list[Document]:
         "headers": [list(one) for one in answer.headers],
         "named": named,
         "packed": packed,
+        "rights": asked.rights,
         "parts": len(parts),
         "body": first,
     }

@@ -30,18 +30,23 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.provenance import NOWHERE, Belonging
 
+AUDIT_EVENT = "AuditEvent"
+"""What nobody changes or deletes once it is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request with a key. ``id`` stands for the key and ``fingerprint`` for what is asked; the
     answer to it is kept from ``now`` until ``until``, both UTC. ``by_version`` says that the body
-    of the answer is the version that was written, and need not be kept a second time."""
+    of the answer is the version that was written, and need not be kept a second time. ``rights``
+    stands for what whoever asks may see."""
 
     id: str
     fingerprint: bytes
     now: datetime
     until: datetime
     by_version: bool = False
+    rights: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +139,14 @@ class Judge:
         ``forbidden``.
         """
         if change.access is None:
-            return self._judged(change, before, now, belonging)
+            return _kept(self._judged(change, before, now, belonging))
         seen = before is not None and allows(change.access.seen(change.type), before)
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)
         judged = self._judged(change, before, now, belonging)
         _check_access(change.access, judged)
-        return judged
+        return _kept(judged)
 
     def _judged(
         self, change: Change, before: Document | None, now: datetime, belonging: Belonging
@@ -217,6 +222,14 @@ class Judge:
         return Judged(change, before, after, stored(change.type, after))
 
 
+def _kept(judged: Judged) -> Judged:
+    """Return ``judged``, unless it changes or deletes what nobody may (405)."""
+    if judged.change.type == AUDIT_EVENT and judged.before is not None and judged.after is not None:
+        text = "An AuditEvent stays as it is: nobody changes or deletes it."
+        raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
+    return judged
+
+
 def _check_access(plan: AccessPlan, judged: Judged) -> None:
     """Refuse what ``plan`` does not let be changed, or be changed into."""
     change, before, after = judged.change, judged.before, judged.after
@@ -228,6 +241,26 @@ def _check_access(plan: AccessPlan, judged: Judged) -> None:
     if not all(allows(may, one) for one in documents):
         text = f"What you were granted does not let you do this with this {change.type}."
         raise FhirError(Issue("forbidden", text))
+    if there and after is not None and not after.get("deleted"):
+        _check_labels(change.type, before or {}, after)
+
+
+_CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality|"
+_LEVELS = tuple(f"{_CONFIDENTIALITY}{code}" for code in ("U", "L", "M", "N", "R", "V"))
+
+
+def _check_labels(type: str, before: Document, after: Document) -> None:
+    """Refuse that a security label falls off: who may not see it would see what it was put on.
+
+    A confidentiality may be raised.
+    """
+    now = frozenset(after["labels"])
+    highest = max((_LEVELS.index(one) for one in now if one in _LEVELS), default=-1)
+    for one in before.get("labels", ()):
+        raised = one in _LEVELS and _LEVELS.index(one) <= highest
+        if one not in now and not raised:
+            text = f"This would take a security label off the {type}; keep those in meta.security."
+            raise FhirError(Issue("forbidden", text, f"{type}.meta.security"))
 
 
 def _gone(document: Document | None) -> Document | None:

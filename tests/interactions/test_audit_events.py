@@ -35,10 +35,12 @@ REFUSED = (
 )
 
 
-async def ask(server: Server, *words: str, by: Principal = ANNA, **said: Any) -> Response:
+async def ask(
+    server: Server, did: str, type: str = "", id: str = "", by: Principal = ANNA, **said: Any
+) -> Response:
     """Ask the front door."""
     context = replace(server.context, principal=by)
-    return await answer(server.registry, Request(*words, base_url=BASE, **said), context)
+    return await answer(server.registry, Request(did, type, id, base_url=BASE, **said), context)
 
 
 async def searched(server: Server, **parameters: str) -> dict[str, Any]:
@@ -145,8 +147,8 @@ async def test_a_row_is_read_as_an_audit_event(recorded: Server) -> None:
 
     assert (response.status, response.version) == (200, 1)
     assert (event["action"], event["outcome"], event["id"]) == ("R", "4", id)
-    assert (await ask(recorded, "vread", "AuditEvent", id, "1")).body == response.body
-    assert (await ask(recorded, "vread", "AuditEvent", id, "2")).status == 404
+    assert (await ask(recorded, "vread", "AuditEvent", id, version="1")).body == response.body
+    assert (await ask(recorded, "vread", "AuditEvent", id, version="2")).status == 404
     assert (await ask(recorded, "read", "AuditEvent", f"{id[:-1]}f")).status == 404
     assert recorded.context.validate(event) == ()
 
@@ -161,9 +163,18 @@ async def test_nobody_changes_or_deletes_what_is_recorded(
     server = replace(recorded, context=replace(recorded.context, settings=settings))
     for id in (every[0], every[-1]):
         given = "" if interaction.startswith("conditional") else id
-        response = await ask(server, interaction, "AuditEvent", given, body=WRITTEN)
+        body = {**WRITTEN, "id": id, "recorded": "2026-02-02T02:02:02Z"}
+        response = await ask(server, interaction, "AuditEvent", given, body=body)
         assert response.status == 405
     assert set(every) <= set(ids(await searched(recorded, _count="100")))
+
+
+async def test_what_another_server_has_recorded_is_loaded_once(recorded: Server) -> None:
+    """An AuditEvent comes by its id as others do; the same again changes nothing."""
+    body = {**WRITTEN, "id": "from-elsewhere", "recorded": "2026-01-01T00:00:00Z"}
+    for status in (201, 200):
+        done = await ask(recorded, "update", "AuditEvent", "from-elsewhere", body=body)
+        assert (done.status, done.version) == (status, 1)
 
 
 @pytest.mark.parametrize("type", ["transaction", "batch"])
@@ -219,18 +230,18 @@ async def test_rows_are_shown_to_whom_everything_of_them_is_open(recorded: Serve
 
 
 async def test_the_capability_statement_says_so(recorded: Server) -> None:
-    """No update, patch or delete, and the parameters that are served."""
+    """No patch or delete, an update that only adds, and the parameters that are served."""
     statement, _ = recorded.context.capabilities(BASE)
     [found] = [
         one for one in decode(statement)["rest"][0]["resource"] if one["type"] == "AuditEvent"
     ]
 
     assert {one["code"] for one in found["interaction"]} == {
-        *("read", "vread", "create", "search-type", "history-instance", "history-type")
+        *("read", "vread", "create", "update", "search-type", "history-instance", "history-type")
     }
     assert {one["name"] for one in found["searchParam"]} >= {"date", "patient", "agent", "entity"}
     assert "altid" not in {one["name"] for one in found["searchParam"]}
-    assert (found["updateCreate"], found["conditionalDelete"]) == (False, "not-supported")
+    assert (found["updateCreate"], found["conditionalDelete"]) == (True, "not-supported")
     assert {one["name"] for one in found["operation"]}.isdisjoint({"meta-add", "expunge"})
 
 

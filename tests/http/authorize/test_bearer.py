@@ -57,12 +57,14 @@ async def test_tokens_that_are_refused(auth: Authorization) -> None:
         "wrong audience": (await accounts.give(replace(GRANT, audience="https://x/fhir"))).access,
         "expired": (await old.give(GRANT)).access,
         "revoked": (await accounts.give(GRANT)).access,
+        "of a revoked grant": (await accounts.give(replace(GRANT, user="left"))).access,
         "of a removed client": (await accounts.give(replace(GRANT, client="gone"))).access,
         "unknown": "x" * 43,
         "two": f"{'x' * 43}, Bearer {'y' * 43}",
         "strange": "$ne",
     }
     await accounts.revoke_token(tokens["revoked"], "app")
+    await accounts.revoke(user="left")
     for name, token in tokens.items():
         answer = await auth.http.get(
             "/fhir/Patient/p1", headers={"Authorization": f"Bearer {token}"}

@@ -114,6 +114,7 @@ async def test_what_is_missing_gives_no_rights(changes: dict[str, Any], lacking:
         {"sub": None},
         {"sub": ""},
         {"sub": 7},
+        {"sub": "u" * 256},
         {"patient": "../x"},
     ],
     ids=str,
@@ -157,8 +158,16 @@ async def test_introspection(is_active: Any) -> None:
     }
     found = await _judged(_issuer(answer=_claims(active=is_active), **settings), "u9")
     assert (found.name if found else "") == ("u9" if is_active is True else "")
-    wrong = _claims(active=True, aud="https://other.example")
-    assert await _issuer(answer=wrong, **settings)("u9") is None
+    for change in ({"aud": "https://other.example"}, {"iss": "https://other.example"}, {"exp": 1}):
+        wrong = _claims(**{"active": True} | change)
+        assert await _issuer(answer=wrong, **settings)("u9") is None
+
+
+async def test_names_do_not_run_together() -> None:
+    """Two users of two apps never have the same key, whatever the issuer calls them."""
+    ones = [_token(sub="a/b", client_id="c"), _token(sub="a", client_id="b/c")]
+    found = [await _judged(_issuer(), one) for one in ones]
+    assert len({one.key for one in found if one is not None}) == 2
 
 
 def test_an_issuer_is_called_by_https() -> None:

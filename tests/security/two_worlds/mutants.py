@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fhir_server.interactions.admitting import as_server
 from fhir_server.interactions.matching import matches
 from fhir_server.messages import Response
 from fhir_server.outcome import FhirError, Issue
@@ -18,8 +19,10 @@ from fhir_server.security.principal import SERVER, Principal
 from fhir_server.store import (
     access,
     changes,
+    distinct,
     fetch,
     joins,
+    kin,
     resources,
     versions,
 )
@@ -90,9 +93,9 @@ def all_versions(patch: Patch) -> None:
     )
 
 
-class _All:
+class _All(Visible):
     def __init__(self, whole: Any) -> None:
-        self.whole = {"_": whole}
+        object.__setattr__(self, "whole", {"_": whole})
 
 
 def found(patch: Patch) -> None:
@@ -147,8 +150,7 @@ def listed(patch: Patch) -> None:
 
 
 def above(patch: Patch) -> None:
-    kin = resources.kin
-    patch.setattr(resources, "kin", lambda database, *more: kin(_whole(database), *more))
+    patch.setattr(resources, "kin", lambda database, *more: kin.kin(_whole(database), *more))
 
 
 def along(patch: Patch) -> None:
@@ -160,7 +162,7 @@ def along(patch: Patch) -> None:
 
 def matched(patch: Patch) -> None:
     async def match(criteria: Any, context: Any, most: int = 1) -> Any:
-        return await matches(criteria, replace(context, store=context.store.as_server), most)
+        return await matches(criteria, as_server(context), most)
 
     patch.setattr(conditional, "matches", match)
 
@@ -232,8 +234,9 @@ def explained(patch: Patch) -> None:
 
 
 def in_use(patch: Patch) -> None:
-    of = resources.distinct
-    patch.setattr(resources, "distinct", lambda database, *more: of(_whole(database), *more))
+    patch.setattr(
+        resources, "distinct", lambda database, *more: distinct.distinct(_whole(database), *more)
+    )
 
 
 def validated(patch: Patch) -> None:
@@ -321,13 +324,13 @@ MUTANTS: Mapping[str, Mutant] = {
         matched,
         [sent("POST", "Observation", observation(), {"if-none-exist": "identifier=mrn-b"})],
     ),
-    "conditional delete": Mutant(
+    "conditional patch": Mutant(
         "conditional",
         matched,
         [sent("PATCH", "Observation?identifier=mrn-b", _AMEND, _JSON_PATCH)],
     ),
-    "conditional, in a transaction": Mutant(
-        "conditional",
+    "update in a transaction": Mutant(
+        "writes",
         in_transaction,
         [
             sent(
@@ -335,7 +338,10 @@ MUTANTS: Mapping[str, Mutant] = {
                 "",
                 bundle(
                     "transaction",
-                    [("PUT", "Observation?identifier=mrn-b", observation())],
+                    [
+                        ("PUT", "Observation/observation-b", observation(id="observation-b")),
+                        ("GET", "Patient/a", None),
+                    ],
                 ),
             )
         ],

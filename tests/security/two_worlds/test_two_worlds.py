@@ -1,7 +1,8 @@
 # design/security.md, section 8, A1: two worlds
 """Nobody learns from what is answered whether another patient is there.
 
-Some hundred requests here; ``make bench ARGS="-k two_worlds"`` asks 6,000, about all types.
+Some hundred requests here, page links followed; ``make bench ARGS="-k two_worlds"`` asks 6,000,
+about all types.
 """
 
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ async def worlds(mongodb_uri: str) -> AsyncIterator[Worlds]:
 async def test_what_is_answered_does_not_depend_on_another_patient(worlds: Worlds) -> None:
     """The same requests get the same bytes, whether or not B is there."""
     types = types_of(worlds[0].server.context.parameters, few=True)
-    assert await differences(worlds, calls(1, 500, types), "plain") == []
+    assert await differences(worlds, calls(1, 250, types), "plain") == []
 
 
 async def test_a_predicate_that_is_forgotten_is_seen(worlds: Worlds) -> None:
@@ -39,7 +40,7 @@ async def test_a_predicate_that_is_forgotten_is_seen(worlds: Worlds) -> None:
             mutant.apply(patch)
             if not await differences(worlds, mutant.calls, "mutant"):
                 unseen.append(name)
-    assert unseen == []
+    assert ", ".join(unseen) == ""
 
 
 def test_each_row_has_a_mutant() -> None:

@@ -32,7 +32,7 @@ _PAGE_KEY = bytes(range(32))
 _LABEL = f"{RESTRICTED['system']}|{RESTRICTED['code']}"
 _NOT_FOR_PATIENTS = ("Group", "List", "Person", "AuditEvent")
 
-PATIENT = Principal("user", "anna", "app", scopes_of("patient/*.cruds"), patient="a")
+PATIENT = Principal("user", "anna", "app", scopes_of("patient/*.cruds"), ("patient",), patient="a")
 """The patient, with the scopes that the server itself turns into rights."""
 BROAD = Principal("user", "broad", "app", patient="a")
 """The patient, who also sees what is universal and not restricted."""
@@ -55,7 +55,7 @@ async def access(principal: Principal, context: Context) -> Rights:
         for letter in "cruds":
             if type in UNIVERSAL:
                 may[type, letter] = {"labels": {"$nin": [_LABEL]}}
-            elif principal is BY_KEYS and type in ("Observation", "Condition", "Patient"):
+            elif principal.name == BY_KEYS.name and type in ("Observation", "Condition", "Patient"):
                 key = "keys.address-city" if type == "Patient" else "keys.code"
                 wanted = {"$gte": "only-a", "$lt": "only-a\x20"}
                 city: Filter = {"_id": "a", key: {"$exists": True}}
