@@ -13,8 +13,11 @@ from fhir_server.http.authorize.login import CONSOLE, LOGIN, LOGOUT
 from fhir_server.http.authorize.session import Visitor, field, foreign_form, visitor
 from fhir_server.interactions.launching import launch_url, launched
 from fhir_server.interactions.people import ago
+from fhir_server.interactions.recording import note
 from fhir_server.outcome import FhirError
+from fhir_server.security.audit import Row as Record
 from fhir_server.security.grants import Client, Grant
+from fhir_server.security.principal import Principal
 from fhir_server.security.words import words_of
 from fhir_server.store.users import User
 
@@ -63,9 +66,11 @@ async def end_app(call: Call) -> Answer:
     who = await visitor(call)
     if who.signed_in is None or not who.may_post():
         return foreign_form()
+    _, user = who.signed_in
     client = field(call, "client")
-    if client:
-        await call.context.accounts.revoke(user=who.signed_in[1].name, client=client)
+    if client and await call.context.accounts.revoke(user=user.name, client=client):
+        by = Principal("user", user.name, client, fhir_user=user.fhir_user, address=call.address)
+        await note(call.context, Record(call.context.now(), "consent", by))
     return redirect(CONSOLE)
 
 
@@ -126,6 +131,9 @@ async def open_app(call: Call) -> Answer:
         )
     except FhirError:
         return redirect(CONSOLE)
+    by = Principal("user", user.name, client.id, fhir_user=user.fhir_user, address=call.address)
+    about = (f"Patient/{patient}",) if patient else ()
+    await note(call.context, Record(call.context.now(), "$launch", by, concerns=about))
     return redirect(launch_url(client, call.base, value))
 
 
