@@ -8,8 +8,10 @@ administrators, and for whom rights open AuditEvent without a condition.
 """
 
 from fhir_server.context import Context
+from fhir_server.interactions import update
 from fhir_server.interactions.admitting import ADMINISTRATOR
 from fhir_server.interactions.audit_search import SEARCHED, About, rows_filter
+from fhir_server.interactions.bodies import written
 from fhir_server.interactions.links import Neighbours, page_links, unpacked_request
 from fhir_server.interactions.parameters import Subset, count_of, known_only, subset_of, value_of
 from fhir_server.interactions.read import read as read_stored
@@ -26,10 +28,10 @@ from fhir_server.security.audit_events import audit_event
 from fhir_server.security.chain import placed
 from fhir_server.security.plan import Filter, both
 from fhir_server.store.audit_rows import AUDIT_EVENT, Found, Place, Wanted
-from fhir_server.store.changes import Change
+from fhir_server.store.changes import Change, unchanging
 
 _REFUSED = (
-    *("update", "patch", "delete"),
+    *("patch", "delete"),
     *("conditional-update", "conditional-patch", "conditional-delete"),
     *("$meta-add", "$meta-delete", "$expunge"),
 )
@@ -154,21 +156,33 @@ def _entry(found: Found, subset: Subset, request: Request, context: Context) -> 
 
 def unchanged(request: Request, _context: Context) -> Change:
     """Refuse (405): what is recorded stays as it is, whoever asks."""
-    text = "An AuditEvent stays as it is: nobody changes or deletes it."
-    raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
+    raise unchanging(request.type)
 
 
 async def unchangeable(request: Request, context: Context) -> Response:
     """Refuse as :func:`unchanged` does."""
-    unchanged(request, context)
-    raise AssertionError("it was refused")
+    raise unchanging(request.type)
+
+
+def change(request: Request, context: Context) -> Change:
+    """Return the change that a PUT asks for: under a new id, as where files are loaded, and never
+    under that of a row. The store refuses it where something else is there."""
+    if placed(request.id) is not None:
+        raise unchanging(request.type)
+    return update.change(request, context)
+
+
+async def update_as_create(request: Request, context: Context) -> Response:
+    """Write the body under its new id; the same again changes nothing."""
+    return await written(change(request, context), request, context)
 
 
 def register(registry: Registry) -> None:
     """Have AuditEvent answered by this module, where it differs from other types."""
     for name, handler in (("read", read), ("vread", vread), ("search-type", search_type)):
         registry.of_type(AUDIT_EVENT, name, handler)
+    registry.of_type(AUDIT_EVENT, "update", update_as_create, change)
     for name in _REFUSED:
         registry.of_type(AUDIT_EVENT, name, unchangeable, unchanged)
-    registry.refused[AUDIT_EVENT] = frozenset(_REFUSED)
+    registry.refused[AUDIT_EVENT] = frozenset((*_REFUSED, "update"))
     registry.searched[AUDIT_EVENT] = frozenset(SEARCHED)

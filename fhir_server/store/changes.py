@@ -125,14 +125,14 @@ class Judge:
         ``forbidden``.
         """
         if change.access is None:
-            return self._judged(change, before, now)
+            return _final(self._judged(change, before, now))
         seen = before is not None and allows(change.access.seen(change.type), before)
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)
         judged = self._judged(change, before, now)
         _check_access(change.access, judged)
-        return judged
+        return _final(judged)
 
     def _judged(self, change: Change, before: Document | None, now: datetime) -> Judged:
         if change.revise is not None:
@@ -197,6 +197,23 @@ class Judge:
             content=change.content,
         )
         return Judged(change, before, after, stored(change.type, after))
+
+
+FINAL = ("AuditEvent",)
+"""Types of which nobody changes or deletes what is there. Section 4 of design/security.md."""
+
+
+def unchanging(type: str) -> FhirError:
+    """Return the refusal of a change to what stays as it is, whoever asks."""
+    text = f"What is recorded as {type} stays as it is: nobody changes or deletes it."
+    return FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
+
+
+def _final(judged: Judged) -> Judged:
+    """Return ``judged``, unless it would write over what stays as it is."""
+    if judged.change.type in FINAL and judged.before is not None and judged.after is not None:
+        raise unchanging(judged.change.type)
+    return judged
 
 
 def _check_access(plan: AccessPlan, judged: Judged) -> None:

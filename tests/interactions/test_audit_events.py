@@ -163,9 +163,25 @@ async def test_nobody_changes_or_deletes_what_is_recorded(
     server = replace(recorded, context=replace(recorded.context, settings=settings))
     for id in (every[0], every[-1]):
         given = "" if interaction.startswith("conditional") else id
-        response = await ask(server, interaction, "AuditEvent", given, body=WRITTEN)
+        body = {**WRITTEN, "id": id, "action": "E"}
+        response = await ask(server, interaction, "AuditEvent", given, body=body)
         assert response.status == 405
     assert set(every) <= set(ids(await searched(recorded, _count="100")))
+
+
+async def test_one_is_loaded_under_its_own_id_once(recorded: Server) -> None:
+    """A PUT under a new id creates it; the same again changes nothing; another is refused."""
+    event = {**WRITTEN, "id": "loaded", "recorded": "2019-01-01T00:00:00Z"}
+    statuses = [
+        (await ask(recorded, "update", "AuditEvent", "loaded", body=body)).status
+        for body in (event, event, {**event, "action": "E"})
+    ]
+    row = f"{recorded.context.new_id()}.00000000.0000"
+    refused = await ask(recorded, "update", "AuditEvent", row, body={**event, "id": row})
+    await recorded.database["AuditEvent"].delete_one({"_id": "loaded"})
+
+    assert statuses == [201, 200, 405]
+    assert refused.status == 405
 
 
 @pytest.mark.parametrize("type", ["transaction", "batch"])
