@@ -8,6 +8,7 @@ record is for administrators, and for whom rights open AuditEvent without a cond
 """
 
 from fhir_server.context import Context
+from fhir_server.interactions import update
 from fhir_server.interactions.admitting import ADMINISTRATOR
 from fhir_server.interactions.audit_search import SEARCHED, About, rows_filter
 from fhir_server.interactions.bodies import written
@@ -27,8 +28,13 @@ from fhir_server.search.parse import CURSOR
 from fhir_server.security.audit_events import audit_event
 from fhir_server.security.chain import placed
 from fhir_server.security.plan import Filter, both
+<<<<<<< HEAD
 from fhir_server.store.audit_rows import Found, Place, Wanted
 from fhir_server.store.changes import AUDIT_EVENT, Change
+=======
+from fhir_server.store.audit_rows import AUDIT_EVENT, Found, Place, Wanted
+from fhir_server.store.changes import Change, unchanging
+>>>>>>> work-d
 
 _REFUSED = (
     *("patch", "delete"),
@@ -156,8 +162,7 @@ def _entry(found: Found, subset: Subset, request: Request, context: Context) -> 
 
 def unchanged(request: Request, _context: Context) -> Change:
     """Refuse (405): what is recorded stays as it is, whoever asks."""
-    text = "An AuditEvent stays as it is: nobody changes or deletes it."
-    raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
+    raise unchanging(request.type)
 
 
 def new_only(request: Request, context: Context) -> Change:
@@ -175,16 +180,32 @@ async def update(request: Request, context: Context) -> Response:
 
 async def unchangeable(request: Request, context: Context) -> Response:
     """Refuse as :func:`unchanged` does."""
-    unchanged(request, context)
-    raise AssertionError("it was refused")
+    raise unchanging(request.type)
+
+
+def change(request: Request, context: Context) -> Change:
+    """Return the change that a PUT asks for: under a new id, as where files are loaded, and never
+    under that of a row. The store refuses it where something else is there."""
+    if placed(request.id) is not None:
+        raise unchanging(request.type)
+    return update.change(request, context)
+
+
+async def update_as_create(request: Request, context: Context) -> Response:
+    """Write the body under its new id; the same again changes nothing."""
+    return await written(change(request, context), request, context)
 
 
 def register(registry: Registry) -> None:
     """Have AuditEvent answered by this module, where it differs from other types."""
     for name, handler in (("read", read), ("vread", vread), ("search-type", search_type)):
         registry.of_type(AUDIT_EVENT, name, handler)
+<<<<<<< HEAD
     registry.of_type(AUDIT_EVENT, "update", update, new_only)
+=======
+    registry.of_type(AUDIT_EVENT, "update", update_as_create, change)
+>>>>>>> work-d
     for name in _REFUSED:
         registry.of_type(AUDIT_EVENT, name, unchangeable, unchanged)
-    registry.refused[AUDIT_EVENT] = frozenset(_REFUSED)
+    registry.refused[AUDIT_EVENT] = frozenset((*_REFUSED, "update"))
     registry.searched[AUDIT_EVENT] = frozenset(SEARCHED)

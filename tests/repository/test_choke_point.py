@@ -18,7 +18,7 @@ AS_SERVER = {
     "fhir_server/interactions/defining.py": "definitions by their canonical",
     "fhir_server/interactions/stored.py": "concept maps",
     "fhir_server/interactions/terms.py": "value sets and concept maps by id",
-    "fhir_server/operations/export_files.py": "for those to whom everything is open; else searchable",
+    "fhir_server/operations/export_files.py": "for those who see all; else as searched",
     "fhir_server/features/cds/enforce.py": "what was found of an order, and who overrode it",
 }
 """The modules above the store that may use the store whole."""
