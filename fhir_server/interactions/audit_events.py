@@ -3,8 +3,8 @@
 https://hl7.org/fhir/R4/auditevent.html and section 4 of the design page
 
 A row of the record becomes an AuditEvent when it is read (``security/audit_events.py``). It has one
-version, and nobody changes or deletes it, nor an AuditEvent of a client, once it is there. The
-record is for administrators, and for whom rights open AuditEvent without a condition.
+version, and nobody changes or deletes it, nor an AuditEvent of a client. The record is for
+administrators, and for whom rights open AuditEvent without a condition.
 """
 
 from fhir_server.context import Context
@@ -17,7 +17,6 @@ from fhir_server.interactions.parameters import Subset, count_of, known_only, su
 from fhir_server.interactions.read import read as read_stored
 from fhir_server.interactions.read import vread as vread_stored
 from fhir_server.interactions.search_type import search_query
-from fhir_server.interactions.update import change as update_change
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, not_found, version_not_found
 from fhir_server.r4.bundles import bundle, entry
@@ -28,13 +27,8 @@ from fhir_server.search.parse import CURSOR
 from fhir_server.security.audit_events import audit_event
 from fhir_server.security.chain import placed
 from fhir_server.security.plan import Filter, both
-<<<<<<< HEAD
-from fhir_server.store.audit_rows import Found, Place, Wanted
-from fhir_server.store.changes import AUDIT_EVENT, Change
-=======
 from fhir_server.store.audit_rows import AUDIT_EVENT, Found, Place, Wanted
 from fhir_server.store.changes import Change, unchanging
->>>>>>> work-d
 
 _REFUSED = (
     *("patch", "delete"),
@@ -165,19 +159,6 @@ def unchanged(request: Request, _context: Context) -> Change:
     raise unchanging(request.type)
 
 
-def new_only(request: Request, context: Context) -> Change:
-    """Return the change that writes an AuditEvent by an id of the client's, as those who load
-    what another server has recorded do. The store refuses it where there is another one."""
-    if placed(request.id) is not None:
-        return unchanged(request, context)
-    return update_change(request, context)
-
-
-async def update(request: Request, context: Context) -> Response:
-    """Add an AuditEvent by its id; the same once more changes nothing."""
-    return await written(new_only(request, context), request, context)
-
-
 async def unchangeable(request: Request, context: Context) -> Response:
     """Refuse as :func:`unchanged` does."""
     raise unchanging(request.type)
@@ -200,11 +181,7 @@ def register(registry: Registry) -> None:
     """Have AuditEvent answered by this module, where it differs from other types."""
     for name, handler in (("read", read), ("vread", vread), ("search-type", search_type)):
         registry.of_type(AUDIT_EVENT, name, handler)
-<<<<<<< HEAD
-    registry.of_type(AUDIT_EVENT, "update", update, new_only)
-=======
     registry.of_type(AUDIT_EVENT, "update", update_as_create, change)
->>>>>>> work-d
     for name in _REFUSED:
         registry.of_type(AUDIT_EVENT, name, unchangeable, unchanged)
     registry.refused[AUDIT_EVENT] = frozenset((*_REFUSED, "update"))

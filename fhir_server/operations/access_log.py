@@ -18,8 +18,7 @@ from fhir_server.registry import Operation
 from fhir_server.search.page import cursor, digest, values_of
 from fhir_server.search.parse import CURSOR
 from fhir_server.security.audit_events import audit_event
-from fhir_server.store.audit_rows import Wanted
-from fhir_server.store.changes import AUDIT_EVENT
+from fhir_server.store.audit_rows import AUDIT_EVENT, Wanted
 
 _SHOWN = ("_id", "at", "did", "action", "agents", "type", "id", "version", "status", "purpose")
 _REFUSED = 400  # the first status of an answer that shows nothing

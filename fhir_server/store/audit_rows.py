@@ -9,10 +9,10 @@ from datetime import datetime
 
 from fhir_server.security.plan import Filter, both
 from fhir_server.store.audit import AUDIT
-from fhir_server.store.changes import AUDIT_EVENT
 from fhir_server.store.client import Database
 from fhir_server.store.documents import SERVED, Document, Stored, of_present, stored, value_at
 
+AUDIT_EVENT = "AuditEvent"
 _RECORDED = "keys.date.l"
 _WITHOUT_HEAD = {"block": 0}
 

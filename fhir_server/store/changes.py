@@ -31,9 +31,6 @@ from fhir_server.store.documents import (
 from fhir_server.store.provenance import NOWHERE, Belonging
 from fhir_server.store.versions import of_current
 
-AUDIT_EVENT = "AuditEvent"
-"""What nobody changes or deletes once it is there."""
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -140,23 +137,14 @@ class Judge:
         ``forbidden``.
         """
         if change.access is None:
-<<<<<<< HEAD
-            return _kept(self._judged(change, before, now, belonging))
+            return _final(self._judged(change, before, now, belonging))
         seen = before is not None and allows(of_current(change.access.seen(change.type)), before)
-=======
-            return _final(self._judged(change, before, now))
-        seen = before is not None and allows(change.access.seen(change.type), before)
->>>>>>> work-d
         before = before if seen else None
         if before is None and change.interaction == "update":
             raise not_found(change.type, change.id)
         judged = self._judged(change, before, now, belonging)
         _check_access(change.access, judged)
-<<<<<<< HEAD
-        return _kept(judged)
-=======
         return _final(judged)
->>>>>>> work-d
 
     def _judged(
         self, change: Change, before: Document | None, now: datetime, belonging: Belonging
@@ -232,13 +220,6 @@ class Judge:
         return Judged(change, before, after, stored(change.type, after))
 
 
-<<<<<<< HEAD
-def _kept(judged: Judged) -> Judged:
-    """Return ``judged``, unless it changes or deletes what nobody may (405)."""
-    if judged.change.type == AUDIT_EVENT and judged.before is not None and judged.after is not None:
-        text = "An AuditEvent stays as it is: nobody changes or deletes it."
-        raise FhirError(Issue("not-supported", text), status=405, headers=(("Allow", "GET, HEAD"),))
-=======
 FINAL = ("AuditEvent",)
 """Types of which nobody changes or deletes what is there. Section 4 of design/security.md."""
 
@@ -253,7 +234,6 @@ def _final(judged: Judged) -> Judged:
     """Return ``judged``, unless it would write over what stays as it is."""
     if judged.change.type in FINAL and judged.before is not None and judged.after is not None:
         raise unchanging(judged.change.type)
->>>>>>> work-d
     return judged
 
 
