@@ -49,7 +49,14 @@ async def test_no_line_break_gets_into_a_header(watch: Watch, cases: Cases, plac
     """As an id, a value and a name: every header of the answer is one that we know."""
     known = {
         *("cache-control", "x-content-type-options", "vary", "etag", "last-modified", "location"),
-        *("content-type", "content-length", "content-encoding", "x-request-id", "allow"),
+        *(
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "x-request-id",
+            "allow",
+            "referrer-policy",
+        ),
     }
     for name, case in cases("http/crlf.b64", "http/crlf_more.b64"):
         target = place.format(quote_from_bytes(case.lstrip(b"/"), safe="/%"))
