@@ -1,4 +1,4 @@
-"""The command line: serve, load, package, validate, client, token, audit, check, version."""
+"""The command line: serve, load, package, validate, user, client, token, audit, check, version."""
 
 import asyncio
 import os
@@ -25,6 +25,7 @@ from fhir_server.app import Server, configure_logging, offline_judge, opened
 from fhir_server.artifacts import artifacts_root
 from fhir_server.audit_commands import audit_cli
 from fhir_server.client_commands import client_cli, token_command
+from fhir_server.consent_commands import consents_command
 from fhir_server.http.transport import transport_of
 from fhir_server.messages import Request
 from fhir_server.offline import as_json, lines_of, summary
@@ -37,6 +38,7 @@ from fhir_server.store import embedded, shared
 from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.store.fitness import reasons_against
 from fhir_server.terminology.sources.source import Unreadable
+from fhir_server.user_commands import demo_users, user_cli
 
 SAMPLE = Path("examples/dhaka-clinic")
 _SAMPLE_LOAD = "sample_load"
@@ -408,8 +410,10 @@ async def _standing_alone(settings: Settings, *, observing: bool = False) -> Asy
             await own.stop()
 
 
+cli.add_typer(user_cli(_settings, _standing_alone, console), name="user")
 cli.add_typer(client_cli(_settings, _standing_alone, console), name="client")
 cli.command()(token_command(_settings, _standing_alone, console))
+cli.command(name="consents")(consents_command(_settings, _standing_alone, console))
 cli.add_typer(audit_cli(_settings, _standing_alone, console), name="audit")
 
 
@@ -419,6 +423,17 @@ async def _prepare(settings: Settings, *, sample: bool) -> None:
         folder = artifacts_root(settings.artifacts) / SAMPLE
         if sample and folder.is_dir() and await _lacks_sample(server):
             await _load_sample(server, folder, settings.body_bytes_max)
+        if sample and settings.mode == "development":
+            await _make_demo_users(server, settings)
+
+
+async def _make_demo_users(server: Server, settings: Settings) -> None:
+    site = _base(settings).removesuffix("/fhir")
+    found = await demo_users(server, site)
+    text = f"Demo users of this start, for {site}/auth/demo and {site}/auth/console:"
+    console.print(text, soft_wrap=True)
+    for user, password in found:
+        console.print(f"  {user.name}  {password}  ({', '.join(user.roles)})", markup=False)
 
 
 async def _lacks_sample(server: Server) -> bool:
@@ -438,8 +453,12 @@ async def _load_sample(server: Server, folder: Path, bytes_max: int) -> None:
         console.print(f"{source}: {sentence}", markup=False, soft_wrap=True)
 
 
+def _base(settings: Settings) -> str:
+    return settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+
+
 def _announce(settings: Settings, own: embedded.Embedded | None) -> None:
-    base = settings.base_url or f"http://{settings.host}:{settings.port}/fhir"
+    base = _base(settings)
     site = base.removesuffix("/fhir")
     console.print(f"FHIR R4 at [bold]{base}[/bold]; start from {site}/", soft_wrap=True)
     if own is not None:

@@ -14,26 +14,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
-from fhir_server.capabilities import Chosen, Guided, capability_statement
+from fhir_server.capabilities import Capabilities
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
-from fhir_server.http.authorize.bearer import Bearer, principal_of
+from fhir_server.http.authorize.bearer import Bearer, Verdict, verdict_on
 from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.external import ExternalIssuer
+from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
+from fhir_server.interactions.people import ensure_people
 from fhir_server.interactions.recording import before_the_door
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.offline import Judge, packages_of
@@ -77,7 +78,6 @@ from fhir_server.store.denials import Denials
 from fhir_server.store.exports import Exports
 from fhir_server.store.fetch import Fetch
 from fhir_server.store.fitness import reasons_against
-from fhir_server.store.guides import Guides
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
@@ -91,7 +91,6 @@ from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
-_NO_GUIDES = Guides()
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -143,7 +142,7 @@ def build_registry(features: Iterable[str] = ()) -> Registry:
     registry.task(auditing.TASK)
     for task in TASKS:
         registry.task(task)
-    signing_in = authorization_server()
+    signing_in = authorization_server(PAGES)
     for path in AUTHORIZATION_PATHS:
         registry.route(path, signing_in)
     for module in features:
@@ -315,6 +314,7 @@ async def _server(
     accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
     if not keys.observing:
         await accounts.ensure()
+        await ensure_people(database)
     registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
@@ -338,7 +338,9 @@ async def _server(
             perform=partial(perform, registry),
             prepare=partial(prepare, registry),
             profiles=known.profiles,
-            capabilities=Capabilities(registry, known, keys, started, settings),
+            capabilities=Capabilities(
+                *(registry, known.definitions, known.published, keys, started, settings)
+            ),
             access=AccessRights(),
             accounts=accounts,
             master_key=master_key,
@@ -424,62 +426,6 @@ def _store(
     )
 
 
-class Capabilities:
-    """The CapabilityStatement, made once for each base URL that clients use, and again when the
-    search parameters, the profiles or the guides have changed."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        known: Specification,
-        keys: SearchKeys,
-        started: datetime,
-        settings: Settings,
-    ) -> None:
-        self._made: dict[str, tuple[bytes, str]] = {}
-        self._keys = keys
-        self._published = known.published
-        self._of: tuple[ParameterTable, Guides] | None = None
-        self._make = partial(
-            capability_statement,
-            registry,
-            known.definitions,
-            started=started,
-            chosen=_chosen(settings),
-        )
-
-    def __call__(self, base_url: str, guides: Guides = _NO_GUIDES) -> tuple[bytes, str]:
-        """Return it for ``base_url`` and the stored ``guides``, and its tag. Bases that clients
-        invent are not all kept."""
-        if self._of is None or self._of[0] is not self._keys.table or self._of[1] != guides:
-            self._made.clear()
-            self._of = self._keys.table, guides
-        if base_url not in self._made:
-            if len(self._made) >= 16:
-                self._made.clear()
-            made = self._make(self._of[0], base_url=base_url, guided=self._guided(guides))
-            self._made[base_url] = made, sha256(made).hexdigest()[:16]
-        return self._made[base_url]
-
-    def _guided(self, stored: Guides) -> Guided:
-        """Return what is stored, and what lies on disk."""
-        profiles: dict[str, set[str]] = {}
-        for type, url in (*stored.profiles, *self._published.profiles()):
-            profiles.setdefault(type, set()).add(url)
-        guides = {*stored.guides, *self._published.guides()}
-        return Guided({type: sorted(urls) for type, urls in profiles.items()}, sorted(guides))
-
-
-def _chosen(settings: Settings) -> Chosen:
-    checked = settings.reference_targets_checked
-    return Chosen(
-        conditional_delete="multiple" if settings.conditional_delete_max > 1 else "single",
-        versioned_updates=settings.versioned_updates,
-        enforced=("*",) if "*" in checked and "*" in settings.referential_integrity else (),
-        switched_on=frozenset({"expunge"} if settings.expunge else ()),
-    )
-
-
 def _check_types(settings: Settings, definitions: Definitions) -> None:
     """Refuse a setting that lists what is no resource type: it would promise what nothing keeps."""
     for name in (
@@ -511,11 +457,9 @@ def new_id() -> str:
 def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
     """Return what says who asks: by tokens of ``accounts``, or of the issuer that is set."""
 
-    async def judged(token: str) -> Principal | None:
-        known = await accounts().known(token)
+    async def judged(token: str) -> Verdict | None:
         # Where no base is set, this server is called by whatever leads to it.
-        audience = settings.base_url.rstrip("/")
-        return None if known is None else principal_of(known, audience)
+        return verdict_on(await accounts().known(token), settings.base_url.rstrip("/"))
 
     without = DEMO if settings.mode == "development" else NOBODY
     if not settings.auth_issuer:

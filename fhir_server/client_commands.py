@@ -18,8 +18,7 @@ from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
 from fhir_server.security.grants import Client, Grant
-from fhir_server.security.registered import is_scope
-from fhir_server.security.registration import words
+from fhir_server.security.registration import is_scope, words
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
 

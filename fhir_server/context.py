@@ -1,7 +1,7 @@
 """What a handler is given besides the request: the parts of the server, made in ``app.py``."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from fhir_server.r4.xml import Xml
 from fhir_server.remote.terminology import TerminologyServers
 from fhir_server.search.page import bound_key
 from fhir_server.search.parameters import ParameterTable
-from fhir_server.security.denying import Denied
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.security.rates import Rates
@@ -58,9 +57,8 @@ class Context:
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
     ``principal`` is who asks; ``access`` returns what that one may do, and ``rights`` is that,
-    once the front door has looked: ``None`` for those to whom everything is open. ``denied`` is
-    what Consents deny that one, if anything, once ``is_consulted``. ``accounts`` are the clients,
-    grants and tokens of the authorization server.
+    once the front door has looked: ``None`` for those to whom everything is open. ``accounts`` are
+    the clients, grants and tokens of the authorization server.
     """
 
     settings: Settings
@@ -89,13 +87,16 @@ class Context:
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER
     rights: Rights | None = None
-    denied: Denied | None = None
-    is_consulted: bool = False
 
     @property
     def link_key(self) -> bytes:
         """The key of the page links that are given to who asks; nobody else can use them."""
         return bound_key(self.page_key, self.principal.key)
+
+    def under(self, name: str) -> "Context":
+        """Return this for what the server does on behalf of ``name``, such as a sender of messages:
+        with its own rights, after others have said what may be done."""
+        return replace(self, principal=Principal("server", name))
 
     @property
     def parameters(self) -> ParameterTable:

@@ -9,7 +9,7 @@ from functools import partial
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check_part
 from fhir_server.interactions.bodies import refused
-from fhir_server.interactions.consenting import consulted
+from fhir_server.interactions.consenting import as_opened
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
 from fhir_server.interactions.recording import drafted, recorded
@@ -25,7 +25,7 @@ GUARDED = (*KEYED, "transaction")
 async def perform(registry: Registry, request: Request, context: Context) -> Response:
     """Find the handler for ``request`` and run it, and record what came of it. A refusal is raised
     as :class:`FhirError`."""
-    context = await consulted(context)
+    context = await as_opened(context)
     if context.store.audit is None:
         return await _performed(registry, request, context)
     return await recorded(partial(_performed, registry), request, context)

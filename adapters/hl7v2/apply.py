@@ -24,7 +24,7 @@ from adapters.hl7v2.changes import Json, Mode
 from adapters.hl7v2.issues import Issue, MessageFault
 from adapters.hl7v2.lookups import HeldError, Lookups, Round, looked_up
 from adapters.hl7v2.merging import merge_writes
-from adapters.hl7v2.permissions import acting, may_write, without
+from adapters.hl7v2.permissions import may_write, without
 from adapters.hl7v2.plan import Plan, Report, Write, planned
 from adapters.hl7v2.provenance import DOCUMENTS, records
 from adapters.hl7v2.reading import Item
@@ -82,7 +82,7 @@ async def applied(
     """
     if item.report.fault is not None:
         raise item.report.fault
-    context = replace(context, principal=acting(item.profile.name))
+    context = context.under(f"hl7v2/{item.profile.name}")
     drawn = _Drawn(
         [context.new_id() for one in item.report.changes if one.type == "Patient"],
         {type: context.new_id() for type in DOCUMENTS},
@@ -126,7 +126,7 @@ async def tried(item: Item, context: Context) -> tuple[Plan, list[Write]]:
     """Return what ``item`` would write, merged with what is stored now. Writes nothing."""
     if item.report.fault is not None:
         raise item.report.fault
-    context = replace(context, principal=acting(item.profile.name))
+    context = context.under(f"hl7v2/{item.profile.name}")
     drawn = _Drawn(
         [context.new_id() for one in item.report.changes if one.type == "Patient"],
         {type: context.new_id() for type in DOCUMENTS},

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from fhir_server.security.principal import Principal
-
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SAME = "same"
@@ -22,15 +20,6 @@ _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _LETTERS = frozenset("crud")
 _CERTIFICATE = re.compile(r"(DNS|IP Address|IP|URI|email|SHA-?256):\S+", re.I)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-
-
-def acting(sender: str) -> Principal:
-    """Return who asks the front door for what a message of ``sender`` says.
-
-    It acts for this server, so scopes and roles do not narrow it: the sender's profile has said
-    before what of the message may be written and read.
-    """
-    return Principal("server", f"hl7v2/{sender}")
 
 
 # ------------------------------------------------------------------------- what a profile may say

@@ -4,13 +4,12 @@ HL7 v2.5.1, 3.3.56 to 3.3.58; design/hl7v2.md, section 21. Nothing is written: n
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from adapters.hl7v2.ack import Fault, Sent, acknowledgement
 from adapters.hl7v2.issues import MessageFault
 from adapters.hl7v2.messages.query import RESPONSES, Found, answered, question
 from adapters.hl7v2.outcomes import Taken, as_fault
-from adapters.hl7v2.permissions import acting, may_write
+from adapters.hl7v2.permissions import may_write
 from adapters.hl7v2.reading import Item
 from adapters.hl7v2.scene import scene_of
 from fhir_server.context import Context
@@ -48,7 +47,7 @@ async def _found(item: Item, context: Context) -> Found:
         ("_sort", "_id"),
     )
     request = Request("search-type", "Patient", parameters=parameters)
-    context = replace(context, principal=acting(item.profile.name))
+    context = context.under(f"hl7v2/{item.profile.name}")
     body = decode_stored((await context.perform(request, context)).body)
     patients = [
         one["resource"]

@@ -15,6 +15,8 @@ from fhir_server.r4.xml import Xml
 
 Headers = list[tuple[bytes, bytes]]
 
+# A browser shows XML as a document, with whatever XHTML is in it.
+_INERT_XML = (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'")
 _WITHOUT_BODY = (204, 304)
 _GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
 
@@ -56,6 +58,8 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
         body = wish.xml.encode(decode_stored(body), pretty=wish.pretty)
     elif body and wish.pretty:
         body = pretty(body)
+    if wish.xml is not None:
+        headers.append(_INERT_XML)
     if body:
         headers.append((b"content-type", wish.content_type.encode()))
     if wish.gzip and body and len(body) >= wish.compress_bytes_min:

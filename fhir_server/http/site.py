@@ -3,7 +3,7 @@
 ``/live`` says that the process answers, ``/ready`` that it can serve; neither says more.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from fhir_server.http.protection import (
     protecting,
     refuse_host,
 )
+from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
 
 FHIR_PATH = "/fhir"
@@ -68,11 +69,12 @@ class Site:
                 await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
                 return
             if is_fhir:
-                origin = allowed_here(scope, self.origins)
-                if is_preflight(scope):
-                    await preflight(origin, send)
-                    return
-                send = with_origin(send, origin) if origin else send
+                if b"origin" in dict(scope["headers"]):  # a page of a browser asks
+                    origin = allowed_here(scope, await self._origins(scope))
+                    if is_preflight(scope):
+                        await preflight(origin, send)
+                        return
+                    send = with_origin(send, origin) if origin else send
                 await self.facade(scope, receive, send)
                 return
             routed = self.routes()
@@ -82,6 +84,16 @@ class Site:
                 await app(scope | {CONTEXT: routed[1]}, receive, send)
                 return
         await self.pages(scope, receive, send)
+
+    async def _origins(self, scope: Any) -> Collection[str]:
+        """Return the origins whose pages may call: those that are set, and of registered apps."""
+        routed = self.routes()
+        if routed is None or all(name != b"origin" for name, _ in scope["headers"]):
+            return self.origins
+        try:
+            return self.origins + tuple(await routed[1].accounts.clients.origins())
+        except FhirError:
+            return self.origins  # the database is not there, as the answer will say
 
     def _always(self, scope: Any, *, is_fhir: bool) -> list[tuple[bytes, bytes]]:
         said = [HSTS] if self.is_tls_only else []

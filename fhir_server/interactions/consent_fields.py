@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from fhir_server.search.contained import CONTAINED
-from fhir_server.search.keys import SEPARATOR, regex_text, shortened
+from fhir_server.search.keys import AFTER, SEPARATOR, on_element, shortened
 from fhir_server.search.parameter import Parameter
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.token import token_key
@@ -40,8 +40,8 @@ class KeyFields:
         if not self._is_known(type, found.values()):
             return PERHAPS
         main = next((found[name] for name in _MAIN if name in found), None)
-        fields = sorted({one.field for one in found.values()})
-        named = [_having(field, code) for field in fields for code in codes]
+        fields = {one.field: one.single for one in found.values()}
+        named = [_having(*one, code) for one in fields.items() for code in codes]
         unnamed: Filter = dict.fromkeys([main.field] if main else fields, _ABSENT)
         over = [*named, unnamed, {CONTAINED: {"$exists": True}}]
         surely: list[Filter] = [
@@ -90,12 +90,13 @@ def _is_coded(parameter: Parameter) -> bool:
     return any(path.type in _CODED for path in parameter.paths)
 
 
-def _having(field: str, code: Code) -> Filter:
+def _having(field: str, single: bool, code: Code) -> Filter:
     """Return the filter for what may have ``code`` at ``field``: no system may be any."""
     system, value = code
     if system:
         return {field: {"$in": [token_key(value, system), token_key(value)]}}
-    return {field: {"$regex": f"^{regex_text(shortened(value) + SEPARATOR)}"}}
+    low = shortened(value) + SEPARATOR
+    return on_element(field, {"$gte": low, "$lt": low[:-1] + AFTER}, single)
 
 
 def _ranged(parameter: Parameter, conditions: Filter) -> Filter:

@@ -1,8 +1,8 @@
 """What Consents take from the rights of a principal, and what break-glass gives back.
 
 Section 3.3 of design/security.md. A number in the database tells whether what this process has
-computed from the rows of ``store/denials.py`` still holds; it is read for every request, as of now,
-together with those of others. A site without a Consent that denies anything pays that and no more.
+computed from the rows of ``store/denials.py`` still holds; it is looked at ten times a second at
+most. A site without a Consent that denies anything pays that and no more.
 """
 
 import asyncio
@@ -27,16 +27,13 @@ _KEPT_MAX = 500
 _STAFF = ("Practitioner", "PractitionerRole")
 
 
-async def consulted(context: Context) -> Context:
-    """Return ``context`` with what Consents deny its principal now, and with the purpose BTG where
-    a record is open by break-glass: whatever the request comes to is recorded so."""
+async def as_opened(context: Context) -> Context:
+    """Return ``context`` with the purpose BTG where its principal has a record open by break-glass:
+    whatever the request comes to is recorded so."""
     principal = context.principal
-    if principal.is_unrestricted or principal.kind == "nobody":
+    if principal.kind != "user" or not await opened(principal, context):
         return context
-    denied = await _known(principal, context)
-    if denied is not None and denied.opened:
-        principal = replace(principal, purpose=PURPOSE)
-    return replace(context, denied=denied, principal=principal, is_consulted=True)
+    return replace(context, principal=replace(principal, purpose=PURPOSE))
 
 
 async def subtracted(rights: Rights, principal: Principal, context: Context) -> Rights:
@@ -44,7 +41,7 @@ async def subtracted(rights: Rights, principal: Principal, context: Context) -> 
 
     With a record open by break-glass, the purpose is BTG.
     """
-    known = await _of(principal, context)
+    known = await _known(principal, context)
     if known is None or not (known.denying.denials or known.opened):
         return rights
     if known.last is None or (known.last[0] is not rights and known.last[0] != rights):
@@ -60,15 +57,8 @@ async def subtracted(rights: Rights, principal: Principal, context: Context) -> 
 async def opened(principal: Principal, context: Context) -> frozenset[str]:
     """Return the ids of the patients whose record ``principal`` has open by break-glass: no
     relationship with them is asked for."""
-    known = await _of(principal, context)
+    known = await _known(principal, context)
     return known.opened if known else frozenset()
-
-
-async def _of(principal: Principal, context: Context) -> Denied | None:
-    """Return what the request was told already, or else what is known as of now."""
-    if context.is_consulted and principal == context.principal:
-        return context.denied
-    return await _known(principal, context)
 
 
 async def _known(principal: Principal, context: Context) -> Denied | None:

@@ -6,7 +6,7 @@ anything else in the queue of ``store/audit.py``. Whoever lets somebody in, issu
 emergency access or hands data out says so by :func:`note`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +64,7 @@ async def recorded(perform: Perform, request: Request, context: Context) -> Resp
     if request.interaction not in _READING:
         recording = Recording(draft, _together(request, draft))
         context = replace(context, store=replace(store, record=recording))
-    ended = _Ended(request, draft, recording)
+    ended = _Ended(request, draft, recording, context.definitions.resource_types)
     try:
         response = await perform(request, context)
     except FhirError as error:
@@ -84,12 +84,14 @@ class _Ended:
     request: Request
     draft: Draft
     recording: Recording | None
+    types: Collection[str]
 
     def refused(self, status: int, issue: str) -> list[Row]:
         """Return the rows of a refusal: also of the entries, of which nothing was done."""
         request = self.request
         row = self.draft.row(
-            *(request.interaction, request.type, request.id),
+            request.interaction,
+            **_place(request, self.types),
             concerns=_asked(request),
             status=status,
             issue=issue,
@@ -135,13 +137,13 @@ class _Ended:
                     yield index, entry
 
     def _entry(self, index: int, entry: Any, status: int, issue: str) -> Row:
-        did, type, id, query = UNKNOWN, "", "", ""
+        did, where = UNKNOWN, {"query": ""}
         if isinstance(entry, dict):
             with suppress(FhirError, KeyError, TypeError, AttributeError):
                 one = entry_of(index, entry, self.request).request
-                did, type, id, query = one.interaction, one.type, one.id, query_of(one)
-        draft = replace(self.draft, entry=index, query=query)
-        return draft.row(did, type, id, status=status, issue=issue)
+                did, where = one.interaction, _place(one, self.types)
+        draft = replace(self.draft, entry=index)
+        return draft.row(did, **where, status=status, issue=issue)
 
 
 async def _add(
@@ -182,19 +184,13 @@ async def before_the_door(
     if audit is None:
         return
     method, path, query = called
-    did, type, id = UNKNOWN, "", ""
+    text = query.decode("latin-1")
+    did, where = UNKNOWN, {"query": f"{method} {path}{'?' if text else ''}{text}"}
     with suppress(FhirError):
         routed = route("GET" if method == "HEAD" else method, path)
-        did, type, id = routed.interaction, routed.type, routed.id
-    text = query.decode("latin-1")
-    if did == UNKNOWN:
-        text = f"{method} {path}{'?' if text else ''}{text}"
-    row = Row(
-        *(context.now(), did, principal, type, id),
-        query=text,
-        status=error.status,
-        issue=error.issues[0].code,
-    )
+        did, where = routed.interaction, _place(routed, context.definitions.resource_types, text)
+    draft = Draft(context.now(), principal)
+    row = draft.row(did, **where, status=error.status, issue=error.issues[0].code)
     audit.add(row)
     if audit.strict:
         await audit.flushed()
@@ -206,6 +202,15 @@ def query_of(request: Request) -> str:
         return request.if_none_exist
     pairs = (*request.parameters, *request.format)
     return urlencode(pairs) if pairs else ""
+
+
+def _place(request: Request, types: Collection[str], query: str | None = None) -> dict[str, str]:
+    """Return type, id and query of a row: what is of no type of R4 is all query, as it was sent."""
+    query = query_of(request) if query is None else query
+    if not request.type or request.type in types:
+        return {"type": request.type, "id": request.id, "query": query}
+    path = f"{request.type}/{request.id}" if request.id else request.type
+    return {"query": f"{path}?{query}" if query else path}
 
 
 def _asked(request: Request) -> list[str]:

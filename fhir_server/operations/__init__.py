@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/operations.html
 """
 
 from fhir_server.operations import (
+    access_log,
     break_glass,
     clients,
     closure,
@@ -14,11 +15,13 @@ from fhir_server.operations import (
     export_work,
     expunge,
     find_matches,
+    launch,
     lookup,
     meta,
     reindex,
     subsumes,
     translate,
+    users,
     validate,
     validate_code,
 )
@@ -42,6 +45,13 @@ OPERATIONS: tuple[Operation, ...] = (
     find_matches.FIND_MATCHES,
     closure.CLOSURE,
     break_glass.BREAK_GLASS,
+    access_log.ACCESS_LOG,
+    users.USERS,
+    users.ADD,
+    users.CHANGE,
+    users.PASSWORD,
+    users.SECOND_FACTOR,
+    launch.LAUNCH,
     clients.ADD,
     clients.LIST,
     clients.REMOVE,

@@ -12,20 +12,24 @@ parameter       what it is
 ==============  ================================================================================
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import SIGNED_IN
 from fhir_server.interactions.parameters import known_only
+from fhir_server.interactions.recording import note
 from fhir_server.messages import Request, Response
 from fhir_server.operations.bodies import parameters_in, parameters_out
 from fhir_server.outcome import FhirError, Issue, invalid_value, not_found
 from fhir_server.r4.references import target
 from fhir_server.registry import Operation
+from fhir_server.security.audit import Row
 from fhir_server.security.break_glass import (
     A_DAY,
     A_DAY_MAX,
     LASTS,
+    PURPOSE,
     REASON_MAX,
     account,
     is_staff,
@@ -65,8 +69,16 @@ async def break_glass(request: Request, context: Context) -> Response:
         if again := may_again_at(earlier, now):
             raise _too_often(again, now)
         await add_use(inside.database, use, tells, inside.session)
+        if there:
+            opening = Row(
+                *(now, "break-glass", context.principal, "Patient", patient),
+                purpose=PURPOSE,
+                query=reason,
+            )
+            await note(replace(context, store=inside), opening)
 
     await store.in_transaction(work, ())
+    await store.denials.settle(-1)  # every process is to know
     if not there:
         raise not_found("Patient", patient)
     body = parameters_out(

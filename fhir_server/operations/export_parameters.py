@@ -38,8 +38,10 @@ ASSOCIATED = (
     "PractitionerRole",
 )
 """What is in no patient's compartment and helps to read what is: exported whole beside patients."""
-NOT_UNASKED = frozenset({"Binary"})
-"""What is exported only where ``_type`` names it: its content has an address of its own."""
+RECORD = "AuditEvent"
+"""What is never exported: the record of who did what, exports among it, is no part of the data."""
+NOT_UNASKED = frozenset({"Binary", RECORD})
+"""What is not exported unless ``_type`` names it: the content of a Binary has its own address."""
 
 # Parameter -> the members of Parameters.parameter that may have its value.
 _KNOWN = {
@@ -178,6 +180,9 @@ def _types(
         if type not in known:
             error = unknown_type(type, known)
             leniency.refuse(FhirError(*error.issues, status=400))
+        elif type == RECORD:
+            text = f"The audit record is not exported; {type} is read and searched for."
+            leniency.refuse(FhirError(Issue("not-supported", text)))
         elif level and type not in beside_patients:
             text = f"A {type} belongs to no patient; export it with [base]/$export."
             leniency.refuse(FhirError(Issue("not-supported", text)))

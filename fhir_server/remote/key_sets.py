@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import re2 as re
 
-from fhir_server.remote.documents import document
+from fhir_server.remote.documents import document, listed
 from fhir_server.remote.fetching import Unfetched
 
 T = TypeVar("T")
@@ -26,6 +26,11 @@ _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b")
 
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 """A URL -> the document there, and what its Cache-Control says. Raises :class:`Unfetched`."""
+
+
+async def document_set(url: str) -> tuple[bytes, str]:
+    """Return the document at ``url``, which the operator has set. Raises :class:`Unfetched`."""
+    return await document(url, listed(url))
 
 
 @dataclass(slots=True)
@@ -59,19 +64,21 @@ class Published(Generic[T]):
         if len(self._kept) >= _KEPT_MANY:
             self._kept.clear()
         kept = self._kept.setdefault((url, about), _Kept())
-        if not self._is_enough(kept, has):
-            async with kept.lock:  # who comes while it is read waits for it
+        # Who comes while it is read waits for it, unless what is wanted is known.
+        is_coming = kept.lock.locked() and not self._is_known(kept, has)
+        if is_coming or not self._is_enough(kept, has):
+            async with kept.lock:
                 if not self._is_enough(kept, has):
                     await self._renew(kept, url, about)
-        if kept.value is None or self._clock() >= kept.until or not has(kept.value):
+        if kept.value is None or not self._is_known(kept, has):
             raise Unfetched("what is published there has not what is wanted")
         return kept.value
 
     def _is_enough(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
-        now = self._clock()
-        if kept.value is not None and now < kept.until and has(kept.value):
-            return True
-        return now - kept.tried_at < PAUSE_S
+        return self._is_known(kept, has) or self._clock() - kept.tried_at < PAUSE_S
+
+    def _is_known(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
+        return kept.value is not None and self._clock() < kept.until and has(kept.value)
 
     async def _renew(self, kept: _Kept[T], url: str, about: str) -> None:
         kept.tried_at = self._clock()

@@ -230,7 +230,7 @@ def _entities(row: Mapping[str, Any], kind: Kind) -> list[dict[str, Any]]:
         entities.append(data | ({"description": query} if query else {}))
     elif query or kind.profile == "Query":
         path = f"{type}/{id}" if id else type
-        asked = f"{path}?{query}" if query else path
+        asked = f"{path}?{query}" if path and query else path or query
         entities.append(
             {
                 "type": _coding((_ENTITY, "2")),

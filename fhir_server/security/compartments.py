@@ -51,11 +51,9 @@ _OF_NOBODY: Filter = {"compartments": {"$not": {"$elemMatch": _ANY_PATIENT}}}
 def belonging(patients: Collection[str], members: Collection[str]) -> Mapping[str, Filter]:
     """Return type -> predicate of what belongs to one of ``patients`` (``Patient/1``).
 
-    ``members`` are the types of the patient compartment of R4. A type that is not there: nothing.
-    Of types that are universal nothing is said here.
+    ``members`` are the types of the patient compartment of R4. A type that is not there: nothing;
+    without patients, no document of the others either. Of universal types nothing is said here.
     """
-    if not patients:
-        return {}
     inside = _in_compartment(sorted(patients))
     found = dict.fromkeys({*members, *ALSO} - NAME_OTHERS, inside)
     ids = sorted(one.partition("/")[2] for one in patients)

@@ -6,7 +6,7 @@ https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html; design/security.md
 
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import re2 as re
 
 from fhir_server.security.grants import Client
-from fhir_server.security.registered import granted
+from fhir_server.security.scopes import Scope, granted
 
 Parameters = Iterable[tuple[str, str]]
 
@@ -102,11 +102,16 @@ def redirection(
 
 
 def authorization_request(
-    parameters: Parameters, client: Client, bases: Collection[str]
+    parameters: Parameters,
+    client: Client,
+    bases: Collection[str],
+    *,
+    is_possible: Callable[[Scope], bool] = lambda _: True,
 ) -> AuthorizationRequest:
     """Return what is asked for, once :func:`redirection` has found ``client``.
 
-    ``bases`` are the FHIR bases that are ours. Raises :class:`OAuthError`, which goes to the
+    ``bases`` are the FHIR bases that are ours; ``is_possible`` says whether a scope can be granted
+    at all (``interactions/access.py``). Raises :class:`OAuthError`, which goes to the
     client's ``redirect_uri`` with the ``state`` (:func:`redirected`).
     """
     given = once(parameters)
@@ -131,7 +136,7 @@ def authorization_request(
     return AuthorizationRequest(
         client,
         given["redirect_uri"],
-        _scopes(given.get("scope", ""), client, ("patient", "user")),
+        _scopes(given.get("scope", ""), client, is_possible),
         state,
         audience,
         given["code_challenge"],
@@ -141,10 +146,11 @@ def authorization_request(
     )
 
 
-def _scopes(text: str, client: Client, levels: Collection[str]) -> tuple[str, ...]:
+def _scopes(text: str, client: Client, is_possible: Callable[[Scope], bool]) -> tuple[str, ...]:
     if len(text) > 20_000:
         raise OAuthError("invalid_scope", "scope is too long.")
-    found = granted(text.split(), client.scopes, levels)
+    levels = ("patient", "user")
+    found = granted(text.split(), client.scopes, levels, is_possible=is_possible)
     if not found:
         raise OAuthError("invalid_scope", "The client is registered for none of these scopes.")
     return found

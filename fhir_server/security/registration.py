@@ -12,8 +12,7 @@ import re2 as re
 
 from fhir_server.security.grants import Client
 from fhir_server.security.jose import CLIENT_ALGORITHMS, Untrusted, public_keys
-from fhir_server.security.registered import is_scope
-from fhir_server.security.scopes import scope_of
+from fhir_server.security.scopes import OF_BACKENDS, is_context, scope_of
 
 KINDS = ("public", "confidential-symmetric", "confidential-asymmetric")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-\._~]{0,99}")
@@ -173,6 +172,11 @@ def _is_redirection(uri: str) -> bool:
     scheme = uri.partition(":")[0]
     is_plain = len(uri) <= _URI_CHARACTERS_MAX and _URI.fullmatch(uri) and "#" not in uri
     return bool(is_plain and _PRIVATE_SCHEME.fullmatch(scheme))
+
+
+def is_scope(text: str) -> bool:
+    """Whether a client may be registered for the scope ``text``."""
+    return is_context(text) or text in OF_BACKENDS or scope_of(text) is not None
 
 
 def words(text: Iterable[str]) -> tuple[str, ...]:

@@ -25,9 +25,9 @@ from fhir_server.security.compartments import (
     parties,
 )
 from fhir_server.security.labels import without_hidden
-from fhir_server.security.plan import NOTHING, Filter, Rights, both, either
+from fhir_server.security.plan import Filter, Rights, both, either
 from fhir_server.security.principal import Principal
-from fhir_server.security.roles import ADMINISTRATOR, BACKEND, ROLES, Role
+from fhir_server.security.roles import ADMINISTRATOR, BACKEND, GROUPS, ROLES, Role
 from fhir_server.security.roles import PATIENT as AS_PATIENT
 from fhir_server.security.scopes import EVERY_TYPE, LETTERS, Scope
 
@@ -106,16 +106,18 @@ def _of_one_patient(principal: Principal, known: Known) -> May:
     them; staff without a role is nobody. Others stay within their roles.
     """
     patients = (f"{PATIENT}/{principal.patient}",)
-    if principal.roles:
-        within = _of_roles(principal.roles, patients, principal, known)
-    elif principal.fhir_user.startswith(_STAFF):
+    if not principal.roles and principal.fhir_user.startswith(_STAFF):
         return {}
-    else:
-        within = _reached(_EVERYTHING, patients, principal, known)
+    roles = [ROLES[name] for name in principal.roles if name in ROLES]
     may: dict[tuple[str, str], Filter] = {}
-    for key, predicate in _patients(patients, known).items():
-        if key in within:
-            may[key] = both(predicate, within[key]) if within[key] != predicate else predicate
+    theirs = _patients(patients, known)
+    for role in roles if principal.roles else (_EVERYTHING,):
+        within = _reached(role, patients, principal, known)
+        if role.reach == "own":
+            _join(may, within.items())
+        else:
+            pairs = ((key, both(theirs[key], one)) for key, one in within.items() if key in theirs)
+            _join(may, pairs)
     return may
 
 
@@ -131,15 +133,16 @@ _EVERYTHING = Role(
 
 def _patients(patients: Collection[str], known: Known) -> May:
     """Return what is open of ``patients`` and to them, labels aside."""
+    if not patients:
+        return {}
     may: dict[tuple[str, str], Filter] = {
         (type, letter): predicate
         for type, predicate in belonging(patients, known.members).items()
         for letter in LETTERS
     }
-    if patients:
-        may.update(
-            ((type, letter), predicate) for type, letter, predicate in open_to_patients(patients)
-        )
+    may.update(
+        ((type, letter), predicate) for type, letter, predicate in open_to_patients(patients)
+    )
     return may
 
 
@@ -167,11 +170,7 @@ def _reached(role: Role, own: Collection[str], principal: Principal, known: Know
     if role.reach == "staff":
         mine = parties((principal.fhir_user,) if principal.fhir_user else ())
         reached = {**reached, **{(PRIVATE, letter): mine for letter in LETTERS}}
-    return {
-        key: _less(reached[key], hidden)
-        for key in role.each()
-        if key in reached and reached[key] != NOTHING
-    }
+    return {key: _less(reached[key], hidden) for key in role.each() if key in reached}
 
 
 def _less(predicate: Filter, hidden: Filter) -> Filter:
@@ -180,7 +179,8 @@ def _less(predicate: Filter, hidden: Filter) -> Filter:
 
 def _of_related(known: Known) -> May:
     """Return what is of the patients who are cared for, and what is of no patient at all."""
-    found = {**{type: {} for type in UNIVERSAL}, **belonging(known.related, known.members)}
+    nobodys: dict[str, Filter] = {type: {} for type in (*UNIVERSAL, *GROUPS["catalogue"])}
+    found = {**nobodys, **belonging(known.related, known.members)}
     may = {(type, letter): one for type, one in found.items() for letter in LETTERS}
     may.update(
         ((type, letter), one)

@@ -156,7 +156,7 @@ LAB = Role(
         **_KNOWLEDGE,
         **_TEAM,
         **dict.fromkeys(("patients", "encounters", "coded"), "rs"),
-        "orders": "rsu",
+        "orders": "rus",
         **dict.fromkeys(("results", "devices", "documents"), "crus"),
     },
     labels=_IN_LABORATORY,

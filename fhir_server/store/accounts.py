@@ -307,9 +307,14 @@ class Accounts:
             found = await self.database[LAUNCHES].find_one_and_delete(
                 wanted | {"until": {"$gt": self.now()}}
             )
-        if found is None:
-            return None
-        return Launch(**{one.name: found[one.name] for one in fields(Launch)})
+        return None if found is None else _launch(found)
+
+    async def seen_launch(self, value: str, client: str, user: str) -> Launch | None:
+        """Return the launch that :meth:`take_launch` would take, and leave it there."""
+        wanted = {"_id": hashed(value), "client": client, "user": user}
+        async with self._bounded():
+            found = await self.database[LAUNCHES].find_one(wanted | {"until": {"$gt": self.now()}})
+        return None if found is None else _launch(found)
 
     async def claim_assertion(self, client: str, jti: str, until: datetime) -> bool:
         """Take the id of an assertion of ``client``; return whether nobody has. It is kept until
@@ -328,6 +333,10 @@ class Accounts:
 
 def _joined(collection: str, local: str, name: str = "of_grant") -> Document:
     return {"$lookup": {"from": collection, "localField": local, "foreignField": "_id", "as": name}}
+
+
+def _launch(row: Document) -> Launch:
+    return Launch(**{one.name: row[one.name] for one in fields(Launch)})
 
 
 def _grant(row: Document) -> Grant:

@@ -105,9 +105,8 @@ class Audit:
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def ensure(self) -> None:
-        """Make the collections and indexes."""
+        """Make the collection and its indexes; a collection cannot be made in a transaction."""
         await self.database[AUDIT].create_indexes(list(_INDEXES))
-        await self.database[HEADS].create_indexes([IndexModel([("at", DESCENDING)])])
 
     def check(self) -> None:
         """Raise ``transient`` (503) where nothing can be recorded: what is not recorded is not

@@ -52,13 +52,13 @@ async def reasons_against(settings: Settings) -> tuple[str, ...]:
 async def administrators(database: AnyDatabase) -> int:
     """Return how many users may sign in here as administrators."""
     return await database["users"].count_documents(
-        {"roles": "administrator", "is_disabled": {"$ne": True}}
+        {"roles": "administrator", "is_disabled": {"$ne": True}, "demo": {"$ne": True}}
     )
 
 
 async def demo_users(database: AnyDatabase) -> int:
     """Return how many users were made for trying out."""
-    return await database["users"].count_documents({"is_demo": True})
+    return await database["users"].count_documents({"demo": True})
 
 
 async def _with_accounts(settings: Settings, found: Found) -> Found:

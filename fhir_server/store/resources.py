@@ -21,7 +21,7 @@ from fhir_server.search.keys import Filter
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
-from fhir_server.security.audit import Row
+from fhir_server.security.audit import EVENTS, Row
 from fhir_server.security.plan import AccessPlan
 from fhir_server.store import answers, audit_rows, history, search
 from fhir_server.store.access import Visible
@@ -482,7 +482,8 @@ class ResourceStore:
         async with deadline(seconds, NOTHING_WRITTEN), self.keys.writing():
             result = await repeated(attempt, end)
         if self.record is not None:
-            self.record.written.update(one.entry for one in rows)
+            # What an event says beside a request is not the row of the request.
+            self.record.written.update(one.entry for one in rows if one.did not in EVENTS)
         await self.keys.take_up()
         await self.conformance.settle()
         await self.denials.settle(denied)

@@ -2,7 +2,7 @@
 
 design/security.md, section 2.1. Which 90 days is part of a key's name, so that all processes take
 the same one without asking each other. A key stays published until the last token that it signed
-is over. The private half lies under AES-256-GCM.
+is over. The private half lies under the master key.
 """
 
 import asyncio
@@ -14,19 +14,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc.jwk import ECKey, RSAKey
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
 from fhir_server.security.grants import ACCESS_S
+from fhir_server.security.sealing import NONCE_BYTES, Unopened, opened, seal
 from fhir_server.store.client import Database, Document, deadline
 
 SIGNING_KEYS = "oauth_signing_keys"
 RENEWED = timedelta(days=90)
 _KEPT_AFTER = timedelta(seconds=2 * ACCESS_S)
-_NONCE_BYTES = 12
+_REREAD = timedelta(minutes=1)
 _KEYS_MAX = 100
 _MADE: Mapping[str, Callable[[], RSAKey | ECKey]] = {
     "RS256": partial(RSAKey.generate_key, 2048),
@@ -37,20 +36,20 @@ SIGNING_ALGORITHMS = tuple(_MADE)
 
 
 class SigningKeys:
-    """The signing keys in ``database``, sealed under the 32 bytes ``sealing_key``."""
+    """The signing keys in ``database``, sealed under ``master_key``."""
 
     def __init__(
         self,
         database: Database,
         now: Callable[[], datetime],
-        sealing_key: bytes,
+        master_key: bytes,
         timeout_s: float,
     ) -> None:
         self._database = database
         self._now = now
-        self._sealing_key = sealing_key
+        self._master_key = master_key
         self._timeout_s = timeout_s
-        self._kept: dict[str, RSAKey | ECKey] = {}
+        self._kept: dict[str, tuple[datetime, RSAKey | ECKey]] = {}
 
     async def ensure(self) -> None:
         """Make the collection and the index that removes old keys."""
@@ -59,13 +58,16 @@ class SigningKeys:
 
     async def signing(self, algorithm: str = "RS256") -> RSAKey | ECKey:
         """Return the private key of today for ``algorithm``; its ``kid`` names it."""
-        period = int(self._now().timestamp() // RENEWED.total_seconds())
+        now = self._now()
+        period = int(now.timestamp() // RENEWED.total_seconds())
         name = f"{algorithm}/{period}"
-        if name not in self._kept:
-            self._kept = {name: await self._private(name, algorithm, period)} | {
-                other: key for other, key in self._kept.items() if other.endswith(f"/{period}")
-            }
-        return self._kept[name]
+        read_at, key = self._kept.get(name, (None, None))
+        if read_at is None or key is None or now - read_at > _REREAD:
+            key = await self._private(name, algorithm, period)
+            # Those of other periods go; one that an operator has removed is seen to be gone.
+            others = {one: kept for one, kept in self._kept.items() if one.endswith(f"/{period}")}
+            self._kept = others | {name: (now, key)}
+        return key
 
     async def published(self) -> list[dict[str, Any]]:
         """Return the public keys, as members of a JWKS: those of today and those that may still be
@@ -94,23 +96,20 @@ class SigningKeys:
         key = _MADE[algorithm]()
         public = {**key.as_dict(private=False), "kid": key.thumbprint()}
         public |= {"use": "sig", "alg": algorithm}
-        nonce = secrets.token_bytes(_NONCE_BYTES)
         text = json.dumps(key.as_dict(private=True)).encode()
-        sealed = AESGCM(self._sealing_key).encrypt(nonce, text, name.encode())
+        nonce = secrets.token_bytes(NONCE_BYTES)
         ends = datetime.fromtimestamp((period + 1) * RENEWED.total_seconds(), UTC)
         return {
             "_id": name,
             "public": public,
-            "sealed": nonce + sealed,
+            "sealed": seal(self._master_key, text, nonce, f"signing/{name}"),
             "until": ends + _KEPT_AFTER,
         }
 
     def _opened(self, row: Document) -> RSAKey | ECKey:
-        sealed: bytes = row["sealed"]
-        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            text = AESGCM(self._sealing_key).decrypt(nonce, rest, row["_id"].encode())
-        except InvalidTag:
+            text = opened(self._master_key, row["sealed"], f"signing/{row['_id']}")
+        except Unopened:
             raise UnopenedKeyError(
                 "The signing keys were sealed under another master key. Set that one again, or "
                 f"remove them: the collection {SIGNING_KEYS}."

@@ -62,6 +62,19 @@ async def test_the_statement_is_valid(http: httpx.AsyncClient, server: Server) -
     assert server.context.validate(decode(answer.content)) == ()
 
 
+async def test_the_statement_says_how_to_sign_in(http: httpx.AsyncClient) -> None:
+    """https://hl7.org/fhir/smart-app-launch/STU2.2/conformance.html: SMART, and where."""
+    [rest] = (await statement(http))["rest"]
+    [service] = rest["security"]["service"]
+    [oauth] = rest["security"]["extension"]
+    uris = {one["url"]: one["valueUri"] for one in oauth["extension"]}
+
+    assert service["coding"][0]["code"] == "SMART-on-FHIR"
+    assert oauth["url"].endswith("/StructureDefinition/oauth-uris")
+    assert uris["token"] == f"{BASE.removesuffix('/fhir')}/auth/token"
+    assert {"authorize", "token"} <= uris.keys()
+
+
 async def test_every_type_is_listed_once(http: httpx.AsyncClient, server: Server) -> None:
     """All the resource types of R4, each once, and nothing else."""
     [rest] = (await statement(http))["rest"]

@@ -35,10 +35,12 @@ REFUSED = (
 )
 
 
-async def ask(server: Server, *words: str, by: Principal = ANNA, **said: Any) -> Response:
+async def ask(
+    server: Server, did: str, type: str = "", id: str = "", by: Principal = ANNA, **said: Any
+) -> Response:
     """Ask the front door."""
     context = replace(server.context, principal=by)
-    return await answer(server.registry, Request(*words, base_url=BASE, **said), context)
+    return await answer(server.registry, Request(did, type, id, base_url=BASE, **said), context)
 
 
 async def searched(server: Server, **parameters: str) -> dict[str, Any]:
@@ -145,8 +147,8 @@ async def test_a_row_is_read_as_an_audit_event(recorded: Server) -> None:
 
     assert (response.status, response.version) == (200, 1)
     assert (event["action"], event["outcome"], event["id"]) == ("R", "4", id)
-    assert (await ask(recorded, "vread", "AuditEvent", id, "1")).body == response.body
-    assert (await ask(recorded, "vread", "AuditEvent", id, "2")).status == 404
+    assert (await ask(recorded, "vread", "AuditEvent", id, version="1")).body == response.body
+    assert (await ask(recorded, "vread", "AuditEvent", id, version="2")).status == 404
     assert (await ask(recorded, "read", "AuditEvent", f"{id[:-1]}f")).status == 404
     assert recorded.context.validate(event) == ()
 

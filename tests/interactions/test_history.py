@@ -1,6 +1,5 @@
 """https://hl7.org/fhir/R4/http.html#history"""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
 from typing import Any
@@ -65,16 +64,20 @@ def labels(entries: list[Any]) -> list[str]:
 @pytest.fixture
 async def written(server: Server, fhir: Fhir) -> Fhir:
     """The front door to a server on which eight versions were written, one a day at noon."""
-    days: Iterator[int] = iter(range(100))
-    clock = with_clock(server, lambda: DAY + timedelta(days=next(days), hours=12))
-    await clock(put(patient("a")))
-    await clock(put(patient("b")))
-    await clock(put(patient("a", active=True)))
-    await clock(put({"resourceType": "Basic", "id": "a", "code": {"text": "x"}}))
-    await clock(Request("delete", "Patient", "a"))
-    await clock(put(patient("a", active=False)))
-    await clock(put(patient("b", active=True)))
-    await clock(Request("delete", "Basic", "a"))
+    day = 0
+    clock = with_clock(server, lambda: DAY + timedelta(days=day, hours=12))
+    written = (
+        put(patient("a")),
+        put(patient("b")),
+        put(patient("a", active=True)),
+        put({"resourceType": "Basic", "id": "a", "code": {"text": "x"}}),
+        Request("delete", "Patient", "a"),
+        put(patient("a", active=False)),
+        put(patient("b", active=True)),
+        Request("delete", "Basic", "a"),
+    )
+    for day, one in enumerate(written):  # noqa: B007 - the clock reads it
+        await clock(one)
     return fhir
 
 

@@ -22,10 +22,12 @@ ANNA = Principal("demo", "anna", token="t1", address="10.0.0.7", request_id="r1"
 PATIENT = {"resourceType": "Patient", "id": "1", "name": [{"family": "Khan"}]}
 
 
-async def ask(server: Server, *words: str, by: Principal = ANNA, **said: Any) -> Response:
+async def ask(
+    server: Server, did: str, type: str = "", id: str = "", by: Principal = ANNA, **said: Any
+) -> Response:
     """Ask the front door."""
     context = replace(server.context, principal=by)
-    return await answer(server.registry, Request(*words, **said), context)
+    return await answer(server.registry, Request(did, type, id, **said), context)
 
 
 async def rows(server: Server) -> list[dict[str, Any]]:
@@ -53,7 +55,7 @@ async def test_every_request_has_one_record_whatever_came_of_it(server: Server) 
         (("update", "Patient", "1"), {"body": PATIENT}, ("update", "Patient/1", 200)),
         (("read", "Patient", "1"), {}, ("read", "Patient/1", 200)),
         (("read", "Patient", "2"), {}, ("read", "Patient/2", 404)),
-        (("vread", "Patient", "1", "1"), {}, ("vread", "Patient/1", 200)),
+        (("vread", "Patient", "1"), {"version": "1"}, ("vread", "Patient/1", 200)),
         (("history-instance", "Patient", "1"), {}, ("history-instance", "Patient/1", 200)),
         (("search-type", "Patient"), {}, ("search-type", "Patient", 200)),
         (
@@ -61,7 +63,7 @@ async def test_every_request_has_one_record_whatever_came_of_it(server: Server) 
             {"parameters": (("x", "1"),)},
             ("search-type", "Patient", 400),
         ),
-        (("search-type", "Nothing"), {}, ("search-type", "Nothing", 404)),
+        (("search-type", "Nothing"), {}, ("search-type", "", 404)),
         (("create", "Patient"), {"body": {"resourceType": "Nix"}}, ("create", "Patient", 400)),
         (("$meta", "Patient", "1"), {}, ("$meta", "Patient/1", 200)),
         (("$meta", "Patient", "2"), {}, ("$meta", "Patient/2", 404)),
@@ -73,7 +75,8 @@ async def test_every_request_has_one_record_whatever_came_of_it(server: Server) 
         (("transaction",), {"body": {"resourceType": "Patient"}}, ("transaction", "", 400)),
     ]
     for words, members, (did, place, status) in asked:
-        response = await ask(server, *words, **members)
+        did, type, id = (*words, "", "")[:3]
+        response = await ask(server, did, type, id, **members)
         assert response.status == status, (did, place)
     refused = await ask(server, "read", "Patient", "1", by=NOBODY)
 

@@ -105,7 +105,7 @@ BACK = ("redirectUri", "Uri", "https://app.example/back")
             ("algorithm", "Code", "ES384"),
         ],
     ],
-    ids=str,
+    ids=lambda _: "given",  # keys are new in each process
 )
 async def test_what_cannot_be_registered(empty: Server, given: list[tuple[str, str, Any]]) -> None:
     """What would be unsafe, or of no use, is refused with a reason."""

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AS_SERVER = {
     "fhir_server/interactions/admitting.py": "what is open to all, or about the server itself",
     "fhir_server/interactions/relationship.py": "whose care somebody takes part in, for the plan",
+    "fhir_server/operations/export_files.py": "the rights of who reads a file, when it is read",
     "fhir_server/operations/break_glass.py": "whether there is such a patient; that is counted",
     "fhir_server/operations/named.py": "terminology, which is for whoever is signed in",
     "fhir_server/interactions/asking.py": "definitions that a search names",

@@ -59,7 +59,7 @@ async def everything(principal: Principal, context: Context) -> Rights:
     may: dict[tuple[str, str], Filter] = {
         (type, letter): {} for type in types for letter in "cruds"
     }
-    return await subtracted(Rights(may, ("administrator",)), principal, context)
+    return await subtracted(Rights(may, principal.roles), principal, context)
 
 
 async def asked(

@@ -124,6 +124,30 @@ async def _asked_by(site: Server, principal: Principal, id: str) -> Response:
     return await answer(site.registry, request, context)
 
 
+async def test_what_is_done_under_it_is_recorded_as_such(site: Server, clock: Clock) -> None:
+    """The record says BTG of every request while it is open, refused ones too, and of the opening
+    itself for whom; and not after it."""
+    await _status(site, CLINICIAN, "Patient/b")
+    await _break(site)
+    await _status(site, CLINICIAN, "Patient/a")
+    await _status(site, CLINICIAN, "Patient/b")
+    clock.now += timedelta(minutes=16)
+    await _status(site, CLINICIAN, "Patient/b")
+    audit = site.context.store.audit
+    assert audit is not None
+    await audit.flushed()
+    rows = await site.database["audit"].find({"agents": "Practitioner/1"}).to_list()
+    said = sorted((row["did"], row["purpose"], row.get("id", "")) for row in rows)
+    assert said == [
+        ("$break-glass", "TREAT", ""),
+        ("break-glass", "BTG", "a"),
+        ("read", "BTG", "a"),
+        ("read", "BTG", "b"),
+        ("read", "TREAT", "b"),
+        ("read", "TREAT", "b"),
+    ]
+
+
 async def test_five_times_a_day_and_no_more(site: Server, clock: Clock) -> None:
     """Of twenty at once five open the record; the others are told when to come again."""
     found = await asyncio.gather(*(_break(site) for _ in range(20)))

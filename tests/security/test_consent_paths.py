@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -9,11 +10,14 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.messages import Response
+from fhir_server.operations.export_work import work
 from fhir_server.security.principal import DEMO, Principal
 from fhir_server.settings import Settings
 from tests.interactions.asking import BASE, bundle, entry, json_of
 from tests.interactions.patches import merge_patch
+from tests.operations.exports import Exporting
 from tests.security.consents import (
+    BACKEND,
     CLINICIAN,
     COLLEAGUE,
     OWN,
@@ -21,6 +25,7 @@ from tests.security.consents import (
     asked,
     coding,
     consent,
+    everything,
     put,
 )
 
@@ -277,3 +282,27 @@ async def test_rows_of_an_older_release_are_made_at_the_start(
     async with opened(settings, mongodb_uri) as other:
         assert await other.context.store.denials.differing() == []
         assert (await _get(other, CLINICIAN, "Observation/o1")).status == 404
+
+
+@pytest.mark.parametrize("when", ["before", "between pages", "after"])
+async def test_a4_a_running_export_has_nothing_of_it(site: Server, when: str) -> None:
+    """Whatever was exported before the Consent: no file that is loaded after it has the record."""
+    site = replace(site, context=replace(site.context, access=everything))
+    backend = Exporting(site, BACKEND)
+    place = await backend.begin("$export?_type=Observation,Patient")
+    if when == "between pages":
+        await work(site.context)
+    if when == "after":
+        await backend.worked()
+        told = await backend.output(await backend.manifest(place))
+        assert any(SECRET in str(one) for one in told)
+    await put(site, consent({"type": "deny"}))
+    await backend.worked()
+    said = await backend.ask(place)
+    assert SECRET not in said.body.decode()
+    for file in json_of(said).get("output", ()):
+        found = await backend.ask(file["url"])
+        if found.pieces is not None and found.status == 200:
+            text = b"".join([piece async for piece in found.pieces(0, 0)])
+            assert SECRET not in text.decode()
+            assert b"Patient/a" not in text

@@ -16,8 +16,6 @@ from fhir_server.security.oauth import (
     redirected,
     redirection,
 )
-from fhir_server.security.registered import granted
-from fhir_server.security.scopes import scope_of
 
 BASE = "https://fhir.example/fhir"
 BACK = "https://app.example/back?x=1"
@@ -117,55 +115,7 @@ def test_a_parameter_is_there_once() -> None:
         authorization_request([*_pairs(), ("scope", "openid")], APP, (BASE,))
 
 
-@pytest.mark.parametrize(
-    ("asked", "registered", "found"),
-    [
-        ("patient/*.cruds", "patient/Observation.rs", "patient/Observation.rs"),
-        ("patient/Observation.rs", "patient/*.cruds", "patient/Observation.rs"),
-        ("patient/Observation.read", "patient/*.rs", "patient/Observation.read"),
-        ("patient/*.read", "patient/*.r", "patient/*.r"),
-        ("user/Observation.rs", "patient/*.rs", ""),
-        ("patient/Observation.c", "patient/*.rs", ""),
-        ("patient/Observation.rs?category=a", "patient/*.rs", "patient/Observation.rs?category=a"),
-        ("patient/Group.rs", "patient/Group.rs?type=a|b", "patient/Group.rs?type=a|b"),
-        ("openid openid", "openid", "openid"),
-        ("fhirUser", "openid", ""),
-        ("introspect", "introspect", ""),
-        ("patient/*.rs", "", ""),
-        ("everything", "everything", ""),
-    ],
-)
-def test_no_more_than_is_registered(asked: str, registered: str, found: str) -> None:
-    """What is granted is what both have in common."""
-    assert " ".join(granted(asked.split(), registered.split(), ("patient", "user"))) == found
-
-
 _UNRESERVED = f"{ascii_letters}{digits}-._~"
-_SCOPES = st.builds(
-    "{}/{}.{}".format,
-    st.sampled_from(["patient", "user", "system"]),
-    st.sampled_from(["*", "Patient", "Observation"]),
-    st.sampled_from(["c", "r", "rs", "cruds", "read", "write", "*"]),
-)
-
-
-@given(st.lists(_SCOPES, max_size=4), st.lists(_SCOPES, max_size=4))
-def test_a_grant_is_within_both(asked: list[str], registered: list[str]) -> None:
-    """Each type and letter that is granted is both asked for and registered, and the other way."""
-
-    def pairs(texts: list[str]) -> set[tuple[str, str, str]]:
-        found = [one for text in texts if (one := scope_of(text)) and one.level != "system"]
-        types = ["Patient", "Observation", "Condition"]
-        return {
-            (one.level, type, letter)
-            for one in found
-            for type in types
-            for letter in one.letters
-            if one.type in ("*", type)
-        }
-
-    given_ = list(granted(asked, registered, ("patient", "user")))
-    assert pairs(given_) == pairs(asked) & pairs(registered)
 
 
 @given(st.text(max_size=140) | st.text(_UNRESERVED, min_size=40, max_size=130))

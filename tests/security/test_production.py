@@ -38,6 +38,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "neither TLS nor a proxy": ({"trusted_proxies": ""}, "FHIR_TLS_CERT"),
     "the embedded database": ({"mongodb_uri": ""}, "FHIR_MONGODB_URI"),
 }
+needs_audit = pytest.mark.skipif("audit" not in Settings.model_fields, reason="no audit yet")
+needs_issuer = pytest.mark.skipif(
+    "auth_issuer" not in Settings.model_fields, reason="no other issuer yet"
+)
 OUTSIDE: dict[str, tuple[dict[str, Any], str]] = {
     "no master key": ({"master_key": ""}, "FHIR_MASTER_KEY_FILE"),
     "a master key of 248 bits": ({"master_key": "0f" * 31}, "FHIR_MASTER_KEY_FILE"),
@@ -92,6 +96,20 @@ def test_each_unsafe_database_is_refused_and_named(changed: Any, word: str) -> N
     found = replace(FOUND, database=replace(DATABASE, **changed))
     [said] = reasons(Settings.model_validate(SAFE), found)
     assert word in said
+
+
+@needs_audit
+def test_without_audit_it_is_refused() -> None:
+    """Nobody would know who has seen what."""
+    [said] = reasons(Settings.model_validate(SAFE | {"audit": False}), FOUND)
+    assert "FHIR_AUDIT" in said
+
+
+@needs_issuer
+def test_another_issuer_has_the_administrators() -> None:
+    """Where somebody else signs people in, none is needed here."""
+    settings = Settings.model_validate(SAFE | {"auth_issuer": "https://id.example"})
+    assert reasons(settings, replace(FOUND, administrators=0)) == ()
 
 
 def test_what_was_not_found_out_is_unsafe() -> None:

@@ -43,7 +43,7 @@ async def test_a_read_makes_nothing(server: Server) -> None:
 
     names = set(await server.database.list_collection_names())
     at_start = {"server", "claims", "idempotency", "contents.uploads", "contents.chunks"}
-    at_start |= {"concepts", "shelves"}
+    at_start |= {"concepts", "shelves", "audit"}
     assert names <= {*at_start, "Patient", "Patient_history"}
     assert "Patient" not in names or await server.context.store.indexes.missing() == ()
 

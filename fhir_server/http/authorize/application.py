@@ -21,7 +21,7 @@ from fhir_server.http.authorize.exchange import (
     refusal,
 )
 from fhir_server.http.body import Disconnected, read_body
-from fhir_server.http.cors import allowed, is_preflight, preflight, with_origin
+from fhir_server.http.cors import is_preflight, preflight, with_origin
 from fhir_server.http.facade import log_failure
 from fhir_server.http.negotiate import FORM
 from fhir_server.http.site import CONTEXT, FHIR_PATH
@@ -31,6 +31,7 @@ from fhir_server.security.oauth import OAuthError
 Endpoints = Mapping[str, Mapping[str, Endpoint]]
 """Path -> method -> endpoint. HEAD is answered by GET's."""
 _BODY_TIMEOUT_S = 10.0
+_TOO_MANY = 429
 _QUERY_BYTES_MAX = 32_768
 
 
@@ -65,8 +66,8 @@ class Authorization:
             return
         except OAuthError as error:
             answer = refusal(error)
-        except FhirError as error:  # of the database, which is not there, or of a body too large
-            answer = refusal(_unanswered(error))
+        except FhirError as error:  # no database, a body too large, asked too often
+            answer = _unanswered(error)
         except Exception as error:  # noqa: BLE001 - outermost shell: the next call is answered
             request_id = context.new_id()
             log_failure(request_id, error)
@@ -75,14 +76,14 @@ class Authorization:
         await _send(sending, answer, bare=bare)
 
     async def _origin(self, scope: Any, context: Context) -> bytes:
-        if all(name != b"origin" for name, _ in scope["headers"]):
-            return b""
-        if scope["path"] in self.public:
-            return b"*"
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
+        if not origin or scope["path"] in self.public:
+            return b"*" if origin else b""
         try:
-            return allowed(scope["headers"], await context.accounts.clients.origins())
+            registered = await context.accounts.clients.origins()
         except FhirError:
-            return b""
+            return b""  # the database is not there, as the answer will say
+        return origin if origin.decode("latin-1") in registered else b""
 
 
 async def _call(scope: Any, receive: Any, context: Context) -> Call:
@@ -116,9 +117,11 @@ def _not_allowed(methods: Mapping[str, Endpoint]) -> Answer:
     return Answer(405, headers=(("Allow", ", ".join(methods)), ("Cache-Control", "no-store")))
 
 
-def _unanswered(error: FhirError) -> OAuthError:
-    name = "temporarily_unavailable" if error.status >= 500 else "invalid_request"
-    return OAuthError(name, error.issues[0].diagnostics, error.status)
+def _unanswered(error: FhirError) -> Answer:
+    is_passing = error.status >= 500 or error.status == _TOO_MANY
+    name = "temporarily_unavailable" if is_passing else "invalid_request"
+    answer = refusal(OAuthError(name, error.issues[0].diagnostics, error.status))
+    return replace(answer, headers=(*answer.headers, *error.headers))
 
 
 async def _send(send: Any, answer: Answer, *, bare: bool) -> None:

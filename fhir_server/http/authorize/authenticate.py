@@ -6,6 +6,7 @@ https://hl7.org/fhir/smart-app-launch/STU2.2/client-confidential-asymmetric.html
 
 import base64
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote_plus
@@ -14,7 +15,7 @@ from joserfc.jwk import KeySet
 
 from fhir_server.http.authorize.exchange import Call
 from fhir_server.remote.fetching import Unfetched
-from fhir_server.remote.key_sets import Published
+from fhir_server.remote.key_sets import Published, document_set
 from fhir_server.security.assertions import ASSERTION_TYPE, assertion, client_named_by, kid_of
 from fhir_server.security.grants import Client, hashed
 from fhir_server.security.jose import Untrusted, key_set, read_key_set
@@ -22,13 +23,16 @@ from fhir_server.security.oauth import OAuthError, once, same
 
 _log = logging.getLogger("fhir_server.authorize")
 _NOBODY = hashed("")
+_ID_CHARACTERS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """Knows clients by what they send; ``published`` are the keys that they publish."""
+    """Knows clients by what they send. ``published`` are the keys that they publish where the
+    operator has registered it, ``strange`` those of clients that have registered themselves."""
 
     published: Published[KeySet]
+    strange: Published[KeySet]
 
     async def client(self, call: Call) -> Client:
         """Return the client that calls. Raises ``invalid_client`` (401), always with the same
@@ -82,7 +86,8 @@ class Authenticator:
 
     async def _keys(self, client: Client, kid: str) -> KeySet:
         if client.jwks_uri:
-            return await self.published.at(
+            published = self.strange if client.registered_itself else self.published
+            return await published.at(
                 client.jwks_uri,
                 client.algorithm,
                 lambda keys: any(key.kid == kid for key in keys.keys),
@@ -95,7 +100,19 @@ class Authenticator:
 
 def authenticator() -> Authenticator:
     """Return what knows clients, with no key read yet."""
-    return Authenticator(Published(read_key_set))
+    return Authenticator(Published(read_key_set, document_set), Published(read_key_set))
+
+
+def claimed(given: Mapping[str, str], call: Call) -> str:
+    """Return the id of the client that a call says to be from, whether it is or not."""
+    if basic := _basic(call):
+        return basic[0][:_ID_CHARACTERS_MAX]
+    if "client_assertion" not in given:
+        return given.get("client_id", "")[:_ID_CHARACTERS_MAX]
+    try:
+        return client_named_by(given["client_assertion"])[:_ID_CHARACTERS_MAX]
+    except Untrusted:
+        return ""
 
 
 def _basic(call: Call) -> tuple[str, str] | None:

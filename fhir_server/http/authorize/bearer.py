@@ -14,6 +14,7 @@ import re2 as re
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.security.grants import Known
 from fhir_server.security.principal import Principal
+from fhir_server.security.rates import Buckets, Rate
 from fhir_server.security.scopes import scopes_of
 
 REMEMBERED_S = 1.0
@@ -21,7 +22,16 @@ _REMEMBERED_MAX = 10_000
 _TOKEN = re.compile(r"[A-Za-z0-9\-\._~\+/]+=*")
 _CHARACTERS_MAX = 8_192
 
-Judge = Callable[[str], Awaitable[Principal | None]]
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who a good token is of, and how many requests a second its client may make; 0 is any."""
+
+    principal: Principal
+    requests_a_second: int = 0
+
+
+Judge = Callable[[str], Awaitable[Verdict | None]]
 """A token -> who it is of, ``None`` for one that is not good."""
 
 
@@ -32,11 +42,13 @@ class Bearer:
     judge: Judge
     without: Principal
     clock: Callable[[], float] = time.monotonic
-    _remembered: dict[bytes, tuple[float, Principal]] = field(default_factory=dict)
+    _remembered: dict[bytes, tuple[float, Verdict]] = field(default_factory=dict)
+    _limits: dict[int, Buckets] = field(default_factory=dict)
 
     async def __call__(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Return who sent a request with ``headers``. Raises ``login`` (401) for a token that is
-        not good, and for any other way of signing in."""
+        not good, and for any other way of signing in; ``throttled`` (429) for a client that asks
+        more often than it is registered for."""
         said = headers.get(b"authorization")
         if said is None:
             return self.without
@@ -47,29 +59,43 @@ class Bearer:
         name = sha256(token).digest()
         found = self._remembered.get(name)
         if found is not None and now < found[0]:
-            return found[1]
-        self._remembered.pop(name, None)
-        return await self._judged(token.strip().decode("latin-1"), name, now)
+            verdict = found[1]
+        else:
+            self._remembered.pop(name, None)
+            verdict = await self._judged(token.strip().decode("latin-1"), name, now)
+        if verdict.requests_a_second:
+            self._count(verdict, now)
+        return verdict.principal
 
-    async def _judged(self, token: str, name: bytes, now: float) -> Principal:
+    def _count(self, verdict: Verdict, now: float) -> None:
+        most = verdict.requests_a_second
+        buckets = self._limits.setdefault(most, Buckets(Rate(most, 2 * most)))
+        buckets.check(verdict.principal.client, now)
+
+    async def _judged(self, token: str, name: bytes, now: float) -> Verdict:
         is_one = len(token) <= _CHARACTERS_MAX and _TOKEN.fullmatch(token)
-        principal = await self.judge(token) if is_one else None
-        if principal is None:
+        verdict = await self.judge(token) if is_one else None
+        if verdict is None:
             raise invalid_token("The access token is not good, or no more.")
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered = {key: one for key, one in self._remembered.items() if now < one[0]}
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered.clear()
-        self._remembered[name] = (now + REMEMBERED_S, principal)
-        return principal
+        self._remembered[name] = (now + REMEMBERED_S, verdict)
+        return verdict
 
 
-def principal_of(known: Known, audience: str) -> Principal | None:
+def verdict_on(known: Known | None, audience: str) -> Verdict | None:
     """Return who has the token that is ``known``, if it is for ``audience``; ``""`` is any, where
     this server is called by several names."""
-    grant = known.grant
-    if audience and grant.audience != audience:
+    if known is None or (audience and known.grant.audience != audience):
         return None
+    return Verdict(principal_of(known), known.client.requests_a_second)
+
+
+def principal_of(known: Known) -> Principal:
+    """Return who has the token that is ``known``."""
+    grant = known.grant
     is_user = bool(grant.user)
     context = {name: value for name, value in grant.context.items() if isinstance(value, str)}
     return Principal(

@@ -16,7 +16,7 @@ from fhir_server.remote.fetching import Unfetched
 from fhir_server.remote.key_sets import Published
 from fhir_server.security.jose import CLIENT_ALGORITHMS
 from fhir_server.security.oauth import OAuthError
-from fhir_server.security.registered import CONTEXT_SCOPES, INTROSPECT
+from fhir_server.security.scopes import OF_BACKENDS
 from fhir_server.store.signing_keys import SIGNING_ALGORITHMS
 
 _KEPT = (("Cache-Control", "public, max-age=300"),)
@@ -108,12 +108,16 @@ class Discovery:
             "introspection_endpoint_auth_methods_supported": list(_METHODS),
             "revocation_endpoint_auth_methods_supported": ["none", *_METHODS],
             "scopes_supported": [
-                *sorted(CONTEXT_SCOPES),
-                INTROSPECT,
+                *_CONTEXT_SCOPES,
+                *OF_BACKENDS,
                 *(f"{level}/*.{letters}" for level in _LEVELS for letters in _LETTERS),
             ],
         }
 
 
+_CONTEXT_SCOPES = (
+    *("openid", "fhirUser", "profile", "launch", "launch/patient", "launch/encounter"),
+    *("offline_access", "online_access"),
+)
 _LEVELS = ("patient", "user", "system")
 _LETTERS = ("cruds", "rs", "read", "write", "*")

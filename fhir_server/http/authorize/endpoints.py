@@ -13,7 +13,7 @@ from fhir_server.http.authorize.external import read_metadata
 from fhir_server.http.authorize.introspect import Introspection, Revocation
 from fhir_server.http.authorize.register import register
 from fhir_server.http.authorize.token import TokenEndpoint
-from fhir_server.remote.key_sets import Published
+from fhir_server.remote.key_sets import Published, document_set
 
 OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 _JWKS = f"{AUTH_PATH}/jwks"
@@ -24,7 +24,7 @@ def authorization_server(*signing_in: Endpoints) -> Authorization:
     """Return the application with all its endpoints; ``signing_in`` are those for people."""
     tokens = _tokens()
     paths = {path for table in (tokens, *signing_in) for path in table} | {_JWKS}
-    discovery = Discovery(paths, Published(read_metadata))
+    discovery = Discovery(paths, Published(read_metadata, document_set))
     described: Endpoints = {
         SMART_CONFIGURATION: {"GET": discovery.smart},
         OPENID_CONFIGURATION: {"GET": discovery.openid},

@@ -13,18 +13,22 @@ from typing import Any
 
 from joserfc.jwk import KeySet
 
+from fhir_server.http.authorize.bearer import Verdict
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.remote.documents import posted
+from fhir_server.remote.documents import listed, posted
 from fhir_server.remote.fetching import Unfetched
-from fhir_server.remote.key_sets import Published
+from fhir_server.remote.key_sets import Published, document_set
 from fhir_server.security.claims import CLAIMS, check_claims, principal_of
 from fhir_server.security.jose import Untrusted, read_key_set, said_by, verified
-from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 
 _log = logging.getLogger("fhir_server.authorize")
 Ask = Callable[[str, Mapping[str, str], tuple[str, str]], Awaitable[bytes]]
 """URL, form, and id and secret -> what is answered by POST. Raises :class:`Unfetched`."""
+
+
+async def _posted(url: str, form: Mapping[str, str], basic: tuple[str, str]) -> bytes:
+    return await posted(url, form, basic, listed(url))
 
 
 def metadata_url(issuer: str) -> str:
@@ -47,11 +51,13 @@ class ExternalIssuer:
     settings: Settings
     bases: tuple[str, ...]
     now: Callable[[], float]
-    keys: Published[KeySet] = field(default_factory=lambda: Published(read_key_set))
-    metadata: Published[Mapping[str, Any]] = field(default_factory=lambda: Published(read_metadata))
-    ask: Ask = posted
+    keys: Published[KeySet] = field(default_factory=lambda: Published(read_key_set, document_set))
+    metadata: Published[Mapping[str, Any]] = field(
+        default_factory=lambda: Published(read_metadata, document_set)
+    )
+    ask: Ask = _posted
 
-    async def __call__(self, token: str) -> Principal | None:
+    async def __call__(self, token: str) -> Verdict | None:
         """Return whose ``token`` it is, ``None`` for one that is not good. Raises ``transient``
         where the issuer cannot be asked."""
         try:
@@ -59,7 +65,7 @@ class ExternalIssuer:
             check_claims(claims, self.settings.auth_issuer, self._audiences(), self.now())
             table = {**CLAIMS, **self.settings.auth_claims}
             name = sha256(token.encode()).hexdigest()[:16]
-            return principal_of(claims, table, self.bases, name)
+            return Verdict(principal_of(claims, table, self.bases, name))
         except (Untrusted, ValueError) as error:
             _log.info('"a token is refused: %s"', str(error).replace('"', "'"))
             return None

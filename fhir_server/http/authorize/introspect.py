@@ -11,7 +11,8 @@ from fhir_server.http.authorize.exchange import Answer, Call, json_answer
 from fhir_server.security.answers import INACTIVE, introspection
 from fhir_server.security.grants import Client
 from fhir_server.security.oauth import OAuthError, once
-from fhir_server.security.registered import INTROSPECT
+
+INTROSPECT = "introspect"
 
 
 @dataclass(frozen=True, slots=True)

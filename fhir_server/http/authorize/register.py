@@ -6,6 +6,7 @@ of ``system/``, no role; a user still decides what it may have.
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from fhir_server.http.authorize.exchange import Answer, Call, json_answer
 from fhir_server.outcome import FhirError
@@ -80,7 +81,14 @@ def _application(members: dict[str, Any], id: str) -> Application:
         jwks if isinstance(jwks, dict) else {"keys": None},
         string("jwks_uri"),
         string("token_endpoint_auth_signing_alg"),
+        _origins(strings("redirect_uris")),
     )
+
+
+def _origins(redirect_uris: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where the pages of an app in a browser come from: it asks for its tokens there."""
+    parts = (urlsplit(one) for one in redirect_uris if one.startswith(("https://", "http://")))
+    return tuple(dict.fromkeys(f"{one.scheme}://{one.netloc}" for one in parts))
 
 
 def _described(client: Client, issued: int) -> dict[str, Any]:

@@ -4,17 +4,21 @@ https://www.rfc-editor.org/rfc/rfc6749#section-3.2;
 https://hl7.org/fhir/smart-app-launch/STU2.2/backend-services.html
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from joserfc import jwt
 
-from fhir_server.http.authorize.authenticate import Authenticator
+from fhir_server.http.authorize.authenticate import Authenticator, claimed
 from fhir_server.http.authorize.exchange import Answer, Call, json_answer
+from fhir_server.interactions.access import is_possible
 from fhir_server.security.answers import has_id_token, id_token_claims, token_response
 from fhir_server.security.grants import Client, Grant, Tokens
 from fhir_server.security.oauth import OAuthError, challenge_of, once
-from fhir_server.security.registered import granted
+from fhir_server.security.rates import network_of
+from fhir_server.security.scopes import granted
 
 _ALGORITHM = "RS256"  # "ID Tokens SHALL be signed by RS256": what every SMART client can verify
 
@@ -35,6 +39,9 @@ class TokenEndpoint:
         if giving is None:
             error = "unsupported_grant_type" if kind else "invalid_request"
             raise OAuthError(error, f"grant_type is one of {', '.join(_GIVING)}.")
+        # Counted by name and network, so that nobody uses up what is another's.
+        key = f"{claimed(given, call)} {network_of(call.address)}"
+        call.context.rates.tokens.check(key, time.monotonic())
         client = await self.authenticator.client(call)
         tokens = await giving(given, client, call)
         id_token = ""
@@ -72,7 +79,8 @@ async def _by_refresh(given: Mapping[str, str], client: Client, call: Call) -> T
         asked = given.get("scope", "").split()
         if not asked:
             return grant.scopes
-        found = granted(asked, grant.scopes, ("patient", "user"))
+        # What was granted was possible then; what it means is computed anew with each request.
+        found = granted(asked, grant.scopes, ("patient", "user"), is_possible=lambda _: True)
         if set(found) != set(asked):
             raise OAuthError("invalid_scope", "A refresh gives no more than was granted.")
         return found
@@ -83,7 +91,9 @@ async def _by_refresh(given: Mapping[str, str], client: Client, call: Call) -> T
 async def _by_itself(given: Mapping[str, str], client: Client, call: Call) -> Tokens:
     if not client.is_backend or client.kind == "public":
         raise OAuthError("unauthorized_client", "This client is not registered as a backend.")
-    scopes = granted(given.get("scope", "").split(), client.scopes, ("system",))
+    possible = partial(is_possible, table=call.context.parameters)
+    asked = given.get("scope", "").split()
+    scopes = granted(asked, client.scopes, ("system",), is_possible=possible)
     if not scopes:
         raise OAuthError("invalid_scope", "The client is registered for none of these scopes.")
     grant = Grant(client.id, call.base, scopes, roles=client.roles)

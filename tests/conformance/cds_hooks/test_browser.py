@@ -106,14 +106,14 @@ def serving(tmp_path: Path, pages: Pages) -> Iterator[Serving]:
     one.clean_up()
 
 
-def browsed(url: str, folder: Path, done: threading.Event) -> None:
-    """Open ``url`` until the page has handed in what happened."""
+def browsed(url: str, folder: Path, done: threading.Event, *more: str) -> None:
+    """Open ``url`` until the page has handed in what happened; ``more`` are options."""
     options = (
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--no-first-run", "--disable-background-networking", f"--user-data-dir={folder}"),
     )
     browser = subprocess.Popen(
-        [BROWSER, *options, url],
+        [BROWSER, *options, *more, url],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

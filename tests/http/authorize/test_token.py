@@ -8,6 +8,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from fhir_server.app import Server
+from fhir_server.security.rates import Rates
 from tests.http.authorize.conftest import (
     BASE,
     GRANT,
@@ -16,7 +18,9 @@ from tests.http.authorize.conftest import (
     SECRET,
     VERIFIER,
     Authorization,
+    application,
     basic,
+    client_of,
 )
 
 
@@ -151,3 +155,17 @@ async def test_without_openid_there_is_no_identity(auth: Authorization) -> None:
             algorithms=["RS256"],
         ).claims
     )
+
+
+async def test_tokens_are_asked_for_sixty_times_a_minute(production: Server) -> None:
+    """Who asks more often is told when to come again; other clients are not in its way."""
+    counted = replace(production, context=replace(production.context, rates=Rates()))
+    async with client_of(application(counted)) as http:
+        form = {"grant_type": "client_credentials", "client_id": "nobody"}
+        statuses = [(await http.post("/auth/token", data=form)).status_code for _ in range(62)]
+        last = await http.post("/auth/token", data=form)
+        other = await http.post("/auth/token", data=form | {"client_id": "app"})
+    assert statuses[:60] == [401] * 60
+    assert (last.status_code, last.json()["error"]) == (429, "temporarily_unavailable")
+    assert int(last.headers["retry-after"]) >= 1
+    assert other.status_code == 400
