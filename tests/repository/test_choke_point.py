@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AS_SERVER = {
     "fhir_server/interactions/admitting.py": "what is open to all, or about the server itself",
     "fhir_server/interactions/relationship.py": "whose care somebody takes part in, for the plan",
+    "fhir_server/operations/export_files.py": "the rights of who reads a file, when it is read",
     "fhir_server/operations/break_glass.py": "whether there is such a patient; that is counted",
     "fhir_server/operations/named.py": "terminology, which is for whoever is signed in",
     "fhir_server/interactions/asking.py": "definitions that a search names",
@@ -31,6 +32,7 @@ DATABASE = {
     "fhir_server/interactions/auditing.py": "the audit record's own retention",
     "fhir_server/interactions/people.py": "users and sessions, which are no resources",
     "fhir_server/interactions/consenting.py": "who has broken the glass, for the plan",
+    "fhir_server/interactions/people.py": "users and sessions, which are no resources",
     "fhir_server/interactions/relationship.py": "whose care somebody takes part in, for the plan",
     "fhir_server/operations/break_glass.py": "who has broken the glass",
     "fhir_server/operations/export.py": "which patients are there, by a plan of its own",
@@ -75,6 +77,7 @@ RAW = {
     "_audit": "makes Audit",
     "_audit_key": "a key",
     "_master_key": "a key",
+    "ensure_people": "indexes of users and sessions",
     "ensure_answers": "an index",
     "ensure_claims": "an index",
     "ensure_people": "indexes of users and sessions, which are no resources",
