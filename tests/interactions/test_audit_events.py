@@ -199,7 +199,7 @@ async def test_no_bundle_changes_what_is_recorded(recorded: Server, type: str) -
 @pytest.mark.parametrize(
     ("parameters", "status"),
     [
-        ((("altid", "1"),), 400),
+        ((("altids", "1"),), 400),
         ((("patient:missing", "true"),), 400),
         ((("_sort", "agent"),), 400),
         ((("date", "soon"),), 400),
@@ -247,7 +247,7 @@ async def test_the_capability_statement_says_so(recorded: Server) -> None:
         *("read", "vread", "create", "search-type", "history-instance", "history-type")
     }
     assert {one["name"] for one in found["searchParam"]} >= {"date", "patient", "agent", "entity"}
-    assert "altid" not in {one["name"] for one in found["searchParam"]}
+    assert "searchInclude" not in found
     assert (found["updateCreate"], found["conditionalDelete"]) == (False, "not-supported")
     assert {one["name"] for one in found["operation"]}.isdisjoint({"meta-add", "expunge"})
 
