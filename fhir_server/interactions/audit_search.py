@@ -159,6 +159,16 @@ def _none(value: str, about: About) -> Filter:
     return NOTHING
 
 
+def _there(members: Mapping[str, Sequence[str]], value: str, about: About) -> Filter:
+    """Return the filter of the rows that have one of the members which a code stands for."""
+    names = members.get(_code(value) or "", ())
+    found = [{name: {"$exists": True}} for name in names]
+    return {"$or": found} if found else NOTHING
+
+
+_ENTITY_TYPES = {"1": ("patients",), "2": ("id", "query"), "XrequestId": ("request",)}
+_ENTITY_ROLES = {"1": ("patients",), "4": ("id",), "24": ("query",)}
+
 _PARAMETERS: Mapping[str, Callable[[str, About], Filter]] = {
     "_id": _id,
     "_lastUpdated": _date,
@@ -172,11 +182,15 @@ _PARAMETERS: Mapping[str, Callable[[str, About], Filter]] = {
     "entity": _entity,
     "outcome": _outcome,
     "patient": _patient,
+    "entity-role": partial(_there, _ENTITY_ROLES),
+    "entity-type": partial(_there, _ENTITY_TYPES),
     "policy": _none,
     "site": _site,
     "source": _none,
     "subtype": partial(_done, "subtype"),
     "type": partial(_done, "type"),
+    **dict.fromkeys(("altid", "agent-role", "entity-name"), _none),
+    **dict.fromkeys(("_profile", "_security", "_source", "_tag"), _none),
 }
 
 SEARCHED = tuple(dict.fromkeys(name.partition(":")[0] for name in _PARAMETERS))
