@@ -19,7 +19,6 @@ AS_SERVER = {
     "fhir_server/interactions/defining.py": "definitions by their canonical",
     "fhir_server/interactions/stored.py": "concept maps",
     "fhir_server/interactions/terms.py": "value sets and concept maps by id",
-    "fhir_server/operations/export_files.py": "for those who see all; else as searched",
     "fhir_server/features/cds/enforce.py": "what was found of an order, and who overrode it",
 }
 """The modules above the store that may use the store whole."""
@@ -30,7 +29,6 @@ DATABASE = {
     "fhir_server/audit_commands.py": "the audit record, at the command line",
     "fhir_server/security/production.py": "a setting of that name",
     "fhir_server/interactions/auditing.py": "the audit record's own retention",
-    "fhir_server/interactions/people.py": "users and sessions, which are no resources",
     "fhir_server/interactions/consenting.py": "who has broken the glass, for the plan",
     "fhir_server/interactions/people.py": "users and sessions, which are no resources",
     "fhir_server/interactions/relationship.py": "whose care somebody takes part in, for the plan",
@@ -80,7 +78,6 @@ RAW = {
     "ensure_people": "indexes of users and sessions",
     "ensure_answers": "an index",
     "ensure_claims": "an index",
-    "ensure_people": "indexes of users and sessions, which are no resources",
     "shared_key": "the key of page links",
     "is_ready": "whether there is a database",
     "_store": "makes the store",
