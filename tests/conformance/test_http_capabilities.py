@@ -213,9 +213,7 @@ async def test_conditional_reading_is_what_is_claimed(http: httpx.AsyncClient) -
     assert patient["versioning"] in ("versioned", "versioned-update")
 
 
-@pytest.mark.parametrize(
-    "host", ["a.example", "a.example:81", "[::1]:8080", "10.0.0.1", "x_y.local", "localhost"]
-)
+@pytest.mark.parametrize("host", ["a.example", "a.example:81", "[::1]:8080", "localhost"])
 async def test_the_base_is_the_one_that_the_client_uses(exact: Exact, host: str) -> None:
     """implementation.url follows the Host of each request."""
     answer = await exact("GET", "metadata?_elements=implementation", {"host": host})

@@ -22,6 +22,8 @@ from fhir_server.store.client import is_ready
 
 HOST = "fhir.example.org"
 BASE = f"http://{HOST}{FHIR_PATH}"
+NAMES = frozenset({HOST.encode(), b"other.example.org", b"a.example", b"[::1]", b"localhost"})
+"""By which the application of the tests may be called."""
 
 Resource = dict[str, Any]
 Exact = Callable[..., Awaitable[httpx.Response]]
@@ -55,7 +57,7 @@ def application(server: Server) -> Site:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
 
-    return site(facade, ready, lifespan, settings, names=frozenset({HOST.encode()}))
+    return site(facade, ready, lifespan, settings, names=NAMES)
 
 
 @asynccontextmanager
