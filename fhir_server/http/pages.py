@@ -48,6 +48,7 @@ _START = """<h1>FHIR Server</h1>
 <li><a href="fhir/Patient?name=rahima&amp;_pretty=true">Patients named Rahima</a>,
 if the sample clinic is loaded</li>
 <li><a href="fhir/_history?_pretty=true&amp;_count=10">What was written last</a></li>
+<li><a href="auth/console">Sign in</a>: connected apps, and apps to open with a patient</li>
 <li><a href="docs">How to ask</a>: interactions, headers, settings</li>
 </ul>
 <p>From a shell: <code>curl '{base}/Patient?name=rahima'</code></p>"""
