@@ -53,7 +53,8 @@ from fhir_server.search.parameters import ParameterTable, parameter_table
 from fhir_server.security.chain import Key
 from fhir_server.security.principal import SERVER, Principal
 from fhir_server.security.rates import Buckets, Rate, Rates
-from fhir_server.security.sealing import KEY_BYTES, key_of
+from fhir_server.security.sealing import KEY_BYTES, NONCE_BYTES, Unopened, key_of, seal
+from fhir_server.security.sealing import opened as unsealed
 from fhir_server.settings import Settings
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
@@ -91,6 +92,7 @@ from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
+_AUDIT_KEY = "audit_key"
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -297,10 +299,12 @@ async def _server(
 ) -> Server:
     indexes = Indexes(database, known.parameters, keys.began)
     contents = Contents(database, settings.request_timeout_s, new_id)
-    audit_key = await _audit_key(database, keys.observing)
+    master_key = await _master_key(settings, database, observing=keys.observing)
+    signed = settings.audit and not keys.observing
+    audit_key = await _audit_key(database, master_key, is_writing=signed)
     audit = None if keys.observing else await _audit(settings, database, audit_key)
     store = _store(settings, database, indexes, keys, audit)
-    page_key = master_key = b""
+    page_key = b""
     if not keys.observing:
         types = await indexes.ensure_existing()
         await ensure_claims(database)
@@ -309,7 +313,6 @@ async def _server(
         await store.concepts.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
-        master_key = await _master_key(settings, database)
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
     accounts = Accounts(database, now, new_secret, new_id, settings.request_timeout_s, signing)
     if not keys.observing:
@@ -352,14 +355,15 @@ async def _server(
     )
 
 
-async def _master_key(settings: Settings, database: Database) -> bytes:
+async def _master_key(settings: Settings, database: Database, *, observing: bool) -> bytes:
     """Return the key that is set; in development, where none is, one that the database keeps.
 
     Without one nothing is sealed in production, where ``serve`` does not begin without.
     """
     key = key_of(settings.master_key_text())
     if not key and settings.mode == "development":
-        return await shared_key(database, "master_key", secrets.token_bytes(KEY_BYTES))
+        fresh = b"" if observing else secrets.token_bytes(KEY_BYTES)
+        return await shared_key(database, "master_key", fresh)
     return key
 
 
@@ -375,10 +379,23 @@ def _indexed(keys: SearchKeys, resource: Resource) -> Indexed:
     return index(resource, keys.table)
 
 
-async def _audit_key(database: Database, observing: bool) -> Key:
-    """Return what signs the audit record."""
-    fresh = b"" if observing else secrets.token_bytes(_PAGE_KEY_BYTES)
-    return Key(await shared_key(database, "audit_key", fresh))
+async def _audit_key(database: Database, master_key: bytes, *, is_writing: bool) -> Key:
+    """Return what signs the audit record, which the database keeps sealed under ``master_key``.
+
+    Raises ``UnfitDatabaseError`` for another master key than that, or none.
+    """
+    try:
+        fresh = b""
+        if is_writing:
+            new, nonce = secrets.token_bytes(KEY_BYTES), secrets.token_bytes(NONCE_BYTES)
+            fresh = seal(master_key, new, nonce, _AUDIT_KEY)
+        kept = await shared_key(database, _AUDIT_KEY, fresh)
+        return Key(unsealed(master_key, kept, _AUDIT_KEY) if kept else b"")
+    except (ValueError, Unopened) as error:
+        raise UnfitDatabaseError(
+            f"The audit record of this database cannot be signed: {error}. Set the master key "
+            "that it was begun with (FHIR_MASTER_KEY_FILE)."
+        ) from error
 
 
 async def _audit(settings: Settings, database: Database, key: Key) -> Audit | None:

@@ -18,13 +18,9 @@ from fhir_server.messages import Request
 from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
 from fhir_server.security.passwords import SALT_BYTES, Unusable, check
 from fhir_server.security.principal import SERVER
+from fhir_server.security.roles import OF_USERS
 from fhir_server.store.users import Taken, User
 
-ROLES = (
-    *("physician", "nurse", "front-desk", "billing", "lab", "analyst"),
-    *("patient", "administrator", "privacy-officer"),
-)
-"""What somebody can be here. What each of them may do is a table of ``security/roles.py``."""
 _REFERENCE = re.compile(
     r"(Patient|Practitioner|PractitionerRole|RelatedPerson|Person)/[A-Za-z0-9\-\.]{1,64}"
 )
@@ -132,9 +128,9 @@ def _checked(user: User) -> User:
     if not user.display.isprintable() or len(user.display) > _DISPLAY_MAX:
         raise invalid_value("display", user.display[:80], "a name of 200 characters at most")
     for role in user.roles:
-        if role not in ROLES:
+        if role not in OF_USERS:
             raise FhirError(
-                Issue("value", f"There is no role {shown(role)}.{nearest(role, ROLES)}")
+                Issue("value", f"There is no role {shown(role)}.{nearest(role, OF_USERS)}")
             )
     if user.fhir_user and not _REFERENCE.fullmatch(user.fhir_user):
         raise invalid_value("fhirUser", user.fhir_user[:80], "a reference such as Practitioner/1")
