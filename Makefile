@@ -15,7 +15,7 @@ PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 # Tests that need no MongoDB. A folder that is not there yet is left out.
 PURE := $(wildcard $(addprefix tests/,\
-    r4 search validation terminology patch security repository))
+    r4 search validation terminology patch repository))
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed 's/:.*  ## /|/' | \
