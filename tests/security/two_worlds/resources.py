@@ -84,7 +84,8 @@ def name(type: str, whose: str) -> str:
 def made(type: str, id: str, whose: str, table: ParameterTable) -> Resource:
     """Return a ``type`` with a value for each search parameter, as far as one can be put there."""
     resource: Resource = {"resourceType": type, "id": id}
-    if type in UNIVERSAL and whose == "b":
+    linked = type not in UNIVERSAL and type in table.compartment_types("Patient")
+    if whose == "b" and not linked:  # what is nobody's is everybody's, unless it is restricted
         resource["meta"] = {"security": [RESTRICTED]}
     for code in sorted(table.of(type)):
         for path in table.of(type)[code].paths:

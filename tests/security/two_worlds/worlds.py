@@ -97,15 +97,15 @@ class Answer:
 
 @dataclass(slots=True)
 class Numbers:
-    """The clock and the ids of a world: they depend on nothing but how often they were asked."""
+    """The clock and the ids of a world. A request has one moment, however often it looks: what a
+    process remembers for a second would else show in the time of the next."""
 
     run: str = "load"
     count: int = 0
     ticks: int = 0
 
     def now(self) -> datetime:
-        """Return a moment a little later than the one before."""
-        self.ticks += 1
+        """Return the moment of the request."""
         return _BEGIN + timedelta(milliseconds=7 * self.ticks)
 
     def new_id(self) -> str:
@@ -129,6 +129,7 @@ class World:
 
     async def ask(self, call: Call) -> Answer:
         """Return what is answered to ``call``."""
+        self.numbers.ticks += 1
         sent: list[dict[str, Any]] = []
         parts = [{"type": "http.request", "body": call.body, "more_body": False}]
         gone = asyncio.Event()
@@ -168,6 +169,7 @@ class World:
                 await self._make(changes)
 
     async def _make(self, changes: Sequence[Change]) -> None:
+        self.numbers.ticks += 1
         context = self.server.context
         writer = context.store.commit.writer
         free = replace(writer, integrity=replace(writer.integrity, kept=(), checked=()))
