@@ -5,6 +5,7 @@ ask a running one. Exit codes: 0 all well, 1 some negative, 2 no transport or no
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -56,9 +57,9 @@ def send(
     charset: Annotated[str, typer.Option(help="Charset told to an HTTP listener.")] = "",
     stop_on_error: Annotated[bool, typer.Option("--stop-on-error")] = False,
 ) -> None:
-    """Send messages and print one line for each answer."""
+    """Send messages and print one line for each answer; by HTTP with the token in FHIR_TOKEN."""
     try:
-        sender = Sender(to, cert, ca, charset)
+        sender = Sender(to, cert, ca, charset, os.environ.get("FHIR_TOKEN", ""))
     except (ValueError, OSError) as error:
         _stop(str(error))
     status = _WELL

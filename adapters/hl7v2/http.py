@@ -2,8 +2,8 @@
 
 design/hl7v2.md, section 3; HL7 over HTTP. The status speaks of the exchange, MSA-1 of the message.
 
-This is the seam for access control: what the scope ``hl7v2/submit`` allows belongs where
-:meth:`Endpoint.__call__` begins. There is none yet, here as for FHIR.
+Who hands in messages has a token with the scope ``hl7v2/submit``; in development none is needed, as
+for FHIR.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ MEDIA_TYPES = (
     "application/hl7-v2+er7",
     "x-application/hl7-v2+er7",
 )
+SUBMIT = "hl7v2/submit"
+"""The scope that opens this endpoint."""
 _BODY_S_MAX = 60.0  # without a byte
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -48,6 +50,7 @@ class Endpoint:
         try:
             if scope["method"] != "POST":
                 raise _Refusal(405, "Send the message with POST.", (b"allow", b"POST"))
+            await _admit(scope)
             intake = await self._intake_of(scope["fhir_server.context"])
             headers = dict(scope["headers"])
             charset = _charset(headers)
@@ -117,6 +120,23 @@ class Endpoint:
         except TooManyError as error:
             raise _Refusal(413, f"A batch has at most {limit:,} messages.") from error
         await _send(send, 200, b"".join(parts), _content_type(like.charset))
+
+
+async def _admit(scope: Any) -> None:
+    """Refuse who may not hand in messages, before anything of a message is read."""
+    try:
+        principal = await scope["fhir_server.identify"](dict(scope["headers"]))
+    except FhirError as error:
+        if error.status not in (401, 429):
+            raise
+        said = ((name.lower().encode(), value.encode()) for name, value in error.headers)
+        raise _Refusal(error.status, str(error), *said) from error
+    if principal.is_unrestricted or SUBMIT in principal.others:
+        return
+    challenge = (b"www-authenticate", b'Bearer scope="hl7v2/submit"')
+    if principal.kind == "nobody":
+        raise _Refusal(401, f"This needs an access token with the scope {SUBMIT}.", challenge)
+    raise _Refusal(403, f"Your token has not the scope {SUBMIT}.", challenge)
 
 
 async def _opened(pieces: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:

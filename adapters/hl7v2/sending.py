@@ -41,7 +41,8 @@ def messages_of(file: Path) -> Iterator[bytes]:
 
 
 class Sender:
-    """Sends to ``to``: mllp, mllps, http or https. ``certificate`` and ``authority`` are PEM."""
+    """Sends to ``to``: mllp, mllps, http or https. ``certificate`` and ``authority`` are PEM;
+    ``token`` is sent by HTTP alone."""
 
     def __init__(
         self,
@@ -49,12 +50,14 @@ class Sender:
         certificate: Path | None = None,
         authority: Path | None = None,
         charset: str = "",
+        token: str = "",
     ) -> None:
         """Prepare; nothing is sent yet. Raises ``ValueError`` for another address."""
         self._to = urlsplit(to)
         if self._to.scheme not in ("mllp", "mllps", "http", "https") or not self._to.hostname:
             raise ValueError("Send to mllp://host:port, mllps://host:port or https://host/hl7v2.")
         self._charset = charset
+        self._token = token
         self._tls: ssl.SSLContext | None = None
         if self._to.scheme in ("mllps", "https"):
             self._tls = ssl.create_default_context(cafile=str(authority) if authority else None)
@@ -89,7 +92,10 @@ class Sender:
         media = "application/hl7-v2"
         kind = f"{media}; charset={self._charset}" if self._charset else media
         url = self._to.geturl()
-        answer = self._client.post(url, content=message, headers={"Content-Type": kind})
+        headers = {"Content-Type": kind}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        answer = self._client.post(url, content=message, headers=headers)
         if answer.status_code not in (200, 204, 400):
             raise TransportError(f"HTTP {answer.status_code}")
         return [answer.content] if answer.content else []

@@ -39,6 +39,9 @@ Routes = Callable[[], tuple[Mapping[str, Asgi], Context] | None]
 CONTEXT = "fhir_server.context"
 """Where in the scope an application that a feature has registered finds the context."""
 
+IDENTIFY = "fhir_server.identify"
+"""Where it finds what says who asks, by the headers: see ``Identify`` in ``facade.py``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -81,7 +84,8 @@ class Site:
             below = path[: path.find("/", 1) + 1]
             app = routed and (routed[0].get(path) or routed[0].get(below))
             if routed and app:
-                await app(scope | {CONTEXT: routed[1]}, receive, send)
+                beside = {CONTEXT: routed[1], IDENTIFY: self.facade.identify}
+                await app(scope | beside, receive, send)
                 return
         await self.pages(scope, receive, send)
 

@@ -20,10 +20,11 @@ class Principal:
     a request without a token in development, ``user`` for a person (through an app or not),
     ``client`` for a backend, ``nobody`` for a request without a token in production.
     ``name`` is unique among a kind: the id of the user or client, the name of a task. ``client`` is
-    the id of the app that a user acts through. ``scopes`` are what was granted, ``roles`` what the
-    user is here. ``fhir_user`` is ``Practitioner/1``, ``patient`` the id of the patient in context,
-    both ``""`` where there is none. ``context`` is the rest of the launch context. ``token`` names
-    the token without being it; ``address`` is where the request came from.
+    the id of the app that a user acts through. ``scopes`` are what was granted, ``others`` the
+    texts of scopes that are about no resource, ``roles`` what the user is here. ``fhir_user`` is
+    ``Practitioner/1``, ``patient`` the id of the patient in context, both ``""`` where there is
+    none. ``context`` is the rest of the launch context. ``token`` names the token without being
+    it; ``address`` is where the request came from.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Principal:
     address: str = ""
     request_id: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     @property
     def is_unrestricted(self) -> bool:

@@ -34,8 +34,9 @@ _SCOPE = re.compile(
 )
 _CONTEXT = re.compile(r"launch(?:/[a-z]{1,64})?|openid|fhirUser|profile|(?:off|on)line_access")
 _IDENTITY = ("fhirUser", "profile")
-OF_BACKENDS = frozenset(("introspect",))
-"""The scopes of backends that are about no resource: to ask what any token stands for."""
+OF_BACKENDS = frozenset(("introspect", "hl7v2/submit"))
+"""The scopes of backends that are about no resource: to ask what any token stands for, to hand in
+HL7 v2 messages."""
 _SCOPES_MAX = 400  # a client that lists each letter of each type by itself is mistaken
 _UNQUOTED = ":/|,.-_~$!*'();@"
 

@@ -1,6 +1,7 @@
 """HL7 over HTTP; design/hl7v2.md, section 3: ``POST /hl7v2``, batches, files. Checks H6 and H7."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,28 @@ from adapters.hl7v2.ack import answered
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.http import Endpoint
 from adapters.hl7v2.inbox import UnavailableError
-from fhir_server.http.site import CONTEXT
+from fhir_server.http.authorize.bearer import invalid_token
+from fhir_server.http.site import CONTEXT, IDENTIFY
 from fhir_server.outcome import FhirError, Issue
+from fhir_server.security.principal import DEMO, NOBODY, Principal
+from fhir_server.security.scopes import scopes_of
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
 
 MEDIA = "application/hl7-v2"
 
 
-def client_of(site: Site) -> httpx.AsyncClient:
-    """Return a client of the route, without a socket between."""
+def client_of(site: Site, principal: Principal = DEMO) -> httpx.AsyncClient:
+    """Return a client of the route, without a socket between, whose token is of ``principal``."""
+
+    async def identify(headers: Any) -> Principal:
+        if headers.get(b"authorization") == b"Bearer bad":
+            raise invalid_token("The access token is not good, or no more.")
+        return principal
+
     endpoint = Endpoint(site.interface.intake)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await endpoint(scope | {CONTEXT: site.server.context}, receive, send)
+        await endpoint(scope | {CONTEXT: site.server.context, IDENTIFY: identify}, receive, send)
 
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://site")
 
@@ -38,6 +48,29 @@ async def client(lasting_site: Site) -> AsyncIterator[httpx.AsyncClient]:
 async def posted(client: httpx.AsyncClient, body: bytes, media: str = MEDIA) -> httpx.Response:
     """Post ``body``."""
     return await client.post("/hl7v2", content=body, headers={"Content-Type": media})
+
+
+LAB = Principal("client", "lab", "lab", scopes_of("system/*.rs"), ("backend",))
+# who, token -> status
+CALLERS = {
+    "nobody": (NOBODY, "", 401),
+    "a token that is not good": (LAB, "Bearer bad", 401),
+    "a backend without the scope": (LAB, "Bearer good", 403),
+    "a backend with it": (replace(LAB, others=("hl7v2/submit",)), "Bearer good", 200),
+}
+
+
+@pytest.mark.parametrize(("principal", "token", "status"), CALLERS.values(), ids=CALLERS)
+async def test_h6_messages_come_from_whom_they_may(
+    lasting_site: Site, principal: Principal, token: str, status: int
+) -> None:
+    """Without a token with the scope nothing of a message is read, and nothing kept."""
+    async with client_of(lasting_site, principal) as client:
+        headers = {"Content-Type": MEDIA} | ({"Authorization": token} if token else {})
+        answer = await client.post("/hl7v2", content=adt("W0"), headers=headers)
+    assert answer.status_code == status
+    assert (b"MSA" in answer.content) is (status == 200)
+    assert ("bearer" in answer.headers.get("www-authenticate", "").lower()) is (status != 200)
 
 
 # body, media type -> status, MSA-1
@@ -129,11 +162,15 @@ async def test_h9_what_is_not_what_its_mark_says_is_answered(
 async def test_h6_what_cannot_be_stored_is_503(error: Exception) -> None:
     """With Retry-After, whether or not the interface was open before the database went."""
 
+    async def anybody(_headers: Any) -> Principal:
+        return DEMO
+
     async def unavailable(context: Any) -> Any:
         raise error
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await Endpoint(unavailable)(scope | {CONTEXT: None}, receive, send)
+        beside = {CONTEXT: None, IDENTIFY: anybody}
+        await Endpoint(unavailable)(scope | beside, receive, send)
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
