@@ -21,9 +21,11 @@ from fhir_server.http.protection import (
     HSTS,
     PAGE_POLICY,
     is_called,
+    is_sent_on,
     names_of,
     protecting,
     refuse_host,
+    refuse_proxy,
 )
 from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
@@ -45,7 +47,8 @@ class Site:
     """The whole application: what is below the FHIR base goes to the facade at once, but for its
     well-known URIs, the rest to FastAPI, whose routing and middleware would cost a read a third of
     its time; but what is registered at a path goes there. ``names`` are what a Host may be,
-    ``is_tls_only`` has browsers never come without TLS again."""
+    ``is_tls_only`` has browsers never come without TLS again; unless ``is_for_proxies``, what a
+    proxy has sent on is refused."""
 
     facade: Facade
     pages: Asgi
@@ -53,6 +56,7 @@ class Site:
     origins: tuple[str, ...]
     names: frozenset[bytes]
     is_tls_only: bool
+    is_for_proxies: bool = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
@@ -64,6 +68,9 @@ class Site:
                 send = protecting(send, self._always(scope, is_fhir=is_fhir and not is_known))
             if not is_called(scope, self.names):
                 await refuse_host(protecting(send, self._always(scope, is_fhir=False)))
+                return
+            if not self.is_for_proxies and is_sent_on(scope):
+                await refuse_proxy(protecting(send, self._always(scope, is_fhir=False)))
                 return
             if is_known and (routed := self.routes()) and path in routed[0]:
                 await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
@@ -153,4 +160,5 @@ def site(
     return Site(
         *(facade, pages, routes, settings.cors_origins),
         *(names_of(settings) if names is None else names, is_tls_only),
+        is_tls_only or bool(settings.trusted_proxies),
     )

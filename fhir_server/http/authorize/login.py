@@ -36,7 +36,7 @@ LOGOUT = f"{AUTH_PATH}/logout"
 CONSOLE = f"{AUTH_PATH}/console"
 REQUEST = "request"
 _REQUEST_CHARACTERS_MAX = 32_768
-_NOW = (("prompt", "login"), ("prompt", "select_account"), ("max_age", "0"))
+_NOW = ("login", "select_account")
 _WRONG = "Name or password is not right."
 _WRONG_CODE = "This code is not right, or was used before. Wait for the next one."
 
@@ -69,13 +69,18 @@ async def sign_in(call: Call) -> Answer:
 
 
 async def _judged(who: Visitor) -> Verdict:
-    """Judge the name and the password that were sent, unless too many come from one network."""
-    call = who.call
-    now = call.context.now().timestamp()
-    if wait := call.context.rates.logins.wait_s(network_of(call.address), now):
+    """Judge the name and the password that were sent, unless too many come from one network: few
+    that are wrong, more that are right, since a hospital may have one address."""
+    call, rates = who.call, who.call.context.rates
+    network, now = network_of(call.address), call.context.now().timestamp()
+    wait = rates.passwords.wait_s(network, now) or rates.logins.wait_s(network, now)
+    if wait:
         return Wait("", wait)
     name, password = field(call, "name")[:256], field(call, "password")[:1_024]
-    return await who.people.password(name, password, call.address)
+    verdict = await who.people.password(name, password, call.address)
+    if isinstance(verdict, SignedIn):
+        rates.logins.give_back(network)
+    return verdict
 
 
 async def _app(call: Call, asked: str) -> str:
@@ -270,7 +275,13 @@ def onward(asked: str) -> str:
     """
     if not asked or not asked.isascii():
         return CONSOLE
-    given = [one for one in form_of(asked.encode()) if one not in _NOW]
+    given = []
+    for name, value in form_of(asked.encode()):
+        left = value
+        if name == "prompt":
+            left = " ".join(word for word in value.split() if word not in _NOW)
+        if (left or not value) and (name, value) != ("max_age", "0"):
+            given.append((name, left))
     return f"{AUTHORIZE}?{urlencode(given)}"
 
 
