@@ -77,7 +77,7 @@ class Site:
                 return
             if is_fhir:
                 if b"origin" in dict(scope["headers"]):  # a page of a browser asks
-                    origin = allowed_here(scope, await self._origins(scope))
+                    origin = allowed_here(scope, self.origins, await self._of_apps())
                     if is_preflight(scope):
                         await preflight(origin, send)
                         return
@@ -92,15 +92,15 @@ class Site:
                 return
         await self.pages(scope, receive, send)
 
-    async def _origins(self, scope: Any) -> Collection[str]:
-        """Return the origins whose pages may call: those that are set, and of registered apps."""
+    async def _of_apps(self) -> Collection[str]:
+        """Return the origins of registered apps."""
         routed = self.routes()
-        if routed is None or all(name != b"origin" for name, _ in scope["headers"]):
-            return self.origins
+        if routed is None:
+            return ()
         try:
-            return self.origins + tuple(await routed[1].accounts.clients.origins())
+            return await routed[1].accounts.clients.origins()
         except FhirError:
-            return self.origins  # the database is not there, as the answer will say
+            return ()  # the database is not there, as the answer will say
 
     def _always(self, scope: Any, *, is_fhir: bool) -> list[tuple[bytes, bytes]]:
         said = [HSTS] if self.is_tls_only else []

@@ -145,3 +145,26 @@ async def test_tokens_and_their_refusals_are_recorded(auth: Authorization) -> No
     text = repr(rows)
     for secret in (given["access_token"], given["refresh_token"], code, "a wrong secret"):
         assert secret not in text
+
+
+async def test_pages_of_apps_read_with_a_token_alone(auth: Authorization) -> None:
+    """An app may have registered itself: without a token its pages would be the demo user's."""
+    origin = {"Origin": "https://app.example"}
+    plain = await auth.http.get("/fhir/Patient", headers=origin)
+    assert "access-control-allow-origin" not in plain.headers
+    held = await auth.http.get("/fhir/Patient", headers=origin | {"Authorization": "Bearer x"})
+    assert held.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_a_token_in_an_address_is_not_kept(auth: Authorization) -> None:
+    """It is refused there (RFC 6750, 2.3), and the record of that does not have it."""
+    tokens = await auth.server.context.accounts.give(GRANT)
+    answer = await auth.http.get(f"/fhir/Patient?name=x&access_token={tokens.access}&_count=1")
+    assert answer.status_code == 401
+    audit = auth.server.context.store.audit
+    assert audit is not None
+    await audit.flushed()
+    rows = await auth.server.database["audit"].find({"query": {"$regex": "access_token"}}).to_list()
+    assert rows
+    assert tokens.access not in repr(rows)
+    assert all("name=x" in row["query"] and "_count=1" in row["query"] for row in rows)
