@@ -196,6 +196,19 @@ async def test_an_attack_slows_an_account_everywhere(people: People, clock: Cloc
     assert await people.notices.to("pat", clock() - timedelta(days=1)) == []
 
 
+async def test_an_attack_does_not_keep_the_owner_out(people: People, clock: Clock) -> None:
+    """Where the owner has signed in within a day, what strangers do elsewhere is not waited for;
+    guesses from there wait as ever."""
+    assert isinstance(await people.password("pat", PASSWORD, HERE), SignedIn)
+    for n in range(100):
+        clock.moves(1)
+        await people.attempts.admit("pat", f"10.{n}.0.0/24", clock())
+    assert isinstance(await people.password("pat", PASSWORD, "203.0.113.9"), Wait)
+    assert isinstance(await people.password("pat", PASSWORD, HERE), SignedIn)
+    found = [await people.password("pat", "wrong password it is", HERE) for _ in range(7)]
+    assert [type(one) for one in found] == [Wrong] * 5 + [Wait] * 2
+
+
 async def test_an_owner_is_told_of_an_attack(people: People, clock: Clock) -> None:
     """The attempt that makes the hundred writes the notice; those after it do not."""
     for n in range(99):
