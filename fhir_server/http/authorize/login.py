@@ -61,6 +61,7 @@ async def sign_in(call: Call) -> Answer:
         said, app = _said(verdict, _WRONG), await _app(call, asked)
         shown = login_page(who, asked, said=said, status=_status(verdict), app=app)
         return replace(shown, headers=(*shown.headers, *_later(verdict)))
+    await _follows(who, verdict)
     keep = cookie(call, SESSION, verdict.cookie)
     if verdict.session.is_whole:
         return redirect(onward(asked), keep)
@@ -81,6 +82,19 @@ async def _judged(who: Visitor) -> Verdict:
     if isinstance(verdict, SignedIn):
         rates.logins.give_back(network)
     return verdict
+
+
+async def _follows(who: Visitor, new: SignedIn) -> None:
+    """Have the session of ``new`` take the place of the one that this browser had: to sign out
+    ends what was granted in either. That of another user ends here."""
+    old, accounts = who.session, who.call.context.accounts
+    if old is None:
+        return
+    await who.people.sessions.end(old.id)
+    if old.user == new.user.name:
+        await accounts.follow_session(old.id, new.session.id)
+    else:
+        await accounts.end_session(old.id)
 
 
 async def _app(call: Call, asked: str) -> str:
@@ -109,6 +123,7 @@ async def give_second_factor(call: Call) -> Answer:
     await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return _second_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
+    await _follows(who, verdict)
     return redirect(onward(asked), cookie(call, SESSION, verdict.cookie))
 
 
@@ -132,6 +147,7 @@ async def finish_set_up(call: Call) -> Answer:
     await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return await _set_up_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
+    await _follows(who, verdict)
     main = html(
         """<h1>Keep these codes on paper</h1>
 <p>Each of them lets you in once, should you lose your phone. They are not shown again.</p>

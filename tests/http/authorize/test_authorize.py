@@ -470,3 +470,20 @@ async def test_an_app_that_nobody_here_knows_is_shown_as_one(site: Server) -> No
         browser = Browser(site.context)
         page = await browser.sign_in(await browser.get(asked(client_id=id)), "rahima", PASSWORD)
         assert ("registered itself" in page.text) is is_said
+
+
+@pytest.mark.parametrize("name", ["rahima", "dr"])
+async def test_signing_out_ends_what_came_before_another_sign_in(site: Server, name: str) -> None:
+    """Who signs in again, and then out, is out; where it is somebody else, at once."""
+    browser = Browser(site.context)
+    page = await browser.sign_in(
+        await browser.get(asked(scope="patient/*.rs online_access")), "rahima", PASSWORD
+    )
+    page = await browser.press(page, "/consent", decision="allow")
+    tokens = await _redeemed(site, answer_of(page)["code"])
+    page = await browser.get(asked(prompt="login"))
+    await browser.sign_in(page, name, PASSWORD)
+    known = await site.context.accounts.known(tokens.access)
+    assert (known is not None) is (name == "rahima")
+    await browser.press(await browser.get("/auth/console"), "/logout")
+    assert await site.context.accounts.known(tokens.access) is None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from joserfc import jws
 
+from fhir_server.messages import Request
 from fhir_server.security.claims import CLAIMS, principal_of
 from fhir_server.security.jose import Untrusted, check_times, read_key_set
 from fhir_server.security.rates import Buckets, Rate, Rates
@@ -142,7 +143,11 @@ async def test_tokens_and_their_refusals_are_recorded(auth: Authorization) -> No
     assert (200, "", ("user/u1", "client/app", "Patient/p1")) in said
     assert (400, "forbidden", ("client/app",)) in {(s, i, a[:1]) for s, i, a in said}
     assert (401, "login", ("nobody/nobody", "client/keeper")) in said
-    text = repr(rows)
+    events = await auth.server.perform(
+        Request("search-type", "AuditEvent", parameters=(("_count", "3"),))
+    )
+    text = repr(rows) + events.body.decode()
+    assert text.count('"AuditEvent"') == 3
     for secret in (given["access_token"], given["refresh_token"], code, "a wrong secret"):
         assert secret not in text
 
