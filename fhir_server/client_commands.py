@@ -14,10 +14,13 @@ import typer
 from rich.console import Console
 
 from fhir_server.context import Context
+from fhir_server.interactions.recording import note
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
+from fhir_server.security.audit import Row
 from fhir_server.security.grants import Client, Grant
+from fhir_server.security.principal import SERVER
 from fhir_server.security.registration import is_scope, words
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
@@ -170,7 +173,12 @@ async def _given(settings: Settings, open: Open, grant: Grant, seconds: int) -> 
     async with open(settings) as server:
         accounts = server.context.accounts
         await accounts.clients.add(_DEVELOPER)  # where it is there already, it stays as it is
-        return (await accounts.give(grant, seconds)).access
+        given = await accounts.give(grant, seconds)
+        about = (f"Patient/{grant.patient}",) if grant.patient else ()
+        said = " ".join(grant.scopes)
+        row = Row(server.context.now(), "token", SERVER, concerns=about, query=said)
+        await note(server.context, row)
+        return given.access
 
 
 async def _performed(settings: Settings, open: Open, request: Request) -> list[Any]:

@@ -86,7 +86,8 @@ class SecuritySettings(BaseSettings):
     trusted_proxies: Names = Field(
         default=(),
         description="Addresses or networks of the proxies in front, as `10.2.0.0/16`: whose "
-        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed. In development others are "
+        "refused.",
     )
     rate_per_s: float = Field(
         default=200.0,

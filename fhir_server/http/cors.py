@@ -28,18 +28,18 @@ def allowed(headers: Iterable[tuple[bytes, bytes]], origins: Collection[str]) ->
     return origin if origin.decode("latin-1") in origins else b""
 
 
-def allowed_here(scope: Any, origins: Collection[str]) -> bytes:
-    """Return the same for a request to the FHIR base.
+def allowed_here(scope: Any, origins: Collection[str], apps: Collection[str] = ()) -> bytes:
+    """Return the same for a request to the FHIR base; ``apps`` are the origins of registered apps.
 
-    What says how to sign in is for every page. ``*`` is of use with a token only: without one it
-    would have any page of the web read what the demo user of development reads.
+    What says how to sign in is for every page. ``*`` and ``apps``, which may have registered
+    themselves, are of use with a token only: without one they would have any page of the web read
+    what the demo user of development reads.
     """
     headers = scope["headers"]
     if scope["path"].endswith(_DISCOVERY):
         return allowed(headers, "*")
-    found = allowed(headers, origins)
-    if found != b"*" or is_preflight(scope) or any(name == b"authorization" for name, _ in headers):
-        return found
+    if is_preflight(scope) or any(name == b"authorization" for name, _ in headers):
+        return allowed(headers, [*origins, *apps])
     return allowed(headers, [one for one in origins if one != "*"])
 
 

@@ -182,7 +182,7 @@ class Facade:
             self._check_headers(scope["headers"])
             _check_site(scope["method"], headers)
             path = scope["path"][len(self.path) :]
-            principal = (await self.identify(headers)).at(address, request_id)
+            principal = (await self._identified(headers, address)).at(address, request_id)
             if not principal.is_unrestricted:
                 self.admit(principal, address, time.monotonic())
             native = binary.asked_natively(scope["method"], path, headers)
@@ -202,6 +202,15 @@ class Facade:
                 called = (scope["method"], scope["path"][len(self.path) :], scope["query_string"])
                 await self.refused(principal.at(address, request_id), called, error)
             return interaction, self._refused(error, scope), wish
+
+    async def _identified(self, headers: Headers, address: str) -> Principal:
+        """Return who asks. A token that is refused is counted with the network it came from."""
+        try:
+            return await self.identify(headers)
+        except FhirError as error:
+            if error.status == 401:
+                self.admit(NOBODY, address, time.monotonic())
+            raise
 
     def _refused(self, error: FhirError, scope: Any) -> Response:
         issues, headers = error.issues, error.headers

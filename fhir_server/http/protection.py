@@ -32,6 +32,7 @@ PAGE_POLICY = (
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 _HERE = (b"localhost", b"127.0.0.1", b"[::1]")
+_OF_PROXIES = frozenset((b"x-forwarded-for", b"x-real-ip", b"forwarded"))
 _OPEN_TO_ALL = ("/live", "/ready")  # whoever watches the process calls it by its address
 
 
@@ -56,6 +57,12 @@ def is_called(scope: Any, names: frozenset[bytes]) -> bool:
     return scope["path"] in _OPEN_TO_ALL
 
 
+def is_sent_on(scope: Any) -> bool:
+    """Whether a proxy says that it has sent this on for somebody else."""
+    names = {name for name, _ in scope["headers"]}
+    return not names.isdisjoint(_OF_PROXIES) and scope["path"] not in _OPEN_TO_ALL
+
+
 def _name(host: bytes) -> bytes:
     end = host.find(b"]") + 1 if host.startswith(b"[") else host.find(b":")
     return (host[:end] if end > 0 else host).lower()
@@ -66,6 +73,16 @@ async def refuse_host(send: Any) -> None:
     text = (
         "The Host of this request is not a name of this server. In development it is localhost; "
         "FHIR_BASE_URL has another one."
+    )
+    await answer_refusal(FhirError(Issue("forbidden", text)), send)
+
+
+async def refuse_proxy(send: Any) -> None:
+    """Answer what a proxy has sent on to a server in development, where who has no token may do
+    everything: it would be open to whomever the proxy is."""
+    text = (
+        "A proxy has sent this on. In development the server is for its own machine; "
+        "FHIR_TRUSTED_PROXIES names proxies that may."
     )
     await answer_refusal(FhirError(Issue("forbidden", text)), send)
 

@@ -21,9 +21,11 @@ from fhir_server.http.protection import (
     HSTS,
     PAGE_POLICY,
     is_called,
+    is_sent_on,
     names_of,
     protecting,
     refuse_host,
+    refuse_proxy,
 )
 from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
@@ -48,7 +50,8 @@ class Site:
     """The whole application: what is below the FHIR base goes to the facade at once, but for its
     well-known URIs, the rest to FastAPI, whose routing and middleware would cost a read a third of
     its time; but what is registered at a path goes there. ``names`` are what a Host may be,
-    ``is_tls_only`` has browsers never come without TLS again."""
+    ``is_tls_only`` has browsers never come without TLS again; unless ``is_for_proxies``, what a
+    proxy has sent on is refused."""
 
     facade: Facade
     pages: Asgi
@@ -56,6 +59,7 @@ class Site:
     origins: tuple[str, ...]
     names: frozenset[bytes]
     is_tls_only: bool
+    is_for_proxies: bool = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand one connection on."""
@@ -68,12 +72,15 @@ class Site:
             if not is_called(scope, self.names):
                 await refuse_host(protecting(send, self._always(scope, is_fhir=False)))
                 return
+            if not self.is_for_proxies and is_sent_on(scope):
+                await refuse_proxy(protecting(send, self._always(scope, is_fhir=False)))
+                return
             if is_known and (routed := self.routes()) and path in routed[0]:
                 await routed[0][path](scope | {CONTEXT: routed[1]}, receive, send)
                 return
             if is_fhir:
                 if b"origin" in dict(scope["headers"]):  # a page of a browser asks
-                    origin = allowed_here(scope, await self._origins(scope))
+                    origin = allowed_here(scope, self.origins, await self._of_apps())
                     if is_preflight(scope):
                         await preflight(origin, send)
                         return
@@ -89,15 +96,15 @@ class Site:
                 return
         await self.pages(scope, receive, send)
 
-    async def _origins(self, scope: Any) -> Collection[str]:
-        """Return the origins whose pages may call: those that are set, and of registered apps."""
+    async def _of_apps(self) -> Collection[str]:
+        """Return the origins of registered apps."""
         routed = self.routes()
-        if routed is None or all(name != b"origin" for name, _ in scope["headers"]):
-            return self.origins
+        if routed is None:
+            return ()
         try:
-            return self.origins + tuple(await routed[1].accounts.clients.origins())
+            return await routed[1].accounts.clients.origins()
         except FhirError:
-            return self.origins  # the database is not there, as the answer will say
+            return ()  # the database is not there, as the answer will say
 
     def _always(self, scope: Any, *, is_fhir: bool) -> list[tuple[bytes, bytes]]:
         said = [HSTS] if self.is_tls_only else []
@@ -157,4 +164,5 @@ def site(
     return Site(
         *(facade, pages, routes, settings.cors_origins),
         *(names_of(settings) if names is None else names, is_tls_only),
+        is_tls_only or bool(settings.trusted_proxies),
     )

@@ -211,18 +211,25 @@ class People:
             return await self.users.take_step(user, step)
         return await self.users.take_recovery(user, recovery_hash(code))
 
-    async def _whole(self, half: Session, user: User, address: str, now: datetime) -> SignedIn:
+    async def _whole(self, half: Session, user: User, address: str, now: datetime) -> Verdict:
         """Return a session with all factors. It has another cookie: one that was seen or planted
-        before is of no use."""
-        await self.sessions.end(half.id)
+        before is of no use. Wrong where the sign-in was ended meanwhile."""
+        if not await self.sessions.end(half.id):
+            return Wrong(user.name)
         await self.attempts.succeeded(user.name, network_of(address), [half.began, now])
         return await self._begun(user, is_whole=True, began=now)
 
-    async def _begun(self, user: User, *, is_whole: bool, began: datetime) -> SignedIn:
+    async def _begun(self, user: User, *, is_whole: bool, began: datetime) -> SignedIn | Wrong:
+        """Return a new session of ``user``, unless that is not who may sign in any more: what ends
+        all sessions may have been done while the password was judged."""
         cookie = self.secret()
         session = await self.sessions.begin(
             session_id(cookie), user.name, began, is_staff=user.is_staff, is_whole=is_whole
         )
+        again = await self.users.named(user.name)
+        if again is None or _by(again) != _by(user):
+            await self.sessions.end(session.id)
+            return Wrong(user.name)
         return SignedIn(session, user, cookie)
 
     def _seed_of(self, user: User) -> bytes:
@@ -241,6 +248,11 @@ class People:
     def _random(self, count: int) -> bytes:
         """Return ``count`` random bytes, 32 at most."""
         return urlsafe_b64decode(self.secret() + "=")[:count]
+
+
+def _by(user: User) -> tuple[object, ...]:
+    """Return what a session is for: whoever changes any of it ends those that there are."""
+    return user.password, user.is_disabled, user.roles, user.patient, user.fhir_user
 
 
 def people_of(context: Context) -> People:

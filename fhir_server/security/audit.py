@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import re2 as re
+
 from fhir_server.messages import NO_ENTRY
 from fhir_server.security.principal import Principal
 
@@ -50,6 +52,11 @@ _ACTIONS = {
     "export": "R",
 }
 _EXECUTED = "E"
+# What is refused in an address, and was sent there all the same. RFC 6750, section 2.3.
+_SECRET = re.compile(
+    r"(?i)\b((?:access_token|refresh_token|id_token|client_secret|client_assertion|password)=)"
+    r"[^&\s]+"
+)
 _PATIENT = "Patient/"
 
 
@@ -107,7 +114,7 @@ class Draft:
 def row_document(row: Row) -> Document:
     """Return ``row`` as it is stored, without its place."""
     by, at = row.by, row.at
-    query = row.query
+    query = _SECRET.sub(r"\1…", row.query) if "=" in row.query else row.query
     if len(query) > QUERY_CHARACTERS_MAX:
         query = query[: QUERY_CHARACTERS_MAX - 1] + "…"
     said = {

@@ -30,6 +30,9 @@ _FHIR_USER = re.compile(
 )
 _ID = re.compile(r"[A-Za-z0-9\-\.]{1,64}")
 _NAME_CHARACTERS_MAX = 255
+_UNNAMED = "?"
+"""The app of a token that names none: whoever has no app would be held to no scopes. Names that
+are said are quoted, so none of them is this."""
 _SCOPES_CHARACTERS_MAX = 20_000
 
 
@@ -62,7 +65,7 @@ def principal_of(
     return Principal(
         "client" if name == client else "user",
         name,
-        client,
+        client or _UNNAMED,
         scopes_of(" ".join(_words(claims, table, "scopes"))[:_SCOPES_CHARACTERS_MAX]),
         _words(claims, table, "roles"),
         _fhir_user(_text(claims, table, "fhir_user"), bases),

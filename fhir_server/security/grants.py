@@ -18,8 +18,9 @@ ACCESS_SYSTEM_S = 300
 """So long one of a backend is."""
 CODE_S = 60
 LAUNCH_S = 300
-OFFLINE_S = 90 * 86_400
-"""So long after the last refresh ``offline_access`` ends."""
+OFFLINE_S = 92 * 86_400
+"""So long after the last refresh ``offline_access`` ends: three months are 92 days at most, and 45
+CFR 170.315(g)(10)(v) asks for no less."""
 
 
 @dataclass(frozen=True, slots=True)

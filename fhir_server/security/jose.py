@@ -127,6 +127,7 @@ def _object(text: bytes) -> Mapping[str, Any]:
     """Return the JSON object that ``text`` is; no member twice. RFC 7515, section 4."""
     try:
         found = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_refused)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no character
     except (ValueError, RecursionError) as error:
         raise Untrusted("header or claims are no JSON object") from error
     if not isinstance(found, dict):
@@ -178,7 +179,8 @@ def read_key_set(document: bytes, algorithm: str) -> KeySet:
 def _key(row: Mapping[str, Any], algorithm: str) -> ECKey | RSAKey | None:
     kind = _KINDS.get(algorithm, {"kty": ""})
     is_meant = row.get("use", "sig") == "sig" and row.get("alg", algorithm) == algorithm
-    signs = "verify" in row.get("key_ops", ["verify"])
+    operations = row.get("key_ops", ["verify"])
+    signs = isinstance(operations, list) and "verify" in operations
     if not (is_meant and signs) or any(row.get(name) != value for name, value in kind.items()):
         return None
     kid = row.get("kid", "")
@@ -188,7 +190,7 @@ def _key(row: Mapping[str, Any], algorithm: str) -> ECKey | RSAKey | None:
         if kind["kty"] == "EC":
             return ECKey.import_key(_public(row))
         return RSAKey.import_key(_public(row)) if is_sound(row) else None
-    except (JoseError, ValueError, TypeError, KeyError):
+    except (JoseError, Untrusted, ValueError, TypeError, KeyError):
         return None  # one bad key does not spoil the others
 
 
@@ -236,9 +238,12 @@ def seconds_of(claims: Mapping[str, Any], name: str) -> float:
     """Return the time that the claim ``name`` is, in seconds since 1970. Raises
     :class:`Untrusted`."""
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise Untrusted(f"{name} is missing, or is no time")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass  # an integer that is beyond every time
+    raise Untrusted(f"{name} is missing, or is no time")
 
 
 def check_times(claims: Mapping[str, Any], now: float) -> float:

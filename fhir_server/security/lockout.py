@@ -3,7 +3,8 @@
 Attempts are counted per account *and* network, so that a stranger cannot lock an owner out: five
 are free, then the next has to wait 30 s, and twice as long after each, up to 15 min. An account
 with a hundred attempts in an hour is under attack from many networks: then one attempt in 30 s is
-judged on it, wherever it comes from, and its owner is told.
+judged on it, wherever it comes from, and its owner is told; but for networks from which the owner
+has signed in within a day, or a stranger could keep the owner out by asking every 30 s.
 
 An attempt is counted before its password is looked at: of a hundred that come at once, five are
 judged. One that succeeds takes its count back. What is here is arithmetic; ``store/users.py``

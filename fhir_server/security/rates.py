@@ -28,7 +28,9 @@ class Rate:
 REQUESTS = Rate(200.0, 400)
 """Requests to the FHIR base, by user and client, where the settings do not say another rate."""
 LOGIN = Rate(10 / 60, 10)
-"""Tries to sign in, by network (:func:`network_of`)."""
+"""Tries to sign in that fail, by network (:func:`network_of`)."""
+PASSWORDS = Rate(2.0, 60)
+"""All tries to sign in, by network: each takes 0.15 s of a core."""
 TOKENS = Rate(1.0, 60)
 """Requests to the token endpoint, by client."""
 
@@ -55,6 +57,12 @@ class Buckets:
             self._left.popitem(last=False)
         return 0.0 if taken else (1.0 - left) / rate.per_s
 
+    def give_back(self, key: str) -> None:
+        """Give ``key`` one back that was taken, and was not to be counted."""
+        if key in self._left:
+            left, when = self._left[key]
+            self._left[key] = min(self.rate.burst, left + 1.0), when
+
     def check(self, key: str, now: float) -> None:
         """Take one for ``key``. Raises status 429 with ``Retry-After`` where there is none."""
         if wait := self.wait_s(key, now):
@@ -68,6 +76,7 @@ class Rates:
     requests: Buckets = field(default_factory=lambda: Buckets(REQUESTS))
     logins: Buckets = field(default_factory=lambda: Buckets(LOGIN))
     tokens: Buckets = field(default_factory=lambda: Buckets(TOKENS))
+    passwords: Buckets = field(default_factory=lambda: Buckets(PASSWORDS))
 
     def admit(self, principal: Principal, address: str, now: float) -> None:
         """Count a request of ``principal``. Raises status 429 for one too many.

@@ -265,6 +265,11 @@ class Accounts:
                 {"session": session, "scopes": {"$ne": "offline_access"}} if session else {}
             )
 
+    async def follow_session(self, old: str, new: str) -> None:
+        """Have what was granted in the login ``old`` end with ``new``."""
+        async with self._bounded():
+            await self.database[GRANTS].update_many({"session": old}, {"$set": {"session": new}})
+
     async def revoke_token(self, token: str, client: str) -> None:
         """End the access token ``token`` of ``client``, or the grant of its refresh token. One that
         is not known is no fault. RFC 7009, section 2.2."""

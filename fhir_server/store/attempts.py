@@ -63,7 +63,9 @@ class Attempts:
                 of_account, of_network = found.get(account_id), found.get(network_id)
                 times = of_account["times"] if of_account else []
                 count, last = _counted(of_network, now)
-                wait = max(wait_of_network(count, last, now), wait_of_account(times, now))
+                is_owners = _is_owners(of_network, now)
+                of_all = 0.0 if is_owners else wait_of_account(times, now)
+                wait = max(wait_of_network(count, last, now), of_all)
                 if wait > 0:
                     return Admitted(wait)
                 after = kept_times(times, now)
@@ -71,6 +73,8 @@ class Attempts:
                 if not await self._replaced(account_id, of_account, row):
                     continue
                 row = {"count": count + 1, "last": now, "forgotten": now + FORGOTTEN}
+                if of_network and is_owners:
+                    row["owner"] = of_network["owner"]
                 if await self._replaced(network_id, of_network, row):
                     begins = is_attacked(after, now) and not is_attacked(times, now)
                     return Admitted(0.0, begins)
@@ -78,10 +82,14 @@ class Attempts:
 
     async def succeeded(self, account: str, network: str, times: list[datetime]) -> None:
         """Forget what ``network`` has tried at ``account``, and that those of ``times`` were
-        attempts: they were the owner's."""
+        attempts: they were the owner's, whom no attack from elsewhere keeps out there for a day."""
         account_id, network_id = _ids(account, network)
+        last = times[-1]
+        known = {"count": 0, "last": last, "owner": last, "forgotten": last + FORGOTTEN}
         async with deadline(self.timeout_s, _ADVICE):
-            await self.database[ATTEMPTS].delete_one({"_id": network_id})
+            await self.database[ATTEMPTS].update_one(
+                {"_id": network_id}, {"$set": known, "$inc": {"turn": 1}}, upsert=True
+            )
             await self.database[ATTEMPTS].update_one(
                 {"_id": account_id}, {"$pull": {"times": {"$in": times}}, "$inc": {"turn": 1}}
             )
@@ -116,6 +124,11 @@ def _ids(account: str, network: str) -> tuple[str, str]:
     """Return the names of both rows; that of the account begins the other: ``/`` follows it."""
     name = sha256(account.encode()).hexdigest()
     return name, f"{name}/{sha256(network.encode()).hexdigest()}"
+
+
+def _is_owners(row: Document | None, now: datetime) -> bool:
+    """Whether the owner of the account has signed in from the network of ``row`` within a day."""
+    return row is not None and "owner" in row and now - row["owner"] < FORGOTTEN
 
 
 def _counted(row: Document | None, now: datetime) -> tuple[int, datetime | None]:

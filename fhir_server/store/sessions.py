@@ -85,10 +85,11 @@ class Sessions:
                 return seen
         return found
 
-    async def end(self, id: str) -> None:
-        """End a session."""
+    async def end(self, id: str) -> bool:
+        """End a session; return whether it was there."""
         async with deadline(self.timeout_s, _ADVICE):
-            await self.database[SESSIONS].delete_one({"_id": id})
+            done = await self.database[SESSIONS].delete_one({"_id": id})
+        return done.deleted_count == 1
 
     async def end_all(self, user: str) -> list[str]:
         """End every session of ``user``; return the ids of those that there were."""

@@ -215,3 +215,17 @@ async def test_who_asks_too_often_is_told_to_wait(
         assert answers[3].json()["issue"][0]["code"] == "throttled"
         who[0] = replace(principal, kind="user", name="other")
         assert (await exchange(app, "GET", "metadata")).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])
+async def test_development_is_not_for_those_behind_a_proxy(empty: Server, header: str) -> None:
+    """A proxy in front would have everybody in as the demo user; one that is named may."""
+    facade = application(empty).facade
+    for proxies, status in (((), 403), (("127.0.0.1",), 200)):
+        settings = empty.context.settings.model_copy(update={"trusted_proxies": proxies})
+        app = site(facade, None, None, settings)  # type: ignore[arg-type]
+        for target in ("metadata", "/"):
+            answer = await exchange(app, "GET", target, {"host": "localhost", header: "9.9.9.9"})
+            assert answer.status_code == status
+        answer = await exchange(app, "GET", "/live", {"host": "localhost", header: "9.9.9.9"})
+        assert answer.status_code == 200

@@ -11,6 +11,8 @@ from secrets import token_bytes
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.interactions import hashing
+from fhir_server.interactions import people as signing_in
 from fhir_server.interactions.people import People, SignedIn, Wait, Wrong, people_of
 from fhir_server.security.lockout import FORGOTTEN
 from fhir_server.security.passwords import hashed
@@ -117,13 +119,41 @@ async def test_of_many_uses_of_a_code_one_counts(people: People, clock: Clock) -
     user = await people.users.named("dr")
     assert user is not None
     seed, codes = await people.give_second_factor(user)
-    half = await people.password("dr", PASSWORD, HERE)
-    assert isinstance(half, SignedIn)
     for code in (code_of(seed, step_of(clock())), codes[0]):
+        half = await people.password("dr", PASSWORD, HERE)
+        assert isinstance(half, SignedIn)
         found = await asyncio.gather(
             *(people.second_factor(half.session, code, f"198.51.{n}.1") for n in range(16))
         )
         assert sum(isinstance(one, SignedIn) for one in found) == 1
+
+
+async def test_a_password_that_is_changed_meanwhile_opens_nothing(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one was right when it was judged; what ends all sessions has been done since."""
+
+    async def judged(kept: str, password: str) -> bool:
+        found = await hashing.matches(kept, password)
+        await people.users.change("pat", people.now(), password=HASH.replace("$m=", "$m=1"))
+        await people.sessions.end_all("pat")
+        return found
+
+    monkeypatch.setattr(signing_in, "matches", judged)
+    assert isinstance(await people.password("pat", PASSWORD, HERE), Wrong)
+    assert await people.sessions.end_all("pat") == []
+
+
+async def test_a_second_factor_needs_the_password_still(people: People, clock: Clock) -> None:
+    """Where the sign-in was ended between both, the code is right and opens nothing."""
+    user = await people.users.named("dr")
+    assert user is not None
+    seed, _ = await people.give_second_factor(user)
+    half = await people.password("dr", PASSWORD, HERE)
+    assert isinstance(half, SignedIn)
+    await people.sessions.end_all("dr")
+    found = await people.second_factor(half.session, code_of(seed, step_of(clock())), HERE)
+    assert isinstance(found, Wrong)
 
 
 async def test_guesses_wait(people: People, clock: Clock) -> None:
@@ -164,6 +194,19 @@ async def test_an_attack_slows_an_account_everywhere(people: People, clock: Cloc
     clock.moves(31)
     assert isinstance(await people.password("pat", PASSWORD, "203.0.113.9"), SignedIn)
     assert await people.notices.to("pat", clock() - timedelta(days=1)) == []
+
+
+async def test_an_attack_does_not_keep_the_owner_out(people: People, clock: Clock) -> None:
+    """Where the owner has signed in within a day, what strangers do elsewhere is not waited for;
+    guesses from there wait as ever."""
+    assert isinstance(await people.password("pat", PASSWORD, HERE), SignedIn)
+    for n in range(100):
+        clock.moves(1)
+        await people.attempts.admit("pat", f"10.{n}.0.0/24", clock())
+    assert isinstance(await people.password("pat", PASSWORD, "203.0.113.9"), Wait)
+    assert isinstance(await people.password("pat", PASSWORD, HERE), SignedIn)
+    found = [await people.password("pat", "wrong password it is", HERE) for _ in range(7)]
+    assert [type(one) for one in found] == [Wrong] * 5 + [Wait] * 2
 
 
 async def test_an_owner_is_told_of_an_attack(people: People, clock: Clock) -> None:

@@ -12,6 +12,7 @@ the app, with its ``state``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlencode
 
 from fhir_server.http.authorize.chosen import Chosen, encounters, patient_named, patients
@@ -26,6 +27,7 @@ from fhir_server.http.authorize.login import (
 from fhir_server.http.authorize.session import Visitor, fields, foreign_form, visitor
 from fhir_server.http.authorize.session import field as form_field
 from fhir_server.http.authorize.steps import consent_page, encounter_page, patient_page
+from fhir_server.interactions.access import is_possible
 from fhir_server.interactions.recording import note
 from fhir_server.security.audit import Row
 from fhir_server.security.grants import Grant, Launch
@@ -145,9 +147,9 @@ async def _chosen(asked: Asked) -> Chosen:
     Raises ``access_denied`` for a patient whom the user does not see.
     """
     call, launch = asked.who.call, asked.launch
-    if launch is not None:
-        patient = launch.patient
-        encounter, is_settled = launch.encounter, True
+    is_launched = launch is not None and bool(launch.patient)
+    if launch is not None and is_launched:
+        patient, encounter, is_settled = launch.patient, launch.encounter, True
     else:
         is_patient = not asked.user.is_staff
         patient = asked.user.patient if is_patient else form_field(call, "patient")
@@ -162,7 +164,7 @@ async def _chosen(asked: Asked) -> Chosen:
     name = await patient_named(call.context, asked.user, patient)
     if name is None:
         raise OAuthError("access_denied", "This patient is not among those that the user sees.")
-    if encounter and launch is None:
+    if encounter and not is_launched:
         rows = await encounters(call.context, asked.user, patient)
         if all(encounter != one.id for one in rows):
             raise OAuthError("access_denied", "This visit is not among those that the user sees.")
@@ -204,6 +206,9 @@ async def _granted(asked: Asked, scopes: tuple[str, ...]) -> Answer:
         challenge=request.challenge,
         nonce=request.nonce,
     )
+    # What ends all access of a user ends the sessions first: after that, no code leaves.
+    if await asked.who.people.current(asked.who.cookie) is None:
+        raise OAuthError("access_denied", "The sign-in has ended meanwhile.")
     answer = {"code": code, "state": request.state}
     return redirect(redirected(request.redirect_uri, answer))
 
@@ -254,7 +259,8 @@ async def _asked(call: Call, query: str, who: Visitor | None = None) -> Asked | 
     except OAuthError as error:
         return _shown(error.description)
     try:
-        request = authorization_request(parameters, client, (call.base,))
+        possible = partial(is_possible, table=call.context.parameters)
+        request = authorization_request(parameters, client, (call.base,), is_possible=possible)
         prompt, max_age = _prompt(given)
         who = who or await visitor(call)
         found = who.signed_in

@@ -89,7 +89,10 @@ def _sources(to: str) -> tuple[str, ...]:
     """Return what of ``to`` a policy can name: its origin, or the scheme of an app of a phone."""
     if not to:
         return ()
-    parts = urlsplit(to)
+    try:
+        parts = urlsplit(to)
+    except ValueError:
+        return ()
     scheme = parts.scheme.lower()
     if scheme in ("http", "https") and _HOST.fullmatch(parts.netloc):
         return (f"{scheme}://{parts.netloc}",)

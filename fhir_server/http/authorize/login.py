@@ -36,7 +36,7 @@ LOGOUT = f"{AUTH_PATH}/logout"
 CONSOLE = f"{AUTH_PATH}/console"
 REQUEST = "request"
 _REQUEST_CHARACTERS_MAX = 32_768
-_NOW = (("prompt", "login"), ("prompt", "select_account"), ("max_age", "0"))
+_NOW = ("login", "select_account")
 _WRONG = "Name or password is not right."
 _WRONG_CODE = "This code is not right, or was used before. Wait for the next one."
 
@@ -61,6 +61,7 @@ async def sign_in(call: Call) -> Answer:
         said, app = _said(verdict, _WRONG), await _app(call, asked)
         shown = login_page(who, asked, said=said, status=_status(verdict), app=app)
         return replace(shown, headers=(*shown.headers, *_later(verdict)))
+    await _follows(who, verdict)
     keep = cookie(call, SESSION, verdict.cookie)
     if verdict.session.is_whole:
         return redirect(onward(asked), keep)
@@ -69,13 +70,31 @@ async def sign_in(call: Call) -> Answer:
 
 
 async def _judged(who: Visitor) -> Verdict:
-    """Judge the name and the password that were sent, unless too many come from one network."""
-    call = who.call
-    now = call.context.now().timestamp()
-    if wait := call.context.rates.logins.wait_s(network_of(call.address), now):
+    """Judge the name and the password that were sent, unless too many come from one network: few
+    that are wrong, more that are right, since a hospital may have one address."""
+    call, rates = who.call, who.call.context.rates
+    network, now = network_of(call.address), call.context.now().timestamp()
+    wait = rates.passwords.wait_s(network, now) or rates.logins.wait_s(network, now)
+    if wait:
         return Wait("", wait)
     name, password = field(call, "name")[:256], field(call, "password")[:1_024]
-    return await who.people.password(name, password, call.address)
+    verdict = await who.people.password(name, password, call.address)
+    if isinstance(verdict, SignedIn):
+        rates.logins.give_back(network)
+    return verdict
+
+
+async def _follows(who: Visitor, new: SignedIn) -> None:
+    """Have the session of ``new`` take the place of the one that this browser had: to sign out
+    ends what was granted in either. That of another user ends here."""
+    old, accounts = who.session, who.call.context.accounts
+    if old is None:
+        return
+    await who.people.sessions.end(old.id)
+    if old.user == new.user.name:
+        await accounts.follow_session(old.id, new.session.id)
+    else:
+        await accounts.end_session(old.id)
 
 
 async def _app(call: Call, asked: str) -> str:
@@ -104,6 +123,7 @@ async def give_second_factor(call: Call) -> Answer:
     await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return _second_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
+    await _follows(who, verdict)
     return redirect(onward(asked), cookie(call, SESSION, verdict.cookie))
 
 
@@ -127,6 +147,7 @@ async def finish_set_up(call: Call) -> Answer:
     await _recorded(call, verdict)
     if not isinstance(verdict, SignedIn):
         return await _set_up_page(who, asked, _said(verdict, _WRONG_CODE), _status(verdict))
+    await _follows(who, verdict)
     main = html(
         """<h1>Keep these codes on paper</h1>
 <p>Each of them lets you in once, should you lose your phone. They are not shown again.</p>
@@ -270,7 +291,13 @@ def onward(asked: str) -> str:
     """
     if not asked or not asked.isascii():
         return CONSOLE
-    given = [one for one in form_of(asked.encode()) if one not in _NOW]
+    given = []
+    for name, value in form_of(asked.encode()):
+        left = value
+        if name == "prompt":
+            left = " ".join(word for word in value.split() if word not in _NOW)
+        if (left or not value) and (name, value) != ("max_age", "0"):
+            given.append((name, left))
     return f"{AUTHORIZE}?{urlencode(given)}"
 
 

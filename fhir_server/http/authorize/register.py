@@ -4,6 +4,7 @@ https://www.rfc-editor.org/rfc/rfc7591. Who registers so is an app for users: no
 of ``system/``, no role; a user still decides what it may have.
 """
 
+import time
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
 from fhir_server.security.grants import Client, hashed
 from fhir_server.security.oauth import OAuthError
+from fhir_server.security.rates import network_of
 from fhir_server.security.registration import Application, Unregistrable, client_for, words
 
 _KINDS = {
@@ -30,6 +32,7 @@ async def register(call: Call) -> Answer:
     if not call.context.settings.client_registration:
         text = "Apps are registered by the operator here: fhir-server client add."
         raise OAuthError("access_denied", text, 403)
+    call.context.rates.tokens.check(f"register {network_of(call.address)}", time.monotonic())
     asked = _application(_members(call.text), f"app-{call.context.new_id()}")
     secret = call.context.accounts.secret()
     try:

@@ -18,6 +18,13 @@ CHOOSE = f"{AUTH_PATH}/choose"
 CONSENT = f"{AUTH_PATH}/consent"
 
 
+_STRANGER = html(
+    '<p class="note bad">Nobody here has looked at this app: it has registered itself, under a '
+    "name of its own choice. Go on only if you have begun there yourself, and know the address "
+    "below.</p>"
+)
+
+
 def patient_page(
     who: Visitor, query: str, request: AuthorizationRequest, rows: Sequence[Row], words: str
 ) -> Answer:
@@ -82,7 +89,7 @@ def consent_page(
     )
     main = html(
         """<h1>{app} asks for access</h1>
-<p>You are {display}.</p>{about}
+<p>You are {display}.</p>{about}{stranger}
 <form method="post" action="{action}">{hidden}{kept}
 <p>It would be able to do what is ticked. Untick what it does not need.</p>
 <ul class="rows">{rows}</ul>
@@ -94,6 +101,7 @@ def consent_page(
         app=request.client.name,
         display=display,
         about=about,
+        stranger=_STRANGER if request.client.registered_itself else NOTHING,
         action=CONSENT,
         hidden=_hidden(who, query),
         kept=_kept(chosen),

@@ -14,9 +14,12 @@ from joserfc import jwt
 from fhir_server.http.authorize.authenticate import Authenticator, claimed
 from fhir_server.http.authorize.exchange import Answer, Call, json_answer
 from fhir_server.interactions.access import is_possible
+from fhir_server.interactions.recording import note
 from fhir_server.security.answers import has_id_token, id_token_claims, token_response
+from fhir_server.security.audit import Row
 from fhir_server.security.grants import Client, Grant, Tokens
 from fhir_server.security.oauth import OAuthError, challenge_of, once
+from fhir_server.security.principal import Kind, Principal
 from fhir_server.security.rates import network_of
 from fhir_server.security.scopes import granted
 
@@ -42,12 +45,43 @@ class TokenEndpoint:
         # Counted by name and network, so that nobody uses up what is another's.
         key = f"{claimed(given, call)} {network_of(call.address)}"
         call.context.rates.tokens.check(key, time.monotonic())
-        client = await self.authenticator.client(call)
-        tokens = await giving(given, client, call)
+        client = None
+        try:
+            client = await self.authenticator.client(call)
+            tokens = await giving(given, client, call)
+        except OAuthError as error:
+            await _refused(error, client, given, call)
+            raise
         id_token = ""
         if kind != "client_credentials" and has_id_token(tokens.grant):
             id_token = await _id_token(tokens, call)
+        await _given(tokens.grant, call)
         return json_answer(token_response(tokens, id_token))
+
+
+async def _given(grant: Grant, call: Call) -> None:
+    """Have it recorded that a token was given: to whom, for whom, with which scopes."""
+    kind: Kind = "user" if grant.user else "client"
+    who = grant.user or grant.client
+    by = Principal(kind, who, grant.client, fhir_user=grant.fhir_user, address=call.address)
+    about = (f"Patient/{grant.patient}",) if grant.patient else ()
+    said = " ".join(grant.scopes)
+    await note(call.context, Row(call.context.now(), "token", by, concerns=about, query=said))
+
+
+async def _refused(
+    error: OAuthError, client: Client | None, given: Mapping[str, str], call: Call
+) -> None:
+    """Have it recorded that none was given. A client that is not registered is not named: what was
+    sent as its name may be a secret."""
+    if client is not None:
+        by = Principal("client", client.id, client.id, address=call.address)
+    else:
+        meant = await call.context.accounts.clients.client(claimed(given, call))
+        by = Principal("nobody", "nobody", meant.id if meant else "", address=call.address)
+    issue = "login" if error.status == 401 else "forbidden"
+    row = Row(call.context.now(), "token", by, status=error.status, issue=issue)
+    await note(call.context, row)
 
 
 async def _id_token(tokens: Tokens, call: Call) -> str:

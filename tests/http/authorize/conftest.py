@@ -92,6 +92,7 @@ def application(server: Server, identify: Identify | None = None) -> Site:
         lambda: server.xml,
         identify or bearer(settings, lambda: server.context.accounts),
         server.registry.is_native,
+        admit=server.context.rates.admit,
     )
 
     async def ready() -> bool:

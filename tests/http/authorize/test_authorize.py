@@ -1,10 +1,11 @@
 """https://hl7.org/fhir/smart-app-launch/STU2.2/app-launch.html#obtain-authorization-code"""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_bytes
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -13,11 +14,13 @@ from fhir_server.app import Server, opened
 from fhir_server.interactions.launching import launched
 from fhir_server.interactions.people import people_of
 from fhir_server.messages import Request
-from fhir_server.security.grants import Tokens
+from fhir_server.security.grants import Grant, Tokens
 from fhir_server.security.oauth import OAuthError, challenge_of
 from fhir_server.security.passwords import hashed
 from fhir_server.security.second_factor import code_of, step_of
 from fhir_server.settings import Settings
+from fhir_server.store.accounts import Accounts
+from fhir_server.store.sessions import Sessions
 from fhir_server.store.users import User
 from tests.http.authorize.browsing import APP, BACK, VERIFIER, Browser, answer_of, asked
 
@@ -385,3 +388,102 @@ async def test_what_happens_is_recorded(site: Server) -> None:
         ("consent", "user/rahima", 200, "openid fhirUser launch/patient patient/*.rs"),
         ("logout", "user/rahima", 200, ""),
     ]
+
+
+async def test_a_scope_that_can_be_no_condition_is_not_granted(site: Server) -> None:
+    """Whoever asks for one narrowed by a chain would get something else than what was shown."""
+    for scope, errors in (
+        ("user/Observation.rs?subject.name=x", {"invalid_scope"}),
+        ("user/Observation.rs?code=x", {None}),
+    ):
+        browser = Browser(site.context)
+        page = await browser.get(asked(scope=scope))
+        where = page.headers.get("location", "")
+        assert {dict(parse_qsl(urlsplit(where).query)).get("error")} == errors
+
+
+@pytest.mark.parametrize("uri", ["http://[", "http://a\uff0fb/", "https://[::1"])
+async def test_an_address_that_is_none_breaks_no_page(site: Server, uri: str) -> None:
+    """What goes along in the hidden field is not judged yet when the page is shown."""
+    browser = Browser(site.context)
+    page = await browser.get(asked())
+    request = urlencode({"redirect_uri": uri})
+    page = await browser.press(page, "/login", name="rahima", password="wrong", request=request)
+    assert page.status_code == 403, page.text
+
+
+async def test_login_among_other_prompts_is_asked_once(site: Server) -> None:
+    """prompt is a list: who has just signed in is not sent back to the beginning."""
+    browser = Browser(site.context)
+    page = await browser.get(asked(prompt="login consent"))
+    page = await browser.sign_in(page, "rahima", PASSWORD)
+    assert "asks for access" in page.text
+
+
+async def test_a_network_signs_in_as_often_as_it_likes(site: Server) -> None:
+    """A hospital has one address: only passwords that are wrong are counted to ten."""
+    at = site.context.now()
+    context = replace(site.context, now=partial(_same, at))
+    for _ in range(12):
+        browser = Browser(context, "198.51.100.9")
+        page = await browser.sign_in(await browser.get("/auth/login"), "rahima", PASSWORD)
+        assert page.status_code == 200, page.text
+
+
+async def test_an_app_opened_without_a_patient_has_one_chosen(site: Server) -> None:
+    """A launch may leave open who it is about."""
+    _, value = await launched(site.context, "dr", "app")
+    browser = Browser(site.context)
+    page = await browser.get(asked(launch=value, scope="launch patient/*.rs"))
+    page = await browser.sign_in(page, "dr", PASSWORD)
+    assert "Which patient?" in page.text
+    page = await browser.press(page, "/choose", patient="b")
+    page = await browser.press(page, "/consent", decision="allow")
+    assert (await _redeemed(site, answer_of(page)["code"])).grant.patient == "b"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending(Accounts):
+    """Accounts where an administrator ends the sessions just before a code is kept."""
+
+    async def issue_code(self, grant: Grant, **said: str) -> str:
+        """Return a code of somebody who is not signed in any more."""
+        await Sessions(self.database, 5.0).end_all(grant.user)
+        await self.revoke(user=grant.user)
+        return await Accounts.issue_code(self, grant, **said)
+
+
+async def test_who_is_put_out_meanwhile_grants_nothing(site: Server) -> None:
+    """A code that comes after what ends all access would outlive it."""
+    accounts = _Ending(*(getattr(site.context.accounts, one.name) for one in fields(Accounts)))
+    browser = Browser(replace(site.context, accounts=accounts))
+    page = await browser.sign_in(await browser.get(asked()), "rahima", PASSWORD)
+    page = await browser.press(page, "/consent", decision="allow")
+    assert answer_of(page)["error"] == "access_denied"
+
+
+async def test_an_app_that_nobody_here_knows_is_shown_as_one(site: Server) -> None:
+    """Whoever registers itself may call itself as it likes."""
+    app = replace(APP, id="self-made", registered_itself=True)
+    await site.context.accounts.clients.add(app)
+    for id, is_said in (("app", False), ("self-made", True)):
+        browser = Browser(site.context)
+        page = await browser.sign_in(await browser.get(asked(client_id=id)), "rahima", PASSWORD)
+        assert ("registered itself" in page.text) is is_said
+
+
+@pytest.mark.parametrize("name", ["rahima", "dr"])
+async def test_signing_out_ends_what_came_before_another_sign_in(site: Server, name: str) -> None:
+    """Who signs in again, and then out, is out; where it is somebody else, at once."""
+    browser = Browser(site.context)
+    page = await browser.sign_in(
+        await browser.get(asked(scope="patient/*.rs online_access")), "rahima", PASSWORD
+    )
+    page = await browser.press(page, "/consent", decision="allow")
+    tokens = await _redeemed(site, answer_of(page)["code"])
+    page = await browser.get(asked(prompt="login"))
+    await browser.sign_in(page, name, PASSWORD)
+    known = await site.context.accounts.known(tokens.access)
+    assert (known is not None) is (name == "rahima")
+    await browser.press(await browser.get("/auth/console"), "/logout")
+    assert await site.context.accounts.known(tokens.access) is None
