@@ -7,8 +7,10 @@ version, and nobody changes or deletes it, nor an AuditEvent of a client. The re
 administrators, and for whom rights open AuditEvent without a condition.
 """
 
+from typing import Any
+
 from fhir_server.context import Context
-from fhir_server.interactions import update
+from fhir_server.interactions import create, update
 from fhir_server.interactions.admitting import ADMINISTRATOR
 from fhir_server.interactions.audit_search import SEARCHED, About, rows_filter
 from fhir_server.interactions.bodies import written
@@ -68,7 +70,7 @@ async def _row(request: Request, context: Context) -> Response:
 
 async def search_type(request: Request, context: Context) -> Response:
     """Return a page of what was recorded, newest first unless ``_sort=date``."""
-    request = unpacked_request(request, AUDIT_EVENT, context.page_key)
+    request = unpacked_request(request, AUDIT_EVENT, context.link_key)
     given = tuple(one for one in request.parameters if one[1] and one[0] != CURSOR)
     asked = [one for one in given if one[0] not in _RESULT]
     subset = _subset(request, context)
@@ -92,9 +94,9 @@ async def search_type(request: Request, context: Context) -> Response:
     entries = [_entry(one, subset, request, context) for one in found]
     others = Neighbours()
     if more:
-        others = Neighbours(((CURSOR, cursor(found[-1].place, subject, context.page_key)),))
+        others = Neighbours(((CURSOR, cursor(found[-1].place, subject, context.link_key)),))
     here = tuple(one for one in request.parameters if one[0] == CURSOR)
-    links = page_links(request, AUDIT_EVENT, (*given, *here), others, context.page_key)
+    links = page_links(request, AUDIT_EVENT, (*given, *here), others, context.link_key)
     concerns = [
         place for one in found if one.resource is not None for place in one.resource.compartments
     ]
@@ -140,7 +142,7 @@ def _after(request: Request, subject: str, context: Context) -> Place | None:
     text = value_of(request, CURSOR)
     if not text:
         return None
-    moment, id = values_of(text, subject, context.page_key)
+    moment, id = values_of(text, subject, context.link_key)
     return moment, id
 
 
@@ -177,10 +179,44 @@ async def update_as_create(request: Request, context: Context) -> Response:
     return await written(change(request, context), request, context)
 
 
+def created(request: Request, context: Context) -> Change:
+    """Return the change that a POST asks for. Raises ``forbidden`` for what says that this server
+    has observed it: that is what rows are for. Who loads a record has no such bounds."""
+    _check_observer(request, context)
+    return create.change(request, context)
+
+
+async def create_event(request: Request, context: Context) -> Response:
+    """Write the body under a new id, unless what If-None-Exist says is there."""
+    _check_observer(request, context)
+    return await create.create(request, context)
+
+
+def _check_observer(request: Request, context: Context) -> None:
+    if context.rights is None:
+        return
+    source = _dict((request.body or {}).get("source"))
+    observer = _dict(source.get("observer"))
+    said = (
+        source.get("site"),
+        observer.get("reference"),
+        _dict(observer.get("identifier")).get("value"),
+    )
+    ours = {one.rstrip("/") for one in (request.base_url, *context.parameters.base_urls) if one}
+    if any(isinstance(one, str) and one.rstrip("/") in ours for one in said):
+        text = "The source of this AuditEvent is this server, which records by itself."
+        raise FhirError(Issue("forbidden", text, "AuditEvent.source"))
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def register(registry: Registry) -> None:
     """Have AuditEvent answered by this module, where it differs from other types."""
     for name, handler in (("read", read), ("vread", vread), ("search-type", search_type)):
         registry.of_type(AUDIT_EVENT, name, handler)
+    registry.of_type(AUDIT_EVENT, "create", create_event, created)
     registry.of_type(AUDIT_EVENT, "update", update_as_create, change)
     for name in _REFUSED:
         registry.of_type(AUDIT_EVENT, name, unchangeable, unchanged)

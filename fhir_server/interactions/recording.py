@@ -22,7 +22,7 @@ from fhir_server.r4.json import decode_stored
 from fhir_server.route import route
 from fhir_server.security.audit import Draft, Row
 from fhir_server.security.principal import Principal
-from fhir_server.store.audit import Recording
+from fhir_server.store.audit import Audit, Recording
 from fhir_server.store.changes import Change
 
 UNKNOWN = "unknown"
@@ -191,6 +191,19 @@ async def before_the_door(
         did, where = routed.interaction, _place(routed, context.definitions.resource_types, text)
     draft = Draft(context.now(), principal)
     row = draft.row(did, **where, status=error.status, issue=error.issues[0].code)
+    await _soon(audit, row)
+
+
+async def by_another_door(context: Context, row: Row) -> None:
+    """Record what was answered to a call that is no request of FHIR, as the front door records:
+    ``did`` of ``row`` begins with a dollar sign. Raises ``transient`` where nothing can be
+    recorded."""
+    if context.store.audit is not None:
+        context.store.audit.check()
+        await _soon(context.store.audit, row)
+
+
+async def _soon(audit: Audit, row: Row) -> None:
     audit.add(row)
     if audit.strict:
         await audit.flushed()

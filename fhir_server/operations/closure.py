@@ -8,6 +8,7 @@ has what is new. With ``version`` instead, it has all that came after that versi
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from fhir_server.context import Context
@@ -53,7 +54,7 @@ async def closure(request: Request, context: Context) -> Response:
         since = _version(asked, found)
         return _answer(found, [one[:3] for one in found.entries if one[3] > since], context)
     if not codings:
-        await begun(database, name, seconds)
+        await begun(database, _kept_as(name, context), seconds)
         return _answer(Table(name, 0, (), ()), [], context)
     terms = await Terms.of(context, named.brought(asked))
     for _ in range(_TRIES):
@@ -62,15 +63,21 @@ async def closure(request: Request, context: Context) -> Response:
         if not concepts:
             return _answer(before, [], context)
         if await extended(database, before, concepts, entries, seconds):
-            after = Table(name, before.version + 1, (), ())
+            after = replace(before, version=before.version + 1)
             return _answer(after, [one[:3] for one in entries], context)
     text = f"The table {shown(name)} is changed by others all the time; try again."
     raise FhirError(Issue("transient", text))
 
 
+def _kept_as(name: str, context: Context) -> str:
+    """Return under which name a table is kept: of two who choose the same, each has its own."""
+    who = context.principal.key
+    return f"{who}\n{name}" if who else name
+
+
 async def _there(name: str, context: Context) -> Table:
     seconds = context.settings.request_timeout_s
-    found = await table(context.store.database, name, seconds)
+    found = await table(context.store.database, _kept_as(name, context), seconds)
     if found is None:
         text = f"There is no closure table {shown(name)}; begin it with its name alone."
         raise FhirError(Issue("not-found", text))
@@ -150,7 +157,7 @@ def _answer(found: Table, entries: Iterable[Row], context: Context) -> Response:
         "id": context.new_id(),
         "version": str(found.version),
         "name": "Closure",
-        "title": found.name,
+        "title": found.name.rpartition("\n")[2],
         "status": "active",
         "experimental": True,
         "date": instant(context.now()),

@@ -201,7 +201,7 @@ class Verifier:
         (chain, sequence), rows, self._rows = self._at, self._rows, []
         self.blocks += 1
         where = place(chain, sequence, 0)
-        before = self._before(chain)
+        before = self._before(chain, sequence)
         if sequence != before.sequence + 1:
             text = f"Blocks {before.sequence + 1:,} to {sequence - 1:,} are missing."
             yield Fault("block-missing", where, text)
@@ -220,11 +220,17 @@ class Verifier:
         yield from self._inside(rows, head, where)
         yield from self._linked(before, head, hash, where)
 
-    def _before(self, chain: str) -> Head:
-        if self._last is not None and self._last.chain == chain:
-            return self._last
-        self.chains += 1
-        return self.dropped.get(chain) or Head(chain, -1, b"")
+    def _before(self, chain: str, sequence: int) -> Head:
+        """Return the block that ``sequence`` is to follow. What retention says that it drops may
+        still be there, in part, if it was interrupted: of that, none is missed."""
+        last = self._last if self._last is not None and self._last.chain == chain else None
+        self.chains += last is None
+        gone = self.dropped.get(chain)
+        if gone is not None and sequence <= gone.sequence:
+            return Head(chain, sequence - 1, b"")
+        if gone is not None and (last is None or last.sequence <= gone.sequence):
+            return gone
+        return last or Head(chain, -1, b"")
 
     def _inside(
         self, rows: Sequence[Document], head: Mapping[str, Any], where: str

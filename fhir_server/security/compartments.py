@@ -67,6 +67,19 @@ def parties(who: Collection[str]) -> Filter:
     return _in_compartment(sorted(f"{PARTY}{one}" for one in who))
 
 
+def to_change(patients: Collection[str], found: Mapping[str, Filter]) -> Mapping[str, Filter]:
+    """Return ``found``, what belongs to ``patients``, without what is of another patient as well.
+
+    R4 has in the compartment whoever recorded something about somebody else. That one sees it; but
+    to write it would be to write into the other's record, or to make a relationship with the other.
+    Neither a Patient whom a link names nor a message about somebody is in that record for access.
+    """
+    others = {**_ANY_PATIENT, "$nin": sorted(patients)}
+    alone: Filter = {"compartments": {"$not": {"$elemMatch": others}}}
+    free = (PATIENT, PRIVATE)
+    return {type: one if type in free else both(one, alone) for type, one in found.items()}
+
+
 def _in_compartment(places: list[str]) -> Filter:
     if not places:
         return NOTHING

@@ -23,6 +23,7 @@ from fhir_server.security.compartments import (
     belonging,
     open_to_patients,
     parties,
+    to_change,
 )
 from fhir_server.security.labels import without_hidden
 from fhir_server.security.plan import Filter, Rights, both, either
@@ -135,15 +136,22 @@ def _patients(patients: Collection[str], known: Known) -> May:
     """Return what is open of ``patients`` and to them, labels aside."""
     if not patients:
         return {}
-    may: dict[tuple[str, str], Filter] = {
-        (type, letter): predicate
-        for type, predicate in belonging(patients, known.members).items()
-        for letter in LETTERS
-    }
+    may = _lettered(patients, known)
     may.update(
         ((type, letter), predicate) for type, letter, predicate in open_to_patients(patients)
     )
     return may
+
+
+def _lettered(patients: Collection[str], known: Known) -> dict[tuple[str, str], Filter]:
+    """Return what belongs to ``patients``, by type and letter."""
+    seen = belonging(patients, known.members)
+    changed = to_change(patients, seen)
+    return {
+        (type, letter): (changed if letter in "cud" else seen)[type]
+        for type in seen
+        for letter in LETTERS
+    }
 
 
 def _of_roles(
@@ -179,9 +187,10 @@ def _less(predicate: Filter, hidden: Filter) -> Filter:
 
 def _of_related(known: Known) -> May:
     """Return what is of the patients who are cared for, and what is of no patient at all."""
-    nobodys: dict[str, Filter] = {type: {} for type in (*UNIVERSAL, *GROUPS["catalogue"])}
-    found = {**nobodys, **belonging(known.related, known.members)}
-    may = {(type, letter): one for type, one in found.items() for letter in LETTERS}
+    nobodys: May = {
+        (type, letter): {} for type in (*UNIVERSAL, *GROUPS["catalogue"]) for letter in LETTERS
+    }
+    may = {**nobodys, **_lettered(known.related, known)}
     may.update(
         ((type, letter), one)
         for type, letter, one in open_to_patients(known.related)

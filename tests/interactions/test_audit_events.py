@@ -264,3 +264,34 @@ async def test_the_system_cannot_be_expunged_of_it(recorded: Server) -> None:
     await answer(recorded.registry, Request("$expunge", body=body), asked)
 
     assert len(ids(await searched(recorded, date="lt2021"))) == 1
+
+
+async def test_nobody_records_in_the_name_of_this_server(server: Server) -> None:
+    """An AuditEvent of a client says who observed; that it was this server, none may say, in
+    whatever way it is written. Who loads a record may."""
+    context = replace(server.context, access=_to_write)
+    server = replace(server, context=context)
+    writer = Principal("client", "phone")
+    named: list[dict[str, Any]] = [
+        {"observer": {"identifier": {"value": BASE}}},
+        {"observer": {"identifier": {"value": f"{BASE}/"}}},
+        {"observer": {"reference": BASE}},
+        {"observer": {"display": "a phone"}, "site": BASE},
+    ]
+    for source in named:
+        body = {**WRITTEN, "source": source}
+        entry = {"resource": body, "request": {"method": "POST", "url": "AuditEvent"}}
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+        once = await ask(
+            server, "create", "AuditEvent", by=writer, body=body, if_none_exist="action=C"
+        )
+        together = await ask(server, "transaction", by=writer, body=bundle)
+        assert (await ask(server, "create", "AuditEvent", by=writer, body=body)).status == 403
+        assert (once.status, together.status) == (403, 403)
+    assert (await ask(server, "create", "AuditEvent", by=writer, body=WRITTEN)).status == 201
+    body = {**WRITTEN, "source": named[0]}
+    assert (await ask(server, "create", "AuditEvent", body=body)).status == 201
+
+
+async def _to_write(principal: Principal, context: Any) -> Rights:
+    return Rights({("AuditEvent", letter): {} for letter in "cs"})

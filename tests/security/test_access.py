@@ -295,3 +295,21 @@ async def test_a_deletion_is_told_by_what_was_deleted(clinic: Server) -> None:
         assert (await _asked(clinic, again)).status == 404
     listed = await _asked(clinic, Request("history-type", "Observation"))
     assert b"hidden" not in listed.body
+
+
+async def test_a_closure_table_is_of_who_began_it(clinic: Server) -> None:
+    """The name of a table is chosen by clients: another's of that name is neither told nor begun
+    anew."""
+    clinic = replace(clinic, context=replace(clinic.context, access=_own))
+
+    def call(*more: dict[str, Any]) -> Request:
+        body = {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "name", "valueString": "t"}, *more],
+        }
+        return Request("$closure", body=body)
+
+    since = {"name": "version", "valueString": "0"}
+    assert (await _asked(clinic, call(), A)).status == 200
+    assert (await _asked(clinic, call(since), A)).status == 200
+    assert (await _asked(clinic, call(since), B)).status == 404

@@ -61,6 +61,8 @@ def _words(predicate: Filter) -> str:
             return place
         case {"compartments": {"$in": places}}:
             return ",".join(places)
+        case {"compartments": {"$not": {"$elemMatch": {"$nin": _}}}}:
+            return "alone"
         case {"compartments": {"$not": _}}:
             return "of-nobody"
         case {"_id": str(id)}:

@@ -17,6 +17,7 @@ from fhir_server.security.audit import Row
 from fhir_server.security.principal import DEMO
 from fhir_server.settings import Settings
 from fhir_server.store import audit as audit_module
+from fhir_server.store import audit_chain
 from fhir_server.store.audit import AUDIT, HEADS, Audit, Lane
 from fhir_server.store.audit_chain import Verification
 from fhir_server.store.transactions import transacted
@@ -186,6 +187,21 @@ async def test_retention_drops_whole_blocks_and_says_so(server: Server, audit: A
     assert await faults(server) == []
     assert await drop_old(context) == 0
     await server.database[AUDIT].delete_one({"_id": min(one["_id"] for one in left)})
+    assert "block-missing" in await faults(server)
+
+
+async def test_what_retention_did_not_get_to_is_no_fault(server: Server, audit: Audit) -> None:
+    """A process that ends between the marker and the removal leaves rows that are in order."""
+    await _recorded(audit, 0, 1, 2, 3)
+    rows = await server.database[AUDIT].find({"did": "read"}).sort("_id", 1).to_list()
+    await audit_chain.drop(server.database, audit.key, AT + timedelta(days=2), AT)
+    await server.database[AUDIT].insert_many(rows[:2])
+    assert await faults(server) == []
+    await server.database[AUDIT].delete_one({"_id": rows[0]["_id"]})
+    assert await faults(server) == []
+    await server.database[AUDIT].update_one({"_id": rows[1]["_id"]}, {"$set": {"id": "x"}})
+    assert await faults(server) == ["row-changed"]
+    await server.database[AUDIT].delete_one({"_id": rows[2]["_id"]})
     assert "block-missing" in await faults(server)
 
 

@@ -6,6 +6,7 @@ https://cds-hooks.hl7.org/2.0/; design/cds.md, sections 3 and 13.
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from fhir_server.features.cds.elsewhere import BYTES_MAX, other_source
 from fhir_server.features.cds.feedback import feedback_items
 from fhir_server.features.cds.keys import BYTES_MAX as KEY_BYTES_MAX
 from fhir_server.features.cds.keys import TIMEOUT_S, NoKeys, PublishedKeys
+from fhir_server.features.cds.prefetch import is_plain_id
 from fhir_server.features.cds.reading import Source, own_bases, own_source
 from fhir_server.features.cds.record import Recorder, row_of
 from fhir_server.features.cds.request import HookRequest, hook_request
@@ -27,11 +29,13 @@ from fhir_server.features.cds.trust import (
     load_clients,
     named_by,
 )
+from fhir_server.interactions.recording import before_the_door, by_another_door
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
 from fhir_server.remote.fetching import Fetcher, Unfetched, fetching
-from fhir_server.security.principal import Principal
+from fhir_server.security.audit import Row
+from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings, covers
 from fhir_server.store.cds import claim_token, keep_feedback
@@ -58,6 +62,10 @@ class _Call:
     @property
     def origin(self) -> str:
         return self.headers.get(b"origin", b"").decode("latin-1")
+
+    def at(self, principal: Principal) -> Principal:
+        """Return ``principal`` as it calls from where this request comes from."""
+        return principal.at(str((self.scope.get("client") or ("",))[0]), "")
 
     @property
     def root(self) -> str:
@@ -108,6 +116,9 @@ class Endpoint:
             status, body = await self._answered(call, len(parts), receive)
             await _send(send, status, body, said)
         except FhirError as error:
+            called = (scope["method"], scope["path"], scope.get("query_string", b""))
+            with suppress(FhirError):  # it is answered all the same
+                await before_the_door(context, call.at(NOBODY), called, error)
             outcome = encode(operation_outcome(error.issues))
             more = [(n.lower().encode(), v.encode()) for n, v in error.headers]
             await _send(send, error.status, outcome, [*said, *more])
@@ -171,6 +182,7 @@ class Endpoint:
 
     async def _cards(self, body: Any, service: Service, claim: Claim | None, call: _Call) -> bytes:
         request = hook_request(body, service.hook)
+        await self._noted(request, service, claim, call)
         source = self._source(request, claim, call)
         began = time.monotonic()
         answer = await service.handler(request, source, call.context)
@@ -188,13 +200,25 @@ class Endpoint:
         self.recorder.add(row, call.context)
         return encode({"cards": [card.json for card in answer.cards]})
 
+    async def _noted(
+        self, request: HookRequest, service: Service, claim: Claim | None, call: _Call
+    ) -> None:
+        """Record the call: what a client has brought of a patient is judged, and never read."""
+        patient = str(request.context.get("patientId", "")).removeprefix("Patient/")
+        is_ours = not request.fhir_server or self._is_own(request.fhir_server, call)
+        concerns = [f"Patient/{patient}"] if is_ours and is_plain_id(patient) else []
+        by = call.at(_as_client(claim, call.context).principal)
+        said = f"{PATH[1:]}/{service.id}"
+        row = Row(call.context.now(), "$cds-hook", by, concerns=concerns, query=said)
+        await by_another_door(call.context, row)
+
     def _source(self, request: HookRequest, claim: Claim | None, call: _Call) -> Source | None:
         """Return where missing data may be read: our own store, or a server that is registered for
         this client, and no URL that nobody listed."""
         server, settings = request.fhir_server, call.context.settings
         if not server:
             return None
-        if server in (*own_bases(settings), f"{call.root}/fhir"):
+        if self._is_own(server, call):
             return own_source(_as_client(claim, call.context), server)
         if claim is None or server not in claim.client.fhir_servers:
             return None
@@ -204,6 +228,9 @@ class Endpoint:
             return await self._fetched(url, bytes_max=BYTES_MAX, timeout_s=seconds, token=token)
 
         return other_source(server, request.token, fetch, (Unfetched,), settings.depth_max)
+
+    def _is_own(self, server: str, call: _Call) -> bool:
+        return server in (*own_bases(call.context.settings), f"{call.root}/fhir")
 
     async def _key_set(self, url: str) -> bytes:
         return await self._fetched(url, bytes_max=KEY_BYTES_MAX, timeout_s=TIMEOUT_S)

@@ -207,6 +207,24 @@ async def test_s15_services_of_a_client(guarded: httpx.AsyncClient) -> None:
     assert [one["id"] for one in found.json()["services"]] == ["drug-safety-sign"]
 
 
+async def test_s15_calls_are_recorded(guarded: httpx.AsyncClient, closed_server: Server) -> None:
+    """Section 4 of the design page: who called, about whom, and who was refused."""
+    audit = closed_server.context.store.audit
+    assert audit is not None
+    await guarded.post(SIGN, json=full(naproxen()), headers=token())
+    await guarded.post(SIGN, json=full(naproxen()), headers={"Authorization": "Bearer x"})
+    await audit.flushed()
+
+    rows = await closed_server.database["audit"].find().sort("at", -1).limit(2).to_list()
+    refused, called = sorted(rows, key=lambda one: one["status"], reverse=True)
+    assert called["did"] == "$cds-hook"
+    assert called["agents"] == ["client/cds/https://ehr.example.org"]
+    assert called["patients"] == ["p1"]
+    assert (refused["status"], refused["issue"]) == (401, "login")
+    assert refused["agents"] == ["nobody/nobody"]
+    assert "cds-services/drug-safety-sign" in refused["query"]
+
+
 @pytest.mark.parametrize(
     "more",
     [
