@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from importlib import import_module
@@ -126,7 +126,7 @@ class Server:
 
     async def perform(self, request: Request, principal: Principal = SERVER) -> Response:
         """Pass ``request`` through the front door, as ``principal`` asks it."""
-        return await self.context.perform(request, replace(self.context, principal=principal))
+        return await self.context.perform(request, self.context.asked_by(principal))
 
 
 def build_registry(features: Iterable[str] = ()) -> Registry:

@@ -254,7 +254,8 @@ class Facade:
             )
         parameters = form_of(query) if query else ()
         rest, wish = _taken(parameters + form, headers, wish, self.settings.compress_bytes_min)
-        return rest, replace(wish, xml=self.xml() if is_xml(wish.content_type) else None)
+        xml = self.xml() if is_xml(wish.content_type) else None
+        return rest, wish if wish.xml is xml else replace(wish, xml=xml)
 
     async def _request(
         self,

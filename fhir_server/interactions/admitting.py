@@ -76,7 +76,7 @@ async def admitted(request: Request, needs: str, context: Context) -> Context:
     if needs == ADMINISTRATOR:
         return replace(context, store=context.store.as_server, rights=rights)
     plan = rights.plan(_SEEN.get(request.interaction, _ALL_SEEN))
-    return replace(context, store=context.store.narrowed(plan), rights=rights)
+    return context.seeing(context.store.narrowed(plan), rights)
 
 
 def check(request: Request, needs: str, rights: Rights) -> None:

@@ -25,20 +25,27 @@ class AccessPlan:
     """What one request may see and change. A type that is not named: nothing.
 
     ``see`` is type -> predicate, ``change`` (type, ``c``, ``u`` or ``d``) -> predicate; ``{}`` is
-    everything. ``purpose`` is for the audit record: ``TREAT``, ``BTG``. ``made`` is what the store
-    has made of the predicate of a type: a plan is that of many requests.
+    everything. ``purpose`` is for the audit record: ``TREAT``, ``BTG``. ``kept`` is for what others
+    make of a plan, since its requests are many.
     """
 
     see: Mapping[str, Filter]
     change: Mapping[tuple[str, str], Filter]
     purpose: str = "TREAT"
-    made: dict[str, tuple[Filter, str]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _names: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def seen(self, type: str) -> Filter:
         """Return the predicate of what may be seen of ``type``."""
         return self.see.get(type, NOTHING)
+
+    def name(self, type: str) -> str:
+        """Return what tells the predicate of ``type`` from others: equal ones have the same, ``""``
+        is everything."""
+        if type not in self._names:
+            seen = self.seen(type)
+            self._names[type] = repr(seen) if seen else ""
+        return self._names[type]
 
     def changed(self, type: str, letter: str) -> Filter:
         """Return the predicate of what may be created, updated or deleted of ``type``."""

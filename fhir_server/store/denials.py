@@ -74,6 +74,7 @@ class Denials:
     changes: int = 0
     _number: int = 0
     _read_at: float = float("-inf")
+    _look: "tuple[float, asyncio.Task[None]] | None" = None
 
     async def prepare(self, types: Collection[str]) -> None:
         """Make the rows of a database of an older release, where ``types`` are those in use, or of
@@ -117,14 +118,20 @@ class Denials:
 
     async def number(self) -> int:
         """Return how often rows have changed; 0 where there has never been one. It was read less
-        than :data:`LEASE_S` ago, so that no change is overlooked whose writer has settled."""
-        began = time.monotonic()
-        if began - self._read_at >= LEASE_S:
-            found = await self.fetch.one(_SERVER, _NUMBER)
-            if began >= self._read_at:
-                self._number = int(found.get("number", 0)) if found else 0
-                self._read_at = began
+        than :data:`LEASE_S` ago, so that no change is overlooked whose writer has settled. Those
+        who ask meanwhile wait for the same look, if it is no older than that."""
+        now = time.monotonic()
+        while now - self._read_at >= LEASE_S:
+            if self._look is None or self._look[1].done() or now - self._look[0] >= LEASE_S:
+                self._look = now, asyncio.create_task(self._read(now))
+            await asyncio.shield(self._look[1])
         return self._number
+
+    async def _read(self, began: float) -> None:
+        found = await self.fetch.one(_SERVER, _NUMBER)
+        if began >= self._read_at:
+            self._number = int(found.get("number", 0)) if found else 0
+            self._read_at = began
 
     async def settle(self, since: int) -> None:
         """Wait until every process knows what was committed, where rows were written by this one

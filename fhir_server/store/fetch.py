@@ -28,10 +28,11 @@ _IDS_MAX = 200  # a few MB of documents in one answer
 
 @dataclass(slots=True)
 class _Lane:
-    """The reads of one type by one predicate: how many are under way, and the ids that wait, oldest
-    first."""
+    """The reads of one type by one predicate, which has a ``name``: how many are under way, and the
+    ids that wait, oldest first."""
 
-    key: tuple[str, str]
+    type: str
+    name: str
     predicate: Filter
     under_way: int = 0
     waiting: deque[Waiting] = field(default_factory=deque)
@@ -51,18 +52,18 @@ class Fetch:
     async def one(self, type: str, id: str, plan: AccessPlan | None = None) -> Document | None:
         """Return the document of ``type/id``, what is served of it, or ``None``; of what ``plan``
         hides as well."""
-        predicate, text = _asked(type, plan) if plan is not None else ({}, "")
-        key = type, text
-        lane = self._lanes.get(key)
+        name = plan.name(type) if plan is not None else ""
+        lane = self._lanes.get((type, name))
         if lane is None:
-            lane = self._lanes[key] = _Lane(key, predicate)
+            predicate = of_current(plan.seen(type)) if plan is not None else {}
+            lane = self._lanes[type, name] = _Lane(type, name, predicate)
         if lane.under_way >= _AT_ONCE:
             return await self._later(lane, id)
         lane.under_way += 1
         try:
             async with self.deadline():
                 return await self.database[type].find_one(
-                    among(predicate, {"_id": id}), projection=self.projection
+                    among(lane.predicate, {"_id": id}), projection=self.projection
                 )
         finally:
             lane.under_way -= 1
@@ -86,14 +87,14 @@ class Fetch:
             task = asyncio.create_task(self._together(lane, lane.waiting.popleft()))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        elif lane.predicate and not lane.under_way:
-            self._lanes.pop(lane.key, None)
+        elif lane.name and not lane.under_way:
+            self._lanes.pop((lane.type, lane.name), None)
 
     async def _together(self, lane: _Lane, waiting: Waiting) -> None:
         try:
             async with self.deadline():
                 filter: Document = {"_id": {"$in": list(waiting)}}
-                cursor = self.database[lane.key[0]].find(
+                cursor = self.database[lane.type].find(
                     among(lane.predicate, filter), projection=self.projection
                 )
                 found = {document["_id"]: document for document in await cursor.to_list()}
@@ -110,13 +111,3 @@ class Fetch:
         finally:
             lane.under_way -= 1
             self._next(lane)
-
-
-def _asked(type: str, plan: AccessPlan) -> tuple[Filter, str]:
-    """Return the predicate of what ``plan`` shows of ``type``, and its text, by which reads are
-    joined; one of many labels or denials takes longer to write than a read may."""
-    found = plan.made.get(type)
-    if found is None:
-        predicate = of_current(plan.seen(type))
-        found = plan.made[type] = predicate, repr(predicate) if predicate else ""
-    return found

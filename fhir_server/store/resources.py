@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -60,6 +60,7 @@ from fhir_server.store.writer import Befores
 
 T = TypeVar("T")
 
+_NARROWED = "narrowed"
 _NOTHING_KNOWN: Befores = MappingProxyType({})
 _SEARCH_ADVICE = "Narrow the search by another parameter."
 _READ_ADVICE = "Ask for less, or try again when the server is less busy."
@@ -104,9 +105,17 @@ class ResourceStore:
 
     def narrowed(self, plan: AccessPlan) -> "ResourceStore":
         """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
-        narrowed to already is replaced. Section 3 of design/security.md."""
+        narrowed to already is replaced. Section 3 of design/security.md.
+
+        Of a store that is bound to no request, the plan keeps what was made for the one before."""
+        base, found = plan.kept.get(_NARROWED, (None, None))
+        if base is self and found is not None:
+            return cast(ResourceStore, found)
         visible = Visible(self._whole, plan, self.commit.writer.judge.index)
-        return replace(self, database=visible.as_database, plan=plan)
+        narrowed = replace(self, database=visible.as_database, plan=plan)
+        if self.session is None and self.record is None:
+            plan.kept[_NARROWED] = self, narrowed
+        return narrowed
 
     @property
     def as_server(self) -> "ResourceStore":

@@ -17,6 +17,7 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.messages import Request
 from fhir_server.r4.json import decode
+from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of
@@ -52,6 +53,12 @@ class Answer:
     included: list[str]
     totals: list[int | None]
     lengths: list[int]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings without a record of requests, which is searched by less than AuditEvent has."""
+    return settings.model_copy(update={"audit": False})
 
 
 @pytest.fixture
