@@ -18,8 +18,9 @@ ACCESS_SYSTEM_S = 300
 """So long one of a backend is."""
 CODE_S = 60
 LAUNCH_S = 300
-OFFLINE_S = 90 * 86_400
-"""So long after the last refresh ``offline_access`` ends."""
+OFFLINE_S = 92 * 86_400
+"""So long after the last refresh ``offline_access`` ends: no less than three months, as ONC (g)(10)
+asks, whichever months they are."""
 
 
 @dataclass(frozen=True, slots=True)

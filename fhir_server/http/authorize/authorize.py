@@ -145,6 +145,8 @@ async def _chosen(asked: Asked) -> Chosen:
     Raises ``access_denied`` for a patient whom the user does not see.
     """
     call, launch = asked.who.call, asked.launch
+    if launch is not None and not launch.patient and asked.needs_patient:
+        launch = None  # opened with nobody in context: a patient is chosen as without a launch
     if launch is not None:
         patient = launch.patient
         encounter, is_settled = launch.encounter, True
