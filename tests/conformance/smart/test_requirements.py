@@ -3,6 +3,7 @@
 docs/conformance-smart.md lists every requirement and its test.
 """
 
+import json
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -11,6 +12,7 @@ import pytest
 
 from fhir_server.interactions.launching import launched
 from fhir_server.security.grants import Grant
+from fhir_server.security.registration import Application, client_for
 from tests.conformance.smart.conftest import (
     CATEGORIES,
     STANDALONE,
@@ -19,7 +21,15 @@ from tests.conformance.smart.conftest import (
     found_in,
 )
 from tests.http.authorize.browsing import answer_of
-from tests.http.authorize.conftest import BASE, REDIRECT, ROOT, SECRET, basic
+from tests.http.authorize.conftest import (
+    BASE,
+    ES384,
+    REDIRECT,
+    ROOT,
+    SECRET,
+    assertion_of,
+    basic,
+)
 
 SMART = "/fhir/.well-known/smart-configuration"
 ORIGIN = "https://app.example"
@@ -341,6 +351,30 @@ async def test_a_secret_is_no_proof_of_a_backend(clinic: Clinic) -> None:
     form = {"grant_type": "client_credentials", "scope": "system/*.rs"}
     answer = await clinic.http.post("/auth/token", data=form, headers=basic("sharer", SECRET))
     assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
+
+
+async def test_keys_come_from_the_url_of_the_client(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client is registered with the URL of its keys, and proves itself by one of them; they are
+    read once for as long as ``Cache-Control`` says."""
+    url, read = "https://keys.example/jwks", []
+
+    async def published(asked: str, _: Any) -> tuple[bytes, str]:
+        read.append(asked)
+        return json.dumps({"keys": [ES384.as_dict(private=False)]}).encode(), "max-age=600"
+
+    monkeypatch.setattr("fhir_server.remote.key_sets.document", published)
+    kind = "confidential-asymmetric"
+    asked = Application("publisher", "One", kind, scopes=("system/*.rs",), is_backend=True)
+    client = client_for(replace(asked, jwks_uri=url, algorithm="ES384"))
+    await clinic.server.context.accounts.clients.add(client)
+    for _ in range(2):
+        answer = await clinic.of_backend(assertion_of(iss="publisher", sub="publisher"))
+        assert answer.status_code == 200, answer.text
+    assert read == [url]
+    strange = assertion_of(header={"kid": "none"}, iss="publisher", sub="publisher")
+    assert (await clinic.of_backend(strange)).json()["error"] == "invalid_client"
 
 
 async def test_a_token_with_introspect_sees_tokens_of_any_client(clinic: Clinic) -> None:
