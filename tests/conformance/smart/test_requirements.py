@@ -6,7 +6,7 @@ docs/conformance-smart.md lists every requirement and its test.
 import json
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -217,6 +217,28 @@ async def test_a_launch_with_nobody_in_context_has_a_patient_chosen(clinic: Clin
     assert found_in(await clinic.get("Patient", said["access_token"])) == {"Patient/a"}
 
 
+async def test_a_visit_in_context_is_one_of_the_patient(clinic: Clinic) -> None:
+    """A launch with a visit has its patient in context; with another patient it is refused."""
+    grant = Grant("app", BASE, ("user/*.rs",), user="dr", roles=("physician",))
+    token = (await clinic.server.context.accounts.give(grant)).access
+    for patient, status in (("", 201), ("a", 201), ("b", 400)):
+        given = [{"name": "client", "valueString": "app"}]
+        for name, value in (("encounter", "Encounter/v1"), ("patient", f"Patient/{patient}")):
+            if name == "encounter" or patient:
+                given.append({"name": name, "valueReference": {"reference": value}})  # type: ignore[dict-item]
+        answer = await clinic.http.post(
+            "/fhir/$launch",
+            json={"resourceType": "Parameters", "parameter": given},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == status, answer.text
+        if status == 201:
+            value = answer.json()["parameter"][0]["valueString"]
+            taken = await clinic.server.context.accounts.take_launch(value, "app", "dr")
+            assert taken is not None
+            assert (taken.patient, taken.encounter) == ("a", "v1")
+
+
 async def test_a_visit_is_chosen_standalone(clinic: Clinic) -> None:
     """``launch/encounter``: the visit that was chosen is told, and the app reads it."""
     browser = clinic.browser()
@@ -318,18 +340,12 @@ async def test_an_update_that_would_create_is_refused_to_apps(clinic: Clinic) ->
     signed = {
         "Authorization": f"Bearer {(await clinic.server.context.accounts.give(grant)).access}"
     }
-    body = {
-        "resourceType": "Observation",
-        "id": "new",
-        "status": "final",
-        "code": {"text": "x"},
-        "subject": {"reference": "Patient/a"},
-    }
-    refused = await clinic.http.put("/fhir/Observation/new", json=body, headers=signed)
+    subject = {"reference": "Patient/a"}
+    body = {"resourceType": "Condition", "id": "new", "code": {"text": "x"}, "subject": subject}
+    refused = await clinic.http.put("/fhir/Condition/new", json=body, headers=signed)
     assert refused.status_code == 404
-    made = await clinic.http.post("/fhir/Observation", json=body, headers=signed)
+    made = await clinic.http.post("/fhir/Condition", json=body, headers=signed)
     assert made.status_code == 201, made.text
-    await clinic.http.delete(urlsplit(made.headers["location"]).path, headers=signed)
 
 
 async def test_a_batch_is_judged_entry_by_entry(clinic: Clinic) -> None:
