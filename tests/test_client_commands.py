@@ -53,7 +53,7 @@ def _said(cli: typer.Typer, *words: str, code: int = 0) -> str:
 
 def test_a_client_and_a_token(cli: typer.Typer, chosen: Settings, mongodb_uri: str) -> None:
     """A client is added with its secret printed once; a token is printed and known by its hash."""
-    kind = ("--kind", "confidential-symmetric", "--scope", "system/*.rs")
+    kind = ("--kind", "confidential-symmetric", "--scope", "introspect")
     added = _said(
         cli, *("client", "add", "lab", *kind, "--with", "backend=true", "--with", "role=backend")
     )

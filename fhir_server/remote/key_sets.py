@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 PAUSE_S = 60.0
 KEPT_S = 3600.0
+AT_ONCE_S = 1.0
+"""Those that come within it are one question, whatever Cache-Control says: a flood of requests must
+not become one of ours."""
 _KEPT_MANY = 1_000
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})")
 _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b")
@@ -75,7 +78,9 @@ class Published(Generic[T]):
         return kept.value
 
     def _is_enough(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
-        return self._is_known(kept, has) or self._clock() - kept.tried_at < PAUSE_S
+        now = self._clock()
+        is_over = kept.value is not None and now >= kept.until
+        return self._is_known(kept, has) or (now - kept.tried_at < PAUSE_S and not is_over)
 
     def _is_known(self, kept: _Kept[T], has: Callable[[T], bool]) -> bool:
         return kept.value is not None and self._clock() < kept.until and has(kept.value)
@@ -97,14 +102,13 @@ class Published(Generic[T]):
 
 
 def seconds_kept(caching: str) -> float:
-    """Return how long a document may be kept, by its Cache-Control; a minute at least, in which it
-    would not be read again anyway.
+    """Return how long a document may be kept: as its Cache-Control says, an hour at most.
 
     >>> seconds_kept("public, max-age=600"), seconds_kept("no-store"), seconds_kept("")
-    (600.0, 60.0, 3600.0)
+    (600.0, 1.0, 3600.0)
     """
     said = caching.lower()
     if _NOT_KEPT.search(said):
-        return PAUSE_S
+        return AT_ONCE_S
     found = _MAX_AGE.search(said)
-    return min(KEPT_S, max(PAUSE_S, float(found[1]))) if found else KEPT_S
+    return min(KEPT_S, max(AT_ONCE_S, float(found[1]))) if found else KEPT_S

@@ -113,8 +113,10 @@ def _check_scopes(asked: Application) -> None:
         found = scope_of(text)
         if not is_scope(text) or len(text) > 2_000:
             raise Unregistrable("scope", f"{text[:200]!r} is no scope that can be granted here.")
-        if found is not None and (found.level == "system") and not asked.is_backend:
-            raise Unregistrable("scope", f"{text[:200]!r} is for backends alone.")
+        if found is None or found.level != "system":
+            continue
+        if not asked.is_backend or asked.kind != "confidential-asymmetric":
+            raise Unregistrable("scope", f"{text[:200]!r} is for backends that sign with a key.")
 
 
 def _keys(asked: Application) -> tuple[dict[str, Any], str]:

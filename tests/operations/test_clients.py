@@ -91,6 +91,7 @@ BACK = ("redirectUri", "Uri", "https://app.example/back")
         [BACK, ("name", "String", "a\u202eb")],
         [BACK, ("jwks", "String", PUBLIC)],
         [BACKEND],
+        [BACKEND, ("kind", "Code", "confidential-symmetric"), ("scope", "String", "system/*.rs")],
         [BACKEND, ASYMMETRIC],
         [BACKEND, ASYMMETRIC, ("jwks", "String", SECRET)],
         [BACKEND, ASYMMETRIC, ("jwks", "String", "{}")],

@@ -78,17 +78,20 @@ async def test_an_unknown_key_has_the_set_read_once_a_minute() -> None:
 
 @pytest.mark.parametrize(
     ("caching", "seconds"),
-    [("max-age=999999", 3600), ("", 3600), ("no-store", 60), ("max-age=0", 60)],
+    [
+        *(("max-age=999999", 3600), ("", 3600), ("max-age=30", 30)),
+        *(("no-store", 1), ("no-cache", 1), ("max-age=0", 1)),
+    ],
 )
 async def test_an_hour_at_most(caching: str, seconds: float) -> None:
-    """Cache-Control is obeyed, between a minute and an hour."""
+    """Cache-Control is obeyed up to an hour; who comes within a second comes at once."""
     one = _Publisher()
     one.caching = caching
     assert await one.has("1")
-    one.now += seconds - 1
+    one.now += seconds - 0.5
     assert await one.has("1")
     assert one.asked == 1
-    one.now += 1
+    one.now += 0.5
     assert await one.has("1")
     assert one.asked == 2
 
@@ -103,6 +106,22 @@ async def test_who_is_not_there_is_asked_once_a_minute() -> None:
     one.now = 1600.0
     for _ in range(3):
         assert not await one.has("1")
+    assert one.asked == 3
+
+
+async def test_a_key_that_was_taken_back_is_none_as_soon_as_is_said() -> None:
+    """With a short Cache-Control that is before a minute is over; keys that are not there are asked
+    for no more often by that, and neither is a publisher who is away."""
+    one = _Publisher()
+    one.caching = "max-age=5"
+    assert await one.has("1")
+    one.keys, one.now = [SECOND], 1005.0
+    assert not await one.has("1")
+    assert not await one.has("3")
+    assert one.asked == 2
+    one.is_there, one.now = False, 1011.0
+    for _ in range(3):
+        assert not await one.has("2")
     assert one.asked == 3
 
 
@@ -150,6 +169,7 @@ async def test_a_document_and_a_form() -> None:
 
     way = _network(answer)
     assert await document(URL, way) == (b"{}", "max-age=60")
+    assert sent[0].method == "GET"
     assert await posted(URL, {"token": "a b"}, ("i:d", "s"), way) == b"{}"
     assert sent[1].content == b"token=a+b"
     assert sent[1].headers["authorization"] == "Basic aSUzQWQ6cw=="

@@ -147,8 +147,10 @@ async def _chosen(asked: Asked) -> Chosen:
     Raises ``access_denied`` for a patient whom the user does not see.
     """
     call, launch = asked.who.call, asked.launch
-    is_launched = launch is not None and bool(launch.patient)
-    if launch is not None and is_launched:
+    if launch is not None and not launch.patient and asked.needs_patient:
+        launch = None  # opened with nobody in context: a patient is chosen as without a launch
+    is_launched = launch is not None
+    if launch is not None:
         patient, encounter, is_settled = launch.patient, launch.encounter, True
     else:
         is_patient = not asked.user.is_staff

@@ -31,7 +31,8 @@ _ENDPOINTS = {
 _OF_TOKENS = ("client-confidential-symmetric", "client-confidential-asymmetric")
 CAPABILITIES = (
     *("launch-ehr", "launch-standalone", "authorize-post", "client-public"),
-    *("sso-openid-connect", "context-standalone-patient", "context-ehr-patient"),
+    *("sso-openid-connect", "context-banner", "context-standalone-patient"),
+    *("context-standalone-encounter", "context-ehr-patient", "context-ehr-encounter"),
     *("permission-offline", "permission-online", "permission-patient", "permission-user"),
     *("permission-v1", "permission-v2"),
 )

@@ -123,8 +123,9 @@ async def _by_refresh(given: Mapping[str, str], client: Client, call: Call) -> T
 
 
 async def _by_itself(given: Mapping[str, str], client: Client, call: Call) -> Tokens:
-    if not client.is_backend or client.kind == "public":
-        raise OAuthError("unauthorized_client", "This client is not registered as a backend.")
+    # "not intended for SMART Backend Services": a secret, which travels, gets no system scopes.
+    if not client.is_backend or client.kind != "confidential-asymmetric":
+        raise OAuthError("unauthorized_client", "This client is no backend that has keys.")
     possible = partial(is_possible, table=call.context.parameters)
     asked = given.get("scope", "").split()
     scopes = granted(asked, client.scopes, ("system",), is_possible=possible)
