@@ -113,7 +113,7 @@ class ResourceStore:
             return cast(ResourceStore, found)
         visible = Visible(self._whole, plan, self.commit.writer.judge.index)
         narrowed = replace(self, database=visible.as_database, plan=plan)
-        if self.session is None and self.record is None:
+        if self.session is None and self.record is None and self.rows is None:
             plan.kept[_NARROWED] = self, narrowed
         return narrowed
 
