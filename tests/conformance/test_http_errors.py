@@ -235,12 +235,21 @@ async def test_a_host_that_is_none_is_not_echoed(exact: Exact, host: str) -> Non
     assert len(host) < 3 or host not in said
 
 
-@pytest.mark.parametrize("name", ["x-forwarded-host", "x-forwarded-proto", "forwarded", "x-host"])
+@pytest.mark.parametrize("name", ["x-forwarded-host", "x-forwarded-proto", "x-host"])
 async def test_forwarding_headers_of_strangers_change_nothing(exact: Exact, name: str) -> None:
     """Links follow the Host, or the setting base_url where a proxy stands in front."""
     answer = await exact("GET", "Patient", {name: "evil.example"})
 
     assert answer.json()["link"][0]["url"] == f"{BASE}/Patient"
+
+
+@pytest.mark.parametrize("name", ["forwarded", "x-forwarded-for", "x-real-ip"])
+async def test_what_a_proxy_has_sent_on_is_refused_in_development(exact: Exact, name: str) -> None:
+    """Where everybody may do everything, nobody comes from elsewhere; nothing of it is repeated."""
+    answer = await exact("GET", "Patient", {name: "for=evil.example"})
+
+    assert answer.status_code == 403
+    assert "evil" not in answer.text + str(answer.headers)
 
 
 async def test_two_hosts_are_none(exact: Exact, http: httpx.AsyncClient) -> None:
