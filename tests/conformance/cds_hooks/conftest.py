@@ -195,6 +195,7 @@ async def closed_server(
     settings = Settings.model_validate(
         {
             "mode": "production",
+            "master_key": "5e" * 32,
             "mongodb_database": f"test-{uuid4().hex[:12]}",
             "cds_services": "*",
             "cds_clients": path,

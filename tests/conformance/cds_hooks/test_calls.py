@@ -208,7 +208,7 @@ async def test_s15_services_of_a_client(guarded: httpx.AsyncClient) -> None:
 
 
 async def test_s15_calls_are_recorded(guarded: httpx.AsyncClient, closed_server: Server) -> None:
-    """Section 4 of the design page: who called, about whom, and who was refused."""
+    """S-15: who called, about whom, and who was refused is in the audit record."""
     audit = closed_server.context.store.audit
     assert audit is not None
     await guarded.post(SIGN, json=full(naproxen()), headers=token())
