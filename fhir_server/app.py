@@ -98,7 +98,7 @@ _AUDIT_KEY = "audit_key"
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # keys are in it
 class Server:
     """The open server without HTTP: what the front door needs, and the database behind it."""
 

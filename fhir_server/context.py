@@ -44,7 +44,7 @@ class Access(Protocol):
         """Return all that ``principal`` may do, as of a second ago at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # keys are in it
 class Context:
     """The parts of the server.
 

@@ -293,6 +293,7 @@ class Writer:
         elif work is None:
             for row in rows:
                 audit.add(row)
+            await audit.flushed()  # it is answered as done, as a change is
         else:
             async with audit.lane() as lane:
                 await transacted(client, partial(work, lane), end)

@@ -23,6 +23,7 @@ from fhir_server.app import specification
 from fhir_server.artifacts import artifacts_root
 from fhir_server.r4.json import decode
 from fhir_server.security.chain import Key, place, placed
+from fhir_server.security.sealing import opened
 from fhir_server.store.audit import AUDIT
 from fhir_server.store.audit_chain import Verification
 from fhir_server.store.client import Database, connect, database_of
@@ -140,9 +141,12 @@ async def _loaded(serving: Serving) -> tuple[Load, float]:
 
 async def _faults(data: Database) -> list[str]:
     """Return the names of the faults in the record, each once."""
-    found = await data["server"].find_one({"_id": "audit_key"})
-    assert found is not None
-    key = Key(found["key"])
+    master, sealed = (
+        await data["server"]
+        .find({"_id": {"$in": ["audit_key", "master_key"]}}, sort=[("_id", -1)])
+        .to_list()
+    )
+    key = Key(opened(master["key"], sealed["key"], "audit_key"))
     look = Verification(data, {key.name: key})
     return list(dict.fromkeys([one.name async for one in look.faults()]))
 

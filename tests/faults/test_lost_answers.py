@@ -158,7 +158,8 @@ def register(registry):
 def serving(tmp_path: Path) -> Iterator[Serving]:
     """A server on data of its own that kills itself when it is told to."""
     (tmp_path / "killing.py").write_text(KILLING)
-    one = Serving(tmp_path, features='["killing"]', request_timeout_s=2)
+    # Records of reads are written before their answers, so that the next commit is the request's.
+    one = Serving(tmp_path, features='["killing"]', request_timeout_s=2, audit_reads="strict")
     yield one
     one.clean_up()
 

@@ -22,7 +22,9 @@ from fhir_server.store.client import is_ready
 
 HOST = "fhir.example.org"
 BASE = f"http://{HOST}{FHIR_PATH}"
-NAMES = frozenset({HOST.encode(), b"other.example.org", b"a.example", b"[::1]", b"localhost"})
+NAMES = frozenset(
+    {HOST.encode(), b"other.example.org", b"a.example", b"[::1]", b"localhost", b"127.0.0.1"}
+)
 """By which the application of the tests may be called."""
 
 Resource = dict[str, Any]

@@ -12,9 +12,12 @@ from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
+from fhir_server.security.audit import Row
+from fhir_server.security.chain import Key
 from fhir_server.security.plan import AccessPlan, Rights
 from fhir_server.security.principal import DEMO, Principal
 from fhir_server.settings import Settings
+from fhir_server.store.audit import Audit
 
 BASE = "http://fhir.example.org/fhir"
 ANNA = Principal("demo", "anna", fhir_user="Practitioner/7", address="10.0.0.7", request_id="r1")
@@ -59,6 +62,13 @@ def ids(bundle: dict[str, Any]) -> list[str]:
     return [one["resource"]["id"] for one in bundle.get("entry", ())]
 
 
+class _Silent(Audit):
+    """Records nothing."""
+
+    def add(self, row: Row) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 async def recorded(mongodb_uri: str) -> AsyncIterator[Server]:
     """A server that was asked five things, and was given an AuditEvent. What it is asked from then
@@ -66,7 +76,8 @@ async def recorded(mongodb_uri: str) -> AsyncIterator[Server]:
     settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
     async with opened(settings, mongodb_uri) as server:
         await _asked_before(server)
-        store = replace(server.context.store, audit=None)
+        silent = _Silent(server.database, Key(b""), server.context.new_id, 1)
+        store = replace(server.context.store, audit=silent)
         yield replace(server, context=replace(server.context, store=store))
         await server.database.client.drop_database(server.database.name)
 

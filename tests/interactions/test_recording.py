@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -312,9 +313,10 @@ async def test_nothing_is_answered_when_too_much_waits(server: Server) -> None:
     assert (await ask(server, "read", "Patient", "1")).status == 404
 
 
-async def test_without_audit_nothing_is_recorded(mongodb_uri: str, settings: Settings) -> None:
+async def test_without_audit_nothing_is_recorded(mongodb_uri: str) -> None:
     """FHIR_AUDIT=false: no collection, no row."""
-    async with opened(settings.model_copy(update={"audit": False}), mongodb_uri) as server:
+    fresh = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex}", "audit": False})
+    async with opened(fresh, mongodb_uri) as server:
         await ask(server, "update", "Patient", "1", body=PATIENT)
         await ask(server, "read", "Patient", "1")
         assert AUDIT not in await server.database.list_collection_names()

@@ -30,8 +30,10 @@ CHARACTERS_MAX = 20_000  # the longest of R4 has 900; a table of steps is made o
 NESTING_MAX = 50  # the deepest of R4 has 8; the parser must not run out of stack
 _NUMBER_DIGITS_MAX = 40
 
+# Something matches behind each blank and comment, so that nothing is ever tried again. (Possessive
+# quantifiers would say so, but Python up to 3.11.3 loses its place in them.)
 _TOKEN = re.compile(
-    r"""(?:\s++|//[^\n]*+|/\*[\s\S]*?\*/)*+(?:
+    r"""(?:\s|//[^\n]*|/\*[\s\S]*?\*/)*(?:
     (?P<name>\$(?:this|index|total)\b|[A-Za-z_][A-Za-z0-9_]*)
     |`(?P<quoted>(?:[^`\\]|\\.)*)`
     |'(?P<string>(?:[^'\\]|\\[\s\S])*)'
