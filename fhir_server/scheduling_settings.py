@@ -3,6 +3,7 @@
 design/scheduling.md. Read as ``fhir_server/settings.py`` says.
 """
 
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -63,6 +64,12 @@ class SchedulingSettings(BaseSettings):
     )
     scheduling_proposal_minutes: int = Field(
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
+    )
+
+    scheduling_calendars: Path | None = Field(
+        default=None,
+        description="Folder with holiday calendars of your own, CSV of local dates, beside "
+        "`terminology/calendars/`.",
     )
 
     @field_validator("scheduling_granule_minutes")
