@@ -12,6 +12,7 @@ from fhir_server.features.scheduling.parameters import PARAMETERS
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
+from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.store.granules import BOOKINGS, GRANULES
 from tests.conftest import Fhir
 
@@ -404,3 +405,19 @@ async def test_a_limit_of_a_day(clinic: Fhir) -> None:
     assert sorted(one.status for one in answers) == [201] * 3 + [409] * 29
     assert decode(refused.body)["issue"][0]["code"] == "business-rule"
     assert tomorrow.status == 201
+
+
+async def test_granules_keep_their_length(
+    clinic: Fhir, mongodb_uri: str, settings: Settings
+) -> None:
+    """While times ahead are taken; what is on one grid is not seen on the other."""
+    one = {**appointment(0, 30, "Practitioner/p1"), "id": "x"}
+    await clinic(put(one))
+    others = settings.model_copy(update={"scheduling_granule_minutes": 15})
+    with pytest.raises(UnfitDatabaseError, match="pieces of 5 minutes"):
+        async with opened(others, mongodb_uri):
+            pass
+    await clinic(put({**one, "status": "cancelled"}))
+    async with opened(others, mongodb_uri) as server:
+        await answer(server.registry, put({**one, "id": "y"}), server.context)
+        assert await server.database[GRANULES].count_documents({}) == 2

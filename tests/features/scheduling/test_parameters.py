@@ -110,7 +110,7 @@ def test_every_field_is_read() -> None:
     assert found.limits == (Limit(3, "day"), Limit(9, "week"))
     assert (found.notice, found.horizon) == (timedelta(hours=2), timedelta(days=14))
     assert (found.cancel_cutoff, found.reschedule_cutoff) == (timedelta(days=1), timedelta(0))
-    assert (found.hold_minutes, found.holidays) == (3, {date(2026, 12, 16)})
+    assert (found.hold_minutes, found.holidays) == (3, frozenset((date(2026, 12, 16),)))
     start = datetime(2026, 12, 31, 19, tzinfo=UTC)  # the first of January in Dhaka
     assert found.limits_at(start) == {
         "limit|Schedule/s1||2027-01-01": 3,
