@@ -59,8 +59,13 @@ async def _handled(
     is_plain: bool,
 ) -> Response:
     if request.idempotency_key is not None:
-        if request.pieces is not None or (operation is not None and operation.affects_state):
+        keyed = operation.keyed if operation is not None else ()
+        changing = operation is not None and operation.affects_state
+        if request.pieces is not None or (changing and not keyed):
             raise _not_keyed(request)
+        if keyed:
+            unkeyed = replace(request, idempotency_key=None)
+            return await once(request, context, keyed, partial(handler, unkeyed))
         if request.interaction in KEYED:
             if is_plain and is_one_change(request):
                 return await once_alone(request, context, partial(handler, request, context))

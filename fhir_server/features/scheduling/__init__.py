@@ -5,10 +5,15 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding
+from fhir_server.features.scheduling import allocating, booking, changing, holding
 from fhir_server.registry import Registry
 
-PARTS: tuple[Callable[[Registry], None], ...] = (holding.register,)
+PARTS: tuple[Callable[[Registry], None], ...] = (
+    holding.register,
+    booking.register,
+    changing.register,
+    allocating.register,
+)
 
 
 def register(registry: Registry) -> None:

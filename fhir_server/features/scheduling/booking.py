@@ -1,0 +1,198 @@
+"""``$hold`` and ``$book``: a proposed appointment becomes one that has its time.
+
+Sections 3 and 4 of design/scheduling.md; https://profiles.ihe.net/ITI/Scheduling/.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fhir_server.context import Context
+from fhir_server.features.scheduling.asked import BOOK, HOLD, Wish, wish_of
+from fhir_server.features.scheduling.changing import cancelled, confirmed, rescheduled
+from fhir_server.features.scheduling.drafting import (
+    SLOT_STATUS,
+    Asked,
+    Terms,
+    appointment_of,
+    asked_of,
+    hold_until,
+    patient_of,
+    slot_of,
+)
+from fhir_server.features.scheduling.extensions import hold_expires
+from fhir_server.features.scheduling.persons import is_scheduler, own_patient
+from fhir_server.features.scheduling.places import Place, check_times, places_of, with_people
+from fhir_server.features.scheduling.proposals import proposal_of
+from fhir_server.features.scheduling.refusals import against_rules, unknown_proposal
+from fhir_server.features.scheduling.replies import reply
+from fhir_server.features.scheduling.series import weekly
+from fhir_server.features.scheduling.writing import (
+    TYPES,
+    created,
+    in_one,
+    read,
+    search,
+    slot_created,
+    written,
+)
+from fhir_server.interactions.admitting import check_power
+from fhir_server.messages import Request, Resource, Response
+from fhir_server.outcome import FhirError
+from fhir_server.registry import Operation, Registry
+from fhir_server.security.scopes import OVERRIDE
+from fhir_server.store.changes import Change
+from fhir_server.store.documents import Stored
+
+_DEFINITION = "urn:fhir-server:OperationDefinition:appointment-"
+_NOT_THERE = ("not-found", "deleted")
+
+
+def register(registry: Registry) -> None:
+    """Add ``$hold`` and ``$book``."""
+    for name, handler in (("hold", hold), ("book", book)):
+        registry.operation(
+            Operation(
+                f"${name}",
+                _DEFINITION + name,
+                handler,
+                on=("Appointment",),
+                affects_state=True,
+                needs="c",
+                keyed=TYPES,
+            )
+        )
+
+
+async def hold(request: Request, context: Context) -> Response:
+    """Hold the time of a proposal for some minutes. IHE ITI-116."""
+    wish = _wish(request, context)
+    return await made(await _with_proposal(wish, context), "pending", request, context)
+
+
+async def book(request: Request, context: Context) -> Response:
+    """Book a proposal, or confirm a hold; an ``appointment-resource`` that is there already is
+    moved, or cancelled. IHE ITI-117."""
+    wish = _wish(request, context)
+    there = await _existing(wish, context)
+    if there is None:
+        return await made(await _with_proposal(wish, context), "booked", request, context)
+    request = replace(request, id=there["id"])
+    if wish.appointment.get("status") == "cancelled":
+        reason = wish.appointment.get("cancelationReason", {})
+        return await cancelled(request, context, reason)
+    if wish.reference or (there["status"] == "pending" and _is_same_time(wish, there)):
+        return await confirmed(request, context, wish.patient, wish.comment)
+    start = asked_of(wish.appointment).start
+    return await rescheduled(request, context, start, override=wish.override)
+
+
+def _wish(request: Request, context: Context) -> Wish:
+    """Return what is wished for; who asks for himself need not say so."""
+    if request.body is not None and (issues := context.validate(request.body)):
+        raise FhirError(*issues)
+    known = HOLD if request.interaction == "$hold" else BOOK
+    wish = wish_of(request, known, context.parameters.base_urls)
+    if wish.override:
+        check_power(OVERRIDE, context)
+    if wish.patient or wish.person is not None:
+        return wish
+    return replace(wish, patient=own_patient(context.principal))
+
+
+async def _existing(wish: Wish, context: Context) -> Resource | None:
+    """Return the stored Appointment that is meant, ``None`` where it is a proposal or a new one."""
+    id = wish.appointment.get("id", "") if wish.name == "appointment-resource" else ""
+    place = wish.reference or (f"Appointment/{id}" if id else "")
+    if not place:
+        return None
+    try:
+        return await read(place, context)
+    except FhirError as error:
+        if error.issues[0].code in _NOT_THERE:
+            return None
+        raise
+
+
+def _is_same_time(wish: Wish, there: Resource) -> bool:
+    asked, stands = asked_of(wish.appointment), asked_of(there)
+    return (asked.start, asked.end) == (stands.start, stands.end)
+
+
+async def _with_proposal(wish: Wish, context: Context) -> Wish:
+    """Return ``wish`` with the proposal that its reference names, and the weeks that this is for.
+    Raises ``not-found`` for one that is unknown, over, or another's."""
+    if not wish.reference:
+        return wish
+    found = await proposal_of(wish.reference, context)
+    if found is None:
+        raise unknown_proposal(wish.reference)
+    appointment, count = found
+    return replace(wish, appointment=appointment, count=max(wish.count, count))
+
+
+async def made(wish: Wish, status: str, request: Request, context: Context) -> Response:
+    """Write what is wished for with ``status``: one appointment, or each of a series. Raises
+    ``business-rule`` where a rule does not offer the time, ``conflict`` where it is taken."""
+    asked, places = await places_of(asked_of(wish.appointment), context)
+    starts = [asked.start]
+    if wish.count > 1:
+        starts = weekly(asked.start, wish.count, places[0].zone)
+    times = [asked, *(asked.at(start) for start in starts[1:])]
+    now = context.now()
+    if not wish.override:
+        strictly = not is_scheduler(context.principal)
+        for one in times:
+            check_times(one.start, one.end, places, now, strictly=strictly)
+    terms = Terms(
+        status,
+        wish.patient or patient_of(asked.proposal),
+        now,
+        hold_until(now, [one.hold_minutes for one in places]) if status == "pending" else None,
+        wish.override,
+        wish.comment,
+        context.new_id() if wish.count > 1 else "",
+    )
+    changes: list[Change] = []
+    if wish.person is not None:
+        id = wish.person.get("id") or context.new_id()
+        terms = replace(terms, patient=f"Patient/{id}")
+        changes.append(created("Patient", id, wish.person, request, context))
+    for one in times:
+        changes += _changes(one, places, terms, request, context)
+
+    async def work(inside: Context) -> list[Stored]:
+        if status == "pending" and terms.patient:
+            await _check_holds(terms.patient, inside)
+        return await written(changes, inside, wish.override)
+
+    stored = await (in_one(context, work) if status == "pending" else work(context))
+    return reply(stored, request, 201, with_slots=wish.name == "appointment")
+
+
+def _changes(
+    asked: Asked, places: Sequence[Place], terms: Terms, request: Request, context: Context
+) -> list[Change]:
+    """Return what creates the appointment ``asked``, and a Slot for each place that has none."""
+    slots, changes = [], []
+    for place in places:
+        is_first = any(one.id == place.slot for one in asked.slots if one.id)
+        id = place.slot if place.slot and is_first else context.new_id()
+        slots.append(id)
+        if id != place.slot:
+            changes.append(
+                slot_created(id, slot_of(asked, place.schedule, SLOT_STATUS[terms.status]))
+            )
+    body = with_people(appointment_of(asked, slots, terms), places)
+    return [*changes, created("Appointment", context.new_id(), body, request, context)]
+
+
+async def _check_holds(patient: str, context: Context) -> None:
+    """Raise ``business-rule`` where ``patient`` holds as many times already as one may."""
+    most = context.settings.scheduling_holds_max
+    await context.store.claim([f"holds|{patient}"])  # two holds at once would not see each other
+    asked = (("patient", patient), ("status", "pending"), ("_count", "200"))
+    held = await search("Appointment", asked, context)
+    now = context.now()
+    live = [one for one in held if (until := hold_expires(one)) is not None and until > now]
+    if len(live) >= most:
+        raise against_rules(f"{patient} holds {most} times already; book one or cancel it.")
