@@ -26,6 +26,7 @@ from fhir_server.features.scheduling.proposals import proposal_of
 from fhir_server.features.scheduling.refusals import against_rules, unknown_proposal
 from fhir_server.features.scheduling.replies import reply
 from fhir_server.features.scheduling.series import weekly
+from fhir_server.features.scheduling.turns import Turns
 from fhir_server.features.scheduling.writing import (
     TYPES,
     created,
@@ -44,6 +45,7 @@ from fhir_server.store.changes import Change
 from fhir_server.store.documents import Stored
 
 _DEFINITION = "urn:fhir-server:OperationDefinition:appointment-"
+_TURNS = Turns()  # of this process
 _NOT_THERE = ("not-found", "deleted")
 
 
@@ -165,7 +167,15 @@ async def made(wish: Wish, status: str, request: Request, context: Context) -> R
             await _check_holds(terms.patient, inside)
         return await written(changes, inside, wish.override)
 
-    stored = await (in_one(context, work) if status == "pending" else work(context))
+    async def in_turn() -> list[Stored]:
+        return await (in_one(context, work) if status == "pending" else work(context))
+
+    if context.store.session is not None:
+        stored = await in_turn()
+    else:
+        names = (f"{place.schedule}|{one.start.timestamp()}" for place in places for one in times)
+        async with _TURNS.of(names):
+            stored = await in_turn()
     return reply(stored, request, 201, with_slots=wish.name == "appointment")
 
 
