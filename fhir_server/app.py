@@ -314,12 +314,8 @@ async def _server(
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
-<<<<<<< HEAD
-        await store.granules.ensure()
-        await store.proposals.ensure()
-=======
         await store.granules.ensure(settings.scheduling_granule_minutes, now())
->>>>>>> next
+        await store.proposals.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)

@@ -5,10 +5,13 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding
+from fhir_server.features.scheduling import finding, holding
 from fhir_server.registry import Registry
 
-PARTS: tuple[Callable[[Registry], None], ...] = (holding.register,)
+PARTS: tuple[Callable[[Registry], None], ...] = (
+    holding.register,
+    finding.register,
+)
 
 
 def register(registry: Registry) -> None:
