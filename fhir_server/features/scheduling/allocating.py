@@ -85,7 +85,7 @@ def register(registry: Registry) -> None:
             allocate,
             on=("Appointment",),
             affects_state=True,
-            needs="c",
+            needs="c s",
             keyed=TYPES,
         )
     )
@@ -105,12 +105,11 @@ async def allocate(request: Request, context: Context) -> Response:
     for one in chosen:
         wish = Wish(
             "appointment-reference",
-            appointment=one.proposal,
             patient=sought.patient,
             comment=sought.comment,
         )
         try:
-            return await made(wish, "booked", request, context)
+            return await made(wish, [one.proposal], "booked", request, context)
         except FhirError as error:
             if error.status != _CONFLICT:
                 raise

@@ -4,26 +4,31 @@ Sections 3 and 4 of design/scheduling.md; https://profiles.ihe.net/ITI/Schedulin
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.asked import BOOK, HOLD, Wish, wish_of
 from fhir_server.features.scheduling.changing import cancelled, confirmed, rescheduled
 from fhir_server.features.scheduling.drafting import (
-    SLOT_STATUS,
     Asked,
     Terms,
     appointment_of,
     asked_of,
     hold_until,
     patient_of,
-    slot_of,
 )
 from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.persons import is_scheduler, own_patient
-from fhir_server.features.scheduling.places import Place, check_times, places_of, with_people
-from fhir_server.features.scheduling.proposals import proposal_of
-from fhir_server.features.scheduling.refusals import against_rules, unknown_proposal
+from fhir_server.features.scheduling.places import (
+    Place,
+    check_times,
+    places_of,
+    slots_of,
+    with_people,
+)
+from fhir_server.features.scheduling.proposals import is_proposal, proposed
+from fhir_server.features.scheduling.refusals import against_rules
 from fhir_server.features.scheduling.replies import reply
 from fhir_server.features.scheduling.series import weekly
 from fhir_server.features.scheduling.turns import Turns
@@ -68,7 +73,10 @@ def register(registry: Registry) -> None:
 async def hold(request: Request, context: Context) -> Response:
     """Hold the time of a proposal for some minutes. IHE ITI-116."""
     wish = _wish(request, context)
-    return await made(await _with_proposal(wish, context), "pending", request, context)
+    proposals = await _proposed(wish, context)
+    if not proposals:
+        raise against_rules(f"{wish.reference} is no proposal; it is there already.")
+    return await made(wish, proposals, "pending", request, context)
 
 
 async def book(request: Request, context: Context) -> Response:
@@ -77,12 +85,16 @@ async def book(request: Request, context: Context) -> Response:
     wish = _wish(request, context)
     there = await _existing(wish, context)
     if there is None:
-        return await made(await _with_proposal(wish, context), "booked", request, context)
+        proposals = await _proposed(wish, context)
+        if proposals:
+            return await made(wish, proposals, "booked", request, context)
+        held = replace(request, id=wish.reference.partition("/")[2])
+        return await confirmed(held, context, wish.patient, wish.comment)
     request = replace(request, id=there["id"])
     if wish.appointment.get("status") == "cancelled":
         reason = wish.appointment.get("cancelationReason", {})
         return await cancelled(request, context, reason)
-    if wish.reference or (there["status"] == "pending" and _is_same_time(wish, there)):
+    if there["status"] == "pending" and _is_same_time(wish, there):
         return await confirmed(request, context, wish.patient, wish.comment)
     start = asked_of(wish.appointment).start
     return await rescheduled(request, context, start, override=wish.override)
@@ -102,13 +114,12 @@ def _wish(request: Request, context: Context) -> Wish:
 
 
 async def _existing(wish: Wish, context: Context) -> Resource | None:
-    """Return the stored Appointment that is meant, ``None`` where it is a proposal or a new one."""
+    """Return the stored Appointment that is meant; ``None`` where it is a new one."""
     id = wish.appointment.get("id", "") if wish.name == "appointment-resource" else ""
-    place = wish.reference or (f"Appointment/{id}" if id else "")
-    if not place:
+    if not id:
         return None
     try:
-        return await read(place, context)
+        return await read(f"Appointment/{id}", context)
     except FhirError as error:
         if error.issues[0].code in _NOT_THERE:
             return None
@@ -120,24 +131,33 @@ def _is_same_time(wish: Wish, there: Resource) -> bool:
     return (asked.start, asked.end) == (stands.start, stands.end)
 
 
-async def _with_proposal(wish: Wish, context: Context) -> Wish:
-    """Return ``wish`` with the proposal that its reference names, and the weeks that this is for.
-    Raises ``not-found`` for one that is unknown, over, or another's."""
+async def _proposed(wish: Wish, context: Context) -> list[Resource]:
+    """Return the Appointments that ``wish`` names as proposals, or as a whole; nothing where its
+    reference is to a stored one. Raises ``not-found`` for a proposal that is unknown, over, or
+    another's."""
     if not wish.reference:
-        return wish
-    found = await proposal_of(wish.reference, context)
-    if found is None:
-        raise unknown_proposal(wish.reference)
-    appointment, count = found
-    return replace(wish, appointment=appointment, count=max(wish.count, count))
+        return [wish.appointment]
+    id = wish.reference.partition("/")[2]
+    if is_proposal(id):
+        with suppress(FhirError):
+            return await proposed(id, context)
+    try:
+        await read(wish.reference, context)
+    except FhirError as error:
+        if error.issues[0].code in _NOT_THERE:
+            return await proposed(id, context)  # says why
+        raise
+    return []
 
 
-async def made(wish: Wish, status: str, request: Request, context: Context) -> Response:
-    """Write what is wished for with ``status``: one appointment, or each of a series. Raises
+async def made(
+    wish: Wish, proposals: Sequence[Resource], status: str, request: Request, context: Context
+) -> Response:
+    """Write ``proposals`` with ``status``: one appointment, or each of a series. Raises
     ``business-rule`` where a rule does not offer the time, ``conflict`` where it is taken."""
-    asked, places = await places_of(asked_of(wish.appointment), context)
-    starts = [asked.start]
-    if wish.count > 1:
+    asked, places = await places_of(asked_of(proposals[0]), context)
+    starts = [asked_of(one).start for one in proposals]
+    if wish.count > 1 and len(starts) == 1:
         starts = weekly(asked.start, wish.count, places[0].zone)
     times = [asked, *(asked.at(start) for start in starts[1:])]
     now = context.now()
@@ -152,7 +172,7 @@ async def made(wish: Wish, status: str, request: Request, context: Context) -> R
         hold_until(now, [one.hold_minutes for one in places]) if status == "pending" else None,
         wish.override,
         wish.comment,
-        context.new_id() if wish.count > 1 else "",
+        context.new_id() if len(times) > 1 else "",
     )
     changes: list[Change] = []
     if wish.person is not None:
@@ -182,18 +202,14 @@ async def made(wish: Wish, status: str, request: Request, context: Context) -> R
 def _changes(
     asked: Asked, places: Sequence[Place], terms: Terms, request: Request, context: Context
 ) -> list[Change]:
-    """Return what creates the appointment ``asked``, and a Slot for each place that has none."""
-    slots, changes = [], []
-    for place in places:
-        is_first = any(one.id == place.slot for one in asked.slots if one.id)
-        id = place.slot if place.slot and is_first else context.new_id()
-        slots.append(id)
-        if id != place.slot:
-            changes.append(
-                slot_created(id, slot_of(asked, place.schedule, SLOT_STATUS[terms.status]))
-            )
-    body = with_people(appointment_of(asked, slots, terms), places)
-    return [*changes, created("Appointment", context.new_id(), body, request, context)]
+    """Return what creates the appointment ``asked``, and its Slots: one for each place that has
+    none, and its buffers."""
+    own = {one.id for one in asked.slots if one.id}
+    slots = [place.slot for place in places if place.slot in own]
+    made = {context.new_id(): one for one in slots_of(asked, places, own, terms.status)}
+    body = with_people(appointment_of(asked, [*slots, *made], terms), places)
+    appointment = created("Appointment", context.new_id(), body, request, context)
+    return [*(slot_created(id, one) for id, one in made.items()), appointment]
 
 
 async def _check_holds(patient: str, context: Context) -> None:

@@ -27,7 +27,7 @@ from fhir_server.features.scheduling.asked import (
     reference_of,
     text_of,
 )
-from fhir_server.features.scheduling.drafting import Asked, SlotAsked, Terms, slot_of
+from fhir_server.features.scheduling.drafting import Asked, SlotAsked, Terms
 from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.persons import is_scheduler
 from fhir_server.features.scheduling.places import (
@@ -36,6 +36,7 @@ from fhir_server.features.scheduling.places import (
     check_times,
     moved_to,
     places_of,
+    slots_of,
 )
 from fhir_server.features.scheduling.refusals import against_rules, gone
 from fhir_server.features.scheduling.replies import reply
@@ -181,13 +182,9 @@ async def rescheduled(
         if not override:
             strictly = not is_scheduler(context.principal)
             check_times(asked.start, asked.end, there, now, strictly=strictly)
-        slots = [inside.new_id() for _ in there]
-        status = drafting.SLOT_STATUS[before["status"]]
-        changes = [
-            slot_created(id, slot_of(asked, place.schedule, status))
-            for id, place in zip(slots, there, strict=True)
-        ]
-        after = drafting.moved(before, asked, slots, override)
+        slots = {inside.new_id(): one for one in slots_of(asked, there, (), before["status"])}
+        changes = [slot_created(id, one) for id, one in slots.items()]
+        after = drafting.moved(before, asked, list(slots), override)
         gone_from = {actor for place in places for actor in place.actors}
         come_to = [actor for place in there for actor in place.actors]
         if there is not places:

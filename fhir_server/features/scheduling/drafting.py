@@ -200,8 +200,9 @@ def _extensions(
     return found
 
 
-def slot_of(asked: Asked, schedule: str, status: str) -> Resource:
-    """Return the Slot to be made in ``schedule`` for ``asked``; it goes with its Appointment."""
+def slot_of(asked: Asked, schedule: str, status: str, start: datetime, end: datetime) -> Resource:
+    """Return the Slot from ``start`` to ``end`` to be made in ``schedule`` for ``asked``, or for a
+    buffer of it; it goes with its Appointment."""
     said = asked.proposal
     of_proposal = {name: _concepts(said[name]) for name in _OF_SLOT if name in said}
     return {
@@ -210,8 +211,8 @@ def slot_of(asked: Asked, schedule: str, status: str) -> Resource:
         **of_proposal,
         "schedule": {"reference": schedule},
         "status": status,
-        "start": asked.start.isoformat(),
-        "end": asked.end.isoformat(),
+        "start": start.isoformat(),
+        "end": end.isoformat(),
     }
 
 

@@ -1,7 +1,6 @@
 """Look up what ``$find`` needs to know, as far as who asks may see it: a few searches by type."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fhir_server.context import Context
@@ -74,13 +73,3 @@ async def resolved(named: Sequence[Named], type: str, context: Context) -> list[
         given = (("identifier", f"{system}|{value}" if system else value),)
         found += [f"{type}/{it['id']}" for it in await search(type, given, 10, context)]
     return list(dict.fromkeys(found))
-
-
-def codes(*concepts: Any) -> set[tuple[str, str]]:
-    """Return system and code of each coding of lists of CodeableConcepts."""
-    found = set()
-    for listed in concepts:
-        for concept in listed or ():
-            for coding in concept.get("coding", ()):
-                found.add((str(coding.get("system", "")), str(coding.get("code", ""))))
-    return found

@@ -3,13 +3,20 @@
 Section 2 of design/scheduling.md. Everything is read by the rights of who asks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
-from fhir_server.features.scheduling.drafting import Asked, SlotAsked, actors_of, with_actors
+from fhir_server.features.scheduling.drafting import (
+    SLOT_STATUS,
+    Asked,
+    SlotAsked,
+    actors_of,
+    slot_of,
+    with_actors,
+)
 from fhir_server.features.scheduling.governing import actors_of as schedule_actors
 from fhir_server.features.scheduling.governing import governed, read_all
 from fhir_server.features.scheduling.parameters import Rules
@@ -25,6 +32,7 @@ from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, not_found
 
 _SCHEDULES_MAX = 50
+_BUFFER = "busy-unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,8 @@ async def places_of(
     asked: Asked, context: Context, *, stands: bool = False
 ) -> tuple[Asked, list[Place]]:
     """Return the places of ``asked``, by its Slots or else by those who take part; and ``asked``
-    with a Slot for each of them. ``stands`` says that it is stored, and has its Slots already.
+    with a Slot for each of them. ``stands`` says that it is stored: its Slots, and those of its
+    buffers, say its Schedules.
 
     Raises ``required`` where nobody of them has a Schedule, ``not-found`` for one that is not
     there, ``conflict`` for a stored Slot that is not free.
@@ -62,11 +71,11 @@ async def places_of(
     for one in asked.slots:
         if one.id and one.id not in stored:
             raise not_found("Slot", one.id)
-        by_schedule[one.schedule or _schedule_of(stored[one.id])] = one.id
+        by_schedule[one.schedule or _schedule_of(stored[one.id])] = "" if stands else one.id
     if not by_schedule:
         by_schedule = dict.fromkeys(await _of_people(asked, context), "")
     for id in by_schedule.values():
-        if id and not stands:
+        if id:
             _check_slot(stored[id], asked)
     rules = await governed(by_schedule, asked.proposal, context)
     places = [
@@ -130,6 +139,25 @@ async def moved_to(
         text += "expected one."
         raise FhirError(Issue("value", text, "Parameters.parameter"))
     return [new if one is others[0] else one for one in places]
+
+
+def slots_of(
+    asked: Asked, places: Iterable[Place], own: Collection[str], status: str
+) -> Iterator[Resource]:
+    """Yield the Slots that are made for ``asked``: in each of ``places`` whose Slot is not among
+    ``own``, and for the buffers of all."""
+    lengths = [
+        (one, timedelta(minutes=one.rules.before), timedelta(minutes=one.rules.after))
+        for one in places
+    ]
+    for place, _, _ in lengths:
+        if place.slot not in own:
+            yield slot_of(asked, place.schedule, SLOT_STATUS[status], asked.start, asked.end)
+    for place, before, after in lengths:
+        if before:
+            yield slot_of(asked, place.schedule, _BUFFER, asked.start - before, asked.start)
+        if after:
+            yield slot_of(asked, place.schedule, _BUFFER, asked.end, asked.end + after)
 
 
 def with_people(appointment: Resource, places: Iterable[Place]) -> Resource:

@@ -19,10 +19,3 @@ def gone(text: str) -> FhirError:
 def against_rules(text: str) -> FhirError:
     """Return the refusal (409) of what a state, a notice, a horizon or a cutoff forbids."""
     return FhirError(Issue("business-rule", text), status=409)
-
-
-def unknown_proposal(reference: str) -> FhirError:
-    """Return the refusal (404) of a proposal that is not there, not there any more, or not meant
-    for who asks."""
-    text = f"{reference} is no proposal that can still be taken; ask $find again."
-    return FhirError(Issue("not-found", text))

@@ -28,8 +28,8 @@ from tests.features.scheduling.clinic import (
     total,
 )
 
-LONG = bool(os.environ.get("FHIR_TEST_LONG"))
-ROUNDS = 50 if LONG else 2
+ROUNDS = int(os.environ.get("FHIR_TEST_BOOKING_ROUNDS", "2"))
+LONG = ROUNDS >= 50
 CONTENDERS = 64
 SOME = 64 if LONG else 20
 
