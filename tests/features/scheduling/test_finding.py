@@ -40,8 +40,12 @@ def schedule(id: str, *actors: str, extension: Any = (HALF,), **more: Any) -> Js
 def busy(id: str, of: str, start: str, end: str, status: str = "busy") -> Json:
     """Return a Slot on the first of December; times in UTC."""
     return {
-        **{"resourceType": "Slot", "id": id, "schedule": {"reference": f"Schedule/{of}"}},
-        **{"status": status, "start": f"2036-12-01T{start}Z", "end": f"2036-12-01T{end}Z"},
+        "resourceType": "Slot",
+        "id": id,
+        "schedule": {"reference": f"Schedule/{of}"},
+        "status": status,
+        "start": f"2036-12-01T{start}Z",
+        "end": f"2036-12-01T{end}Z",
     }
 
 
@@ -52,21 +56,26 @@ WORLD: tuple[Json, ...] = (
         "name": [{"prefix": ["Dr."], "given": ["Rahima"], "family": "Khatun"}],
     },
     {
-        **{"resourceType": "Practitioner", "id": "p2"},
+        "resourceType": "Practitioner",
+        "id": "p2",
         "identifier": [{"system": "urn:staff", "value": "2"}],
     },
     {"resourceType": "Practitioner", "id": "p3", "extension": [DHAKA]},
     {"resourceType": "Patient", "id": "amina"},
     {"resourceType": "Organization", "id": "heart", "name": "Heart"},
     {
-        **{"resourceType": "Location", "id": "room1", "name": "Room 1"},
+        "resourceType": "Location",
+        "id": "room1",
+        "name": "Room 1",
         "address": {"city": "Sylhet"},
     },
     {"resourceType": "Location", "id": "building", "name": "House", "address": {"city": "Dhaka"}},
     {
-        **{"resourceType": "PractitionerRole", "id": "r2"},
-        **{"practitioner": {"reference": "Practitioner/p2"}, "specialty": [DERMA]},
-        **{"organization": {"reference": "Organization/heart"}},
+        "resourceType": "PractitionerRole",
+        "id": "r2",
+        "practitioner": {"reference": "Practitioner/p2"},
+        "specialty": [DERMA],
+        "organization": {"reference": "Organization/heart"},
         "location": [{"reference": "Location/building"}],
     },
     service(
@@ -121,9 +130,9 @@ async def remove(server: Server, *bodies: Json) -> None:
         assert response.status == 204, response.body
 
 
-async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: str) -> Json:
+async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: Any) -> Json:
     """Return what ``$find`` answers by GET; ``_`` in names stands for ``-``."""
-    named = tuple((name.replace("_", "-"), value) for name, value in more.items())
+    named = tuple((name[0] + name[1:].replace("_", "-"), text) for name, text in more.items())
     request = Request(
         *("$find", "Appointment"), parameters=(*given, *named), base_url=BASE, reading=True
     )
@@ -132,7 +141,7 @@ async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more
     return decode(response.body)
 
 
-async def find(server: Server, *given: tuple[str, str], **more: str) -> list[str]:
+async def find(server: Server, *given: tuple[str, str], **more: Any) -> list[str]:
     """Return the starts on the first of December, each with its first actor."""
     start, end = DAY
     bundle = await ask(server, ("start", start), ("end", end), ("_count", "100"), *given, **more)
@@ -186,9 +195,9 @@ CASES: dict[str, tuple[tuple[tuple[str, str], ...], list[str]]] = {
     ),
     "a specialty that nobody has": ((("specialty", "urn:specialty|neuro"),), []),
     "a practitioner without a Schedule": ((("practitioner", "Practitioner/ghost"),), []),
-    "the Schedule of a service": (
+    "a Schedule with the buffer of a service, for which there is no room": (
         (("schedule", "Schedule/s1"), ("service-type-reference", "HealthcareService/h1")),
-        ["09:00 p1", "10:00 p1", "10:30 p1"],
+        ["10:00 p1", "10:30 p1"],
     ),
     "the zone of the actor": (
         (("practitioner", "Practitioner/p3"),),
@@ -273,10 +282,13 @@ async def test_count_and_total(world: Server) -> None:
 
 async def test_holds_and_what_expired(world: Server) -> None:
     """A hold is not offered; once it is over it is, with nothing done about it."""
-    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    hold = {
-        **{"resourceType": "Appointment", "id": "hold", "status": "pending"},
-        **{"start": "2036-12-01T10:00:00Z", "end": "2036-12-01T10:30:00Z"},
+    until = "2036-11-20T00:10:00Z"
+    hold: Json = {
+        "resourceType": "Appointment",
+        "id": "hold",
+        "status": "pending",
+        "start": "2036-12-01T10:00:00Z",
+        "end": "2036-12-01T10:30:00Z",
         "participant": [{"actor": {"reference": "Practitioner/p1"}, "status": "accepted"}],
         "extension": [
             {"url": "urn:fhir-server:StructureDefinition:hold-expires", "valueDateTime": until}
@@ -300,8 +312,11 @@ async def test_holds_and_what_expired(world: Server) -> None:
 async def test_the_patient_is_busy_as_well(world: Server) -> None:
     """What a patient has with another doctor is not offered to that patient."""
     booked = {
-        **{"resourceType": "Appointment", "id": "other", "status": "booked"},
-        **{"start": "2036-12-01T10:15:00Z", "end": "2036-12-01T10:30:00Z"},
+        "resourceType": "Appointment",
+        "id": "other",
+        "status": "booked",
+        "start": "2036-12-01T10:15:00Z",
+        "end": "2036-12-01T10:30:00Z",
         "participant": [
             {"actor": {"reference": one}, "status": "accepted"}
             for one in ("Patient/amina", "Practitioner/p2")
@@ -334,8 +349,11 @@ async def test_capacity_and_limits(world: Server) -> None:
     two = schedule("s9", "Practitioner/p9", extension=(rules,))
     first, second = (
         {
-            **{"resourceType": "Appointment", "id": f"a{number}", "status": "booked"},
-            **{"start": "2036-12-01T09:00:00Z", "end": "2036-12-01T09:30:00Z"},
+            "resourceType": "Appointment",
+            "id": f"a{number}",
+            "status": "booked",
+            "start": "2036-12-01T09:00:00Z",
+            "end": "2036-12-01T09:30:00Z",
             "participant": [{"actor": {"reference": "Practitioner/p9"}, "status": "accepted"}],
         }
         for number in (1, 2)
@@ -398,7 +416,7 @@ async def test_s15_the_alias(world: Server) -> None:
     ]
     plain = schedule("s7", "Practitioner/p3", extension=(), serviceType=typed)
     await put(world, plain)
-    asked = {"start": "2036-12-01T00:00:00Z", "end": "2036-12-01T06:00:00Z"}
+    asked: Json = {"start": "2036-12-01T00:00:00Z", "end": "2036-12-01T06:00:00Z"}
 
     bundle = await ask(
         world, **asked, schedule="Schedule/s7", service_type_reference="HealthcareService/alias"
@@ -427,7 +445,7 @@ async def test_s15_the_alias(world: Server) -> None:
         "2036-12-15",
     ]
     first, *_, last = (one["resource"] for one in collection["entry"])
-    assert [one["id"] for one in await proposed(last["id"], world.context)][0] == first["id"]
+    assert (await proposed(last["id"], world.context))[0]["id"] == first["id"]
     await remove(world, plain)
 
 
@@ -475,7 +493,6 @@ REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
     "32 days": ({"start": "2036-12-01", "end": "2037-01-01"}, 400, "more than 31 days"),
     "backwards": ({"start": "2036-12-02", "end": "2036-12-01"}, 400, "not after start"),
     "no date": ({"start": "soon", "end": "2036-12-01"}, 400, "soon"),
-    "the end of time": ({"start": "9999-12-01", "end": "9999-12-31"}, 400, ""),
     "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
     "no token": ({"specialty": "cardio"}, 400, "system|code"),
     "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
@@ -503,7 +520,7 @@ async def test_what_is_refused(world: Server, case: str) -> None:
     given, status, words = REFUSED[case]
     asked = (
         given
-        if "start" in given or "end" in given and len(given) == 1
+        if "start" in given or given.keys() == {"end"}
         else {"start": DAY[0], "end": DAY[1], **given}
     )
 
@@ -520,7 +537,7 @@ async def test_rules_that_cannot_be_read_are_said(world: Server) -> None:
     issue = outcome["issue"][0]
     assert (issue["code"], issue["expression"]) == (
         "extension",
-        ["Schedule.extension[0].extension[1]"],
+        ["Schedule.extension[0].extension[0]"],
     )
 
     bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="p1")
