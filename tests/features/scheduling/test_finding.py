@@ -130,9 +130,9 @@ async def remove(server: Server, *bodies: Json) -> None:
         assert response.status == 204, response.body
 
 
-async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: str) -> Json:
+async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: Any) -> Json:
     """Return what ``$find`` answers by GET; ``_`` in names stands for ``-``."""
-    named = tuple((name.replace("_", "-"), value) for name, value in more.items())
+    named = tuple((name[0] + name[1:].replace("_", "-"), text) for name, text in more.items())
     request = Request(
         *("$find", "Appointment"), parameters=(*given, *named), base_url=BASE, reading=True
     )
@@ -141,7 +141,7 @@ async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more
     return decode(response.body)
 
 
-async def find(server: Server, *given: tuple[str, str], **more: str) -> list[str]:
+async def find(server: Server, *given: tuple[str, str], **more: Any) -> list[str]:
     """Return the starts on the first of December, each with its first actor."""
     start, end = DAY
     bundle = await ask(server, ("start", start), ("end", end), ("_count", "100"), *given, **more)
@@ -195,9 +195,9 @@ CASES: dict[str, tuple[tuple[tuple[str, str], ...], list[str]]] = {
     ),
     "a specialty that nobody has": ((("specialty", "urn:specialty|neuro"),), []),
     "a practitioner without a Schedule": ((("practitioner", "Practitioner/ghost"),), []),
-    "the Schedule of a service": (
+    "a Schedule with the buffer of a service, for which there is no room": (
         (("schedule", "Schedule/s1"), ("service-type-reference", "HealthcareService/h1")),
-        ["09:00 p1", "10:00 p1", "10:30 p1"],
+        ["10:00 p1", "10:30 p1"],
     ),
     "the zone of the actor": (
         (("practitioner", "Practitioner/p3"),),
@@ -282,8 +282,8 @@ async def test_count_and_total(world: Server) -> None:
 
 async def test_holds_and_what_expired(world: Server) -> None:
     """A hold is not offered; once it is over it is, with nothing done about it."""
-    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    hold = {
+    until = "2036-11-20T00:10:00Z"
+    hold: Json = {
         "resourceType": "Appointment",
         "id": "hold",
         "status": "pending",
@@ -416,7 +416,7 @@ async def test_s15_the_alias(world: Server) -> None:
     ]
     plain = schedule("s7", "Practitioner/p3", extension=(), serviceType=typed)
     await put(world, plain)
-    asked = {"start": "2036-12-01T00:00:00Z", "end": "2036-12-01T06:00:00Z"}
+    asked: Json = {"start": "2036-12-01T00:00:00Z", "end": "2036-12-01T06:00:00Z"}
 
     bundle = await ask(
         world, **asked, schedule="Schedule/s7", service_type_reference="HealthcareService/alias"
@@ -445,7 +445,7 @@ async def test_s15_the_alias(world: Server) -> None:
         "2036-12-15",
     ]
     first, *_, last = (one["resource"] for one in collection["entry"])
-    assert [one["id"] for one in await proposed(last["id"], world.context)][0] == first["id"]
+    assert (await proposed(last["id"], world.context))[0]["id"] == first["id"]
     await remove(world, plain)
 
 
@@ -493,7 +493,6 @@ REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
     "32 days": ({"start": "2036-12-01", "end": "2037-01-01"}, 400, "more than 31 days"),
     "backwards": ({"start": "2036-12-02", "end": "2036-12-01"}, 400, "not after start"),
     "no date": ({"start": "soon", "end": "2036-12-01"}, 400, "soon"),
-    "the end of time": ({"start": "9999-12-01", "end": "9999-12-31"}, 400, ""),
     "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
     "no token": ({"specialty": "cardio"}, 400, "system|code"),
     "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
@@ -521,7 +520,7 @@ async def test_what_is_refused(world: Server, case: str) -> None:
     given, status, words = REFUSED[case]
     asked = (
         given
-        if "start" in given or ("end" in given and len(given) == 1)
+        if "start" in given or given.keys() == {"end"}
         else {"start": DAY[0], "end": DAY[1], **given}
     )
 
@@ -538,7 +537,7 @@ async def test_rules_that_cannot_be_read_are_said(world: Server) -> None:
     issue = outcome["issue"][0]
     assert (issue["code"], issue["expression"]) == (
         "extension",
-        ["Schedule.extension[0].extension[1]"],
+        ["Schedule.extension[0].extension[0]"],
     )
 
     bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="p1")
