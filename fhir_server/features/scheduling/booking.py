@@ -108,6 +108,7 @@ def _wish(request: Request, context: Context) -> Wish:
     wish = wish_of(request, known, context.parameters.base_urls)
     if wish.override:
         check_power(OVERRIDE, context)
+    wish = replace(wish, override=wish.override or context.store.override)
     if wish.patient or wish.person is not None:
         return wish
     return replace(wish, patient=own_patient(context.principal))

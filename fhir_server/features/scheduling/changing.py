@@ -169,6 +169,7 @@ async def rescheduled(
     named. It keeps its id; its old time is freed in the transaction that takes the new one."""
     if override:
         check_power(OVERRIDE, context)
+    override = override or context.store.override
 
     async def revise(before: Resource, inside: Context) -> tuple[Resource, list[Change]]:
         if before["status"] not in _MOVED:

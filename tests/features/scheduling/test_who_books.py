@@ -150,6 +150,33 @@ async def test_a_time_is_overridden_by_who_has_the_right(clinic: Server) -> None
     assert (await ask(clinic, third, replace(BACKEND, others=(OVERRIDE,)))).status == 201
     no_reason = await ask(clinic, _book(override=" "), LEAD)
     assert no_reason.status == 400
+    trail = await ask(clinic, Request("search-type", "AuditEvent", parameters=(("_count", "50"),)))
+    said = [one["resource"].get("outcomeDesc") for one in decode(trail.body)["entry"]]
+    assert said.count("Override: An emergency.") == 2  # of the Appointment and of its Slot
+
+
+async def test_a_write_is_overridden_by_a_header(clinic: Server) -> None:
+    """X-Override-Reason on a plain write, and on a bundle; without the right it is refused."""
+    await ask(clinic, _book(patient_reference="Patient/amina"), DESK)
+    body = {**proposed(morning(), actors=("Practitioner/p1",)), "status": "booked"}
+    body = {name: value for name, value in body.items() if value}
+    create = Request("create", "Appointment", body=body, base_url=BASE)
+    assert is_taken(await ask(clinic, create, LEAD))
+    overriding = replace(create, override="Twins.")
+    assert (await ask(clinic, overriding, DESK)).status == 403
+    answer = await ask(clinic, overriding, LEAD)
+    assert answer.status == 201
+    place = answer.location.partition("/_history")[0]
+    [why] = (await read(clinic, place))["extension"]
+    assert why["valueString"] == "Twins."
+    entry = {"resource": body, "request": {"method": "POST", "url": "Appointment"}}
+    for kind in ("transaction", "batch"):
+        bundle = {"resourceType": "Bundle", "type": kind, "entry": [entry]}
+        asked = Request("transaction", body=bundle, base_url=BASE, override="Triplets.")
+        [said] = decode((await ask(clinic, asked, LEAD)).body)["entry"]
+        assert said["response"]["status"].startswith("201"), kind
+    reading = Request("read", "Appointment", place.partition("/")[2], override="x")
+    assert (await ask(clinic, reading, DESK)).status == 200
 
 
 async def test_an_app_of_a_patient_books_for_that_patient(clinic: Server) -> None:
