@@ -6,6 +6,7 @@ Sections 3 and 4 of design/scheduling.md; https://profiles.ihe.net/ITI/Schedulin
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.asked import BOOK, HOLD, Wish, wish_of
@@ -17,11 +18,14 @@ from fhir_server.features.scheduling.drafting import (
     asked_of,
     hold_until,
     patient_of,
+    series_of,
+    to_book,
 )
 from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.persons import is_scheduler, own_patient
 from fhir_server.features.scheduling.places import (
     Place,
+    check_active,
     check_times,
     places_of,
     slots_of,
@@ -43,7 +47,7 @@ from fhir_server.features.scheduling.writing import (
 )
 from fhir_server.interactions.admitting import check_power
 from fhir_server.messages import Request, Resource, Response
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Operation, Registry
 from fhir_server.security.scopes import OVERRIDE
 from fhir_server.store.changes import Change
@@ -51,6 +55,7 @@ from fhir_server.store.documents import Stored
 
 _DEFINITION = "urn:fhir-server:OperationDefinition:appointment-"
 _TURNS = Turns()  # of this process
+_LONGEST_OF_SERIES = timedelta(days=1)
 _NOT_THERE = ("not-found", "deleted")
 
 
@@ -156,9 +161,13 @@ async def made(
 ) -> Response:
     """Write ``proposals`` with ``status``: one appointment, or each of a series. Raises
     ``business-rule`` where a rule does not offer the time, ``conflict`` where it is taken."""
-    asked, places = await places_of(asked_of(proposals[0]), context)
+    asked, places = await places_of(to_book(proposals[0]), context)
+    check_active(places)
     starts = [asked_of(one).start for one in proposals]
     if wish.count > 1 and len(starts) == 1:
+        if asked.end - asked.start > _LONGEST_OF_SERIES:
+            text = "Each appointment of a series is a day long at most."
+            raise FhirError(Issue("value", text, "Appointment.end"))
         starts = weekly(asked.start, wish.count, places[0].zone)
     times = [asked, *(asked.at(start) for start in starts[1:])]
     now = context.now()
@@ -214,12 +223,17 @@ def _changes(
 
 
 async def _check_holds(patient: str, context: Context) -> None:
-    """Raise ``business-rule`` where ``patient`` holds as many times already as one may."""
+    """Raise ``business-rule`` where ``patient`` holds as many times already as one may; a series
+    counts once."""
     most = context.settings.scheduling_holds_max
     await context.store.claim([f"holds|{patient}"])  # two holds at once would not see each other
-    asked = (("patient", patient), ("status", "pending"), ("_count", "200"))
+    asked = (("patient", patient), ("status", "pending"), ("_count", "1000"))
     held = await search("Appointment", asked, context)
     now = context.now()
-    live = [one for one in held if (until := hold_expires(one)) is not None and until > now]
+    live = {
+        series_of(one) or one["id"]
+        for one in held
+        if (until := hold_expires(one)) is not None and until > now
+    }
     if len(live) >= most:
         raise against_rules(f"{patient} holds {most} times already; book one or cancel it.")

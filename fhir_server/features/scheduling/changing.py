@@ -32,6 +32,7 @@ from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.persons import is_scheduler
 from fhir_server.features.scheduling.places import (
     Place,
+    check_active,
     check_cutoff,
     check_times,
     moved_to,
@@ -111,9 +112,7 @@ async def confirmed(
         now = inside.now()
         if before["status"] not in ("pending", "proposed"):
             raise _wrong_state(before, "confirmed")
-        until = hold_expires(before)
-        if until is not None and until <= now:
-            raise gone(f"The hold of Appointment/{before['id']} expired at {until.isoformat()}.")
+        _check_hold(before, now)
         if patient and drafting.patient_of(before) not in ("", patient):
             text = f"Appointment/{before['id']} is held for another patient."
             raise FhirError(Issue("forbidden", text))
@@ -175,10 +174,12 @@ async def rescheduled(
         if before["status"] not in _MOVED:
             raise _wrong_state(before, "moved")
         now = inside.now()
+        _check_hold(before, now)
         old, places = await places_of(drafting.asked_of(before), inside, stands=True)
         if before["status"] == "booked" and not is_scheduler(context.principal):
             check_cutoff("reschedule", old.start, places, now)
         there = await moved_to(places, schedule, old, inside) if schedule else places
+        check_active(there)
         asked = _at(old, start, there)
         if not override:
             strictly = not is_scheduler(context.principal)
@@ -226,6 +227,12 @@ async def _revised(
         return reply(stored, request, 200, with_slots=False)
 
     return await in_one(context, work)
+
+
+def _check_hold(appointment: Resource, now: datetime) -> None:
+    until = hold_expires(appointment)
+    if until is not None and until <= now:
+        raise gone(f"The hold of Appointment/{appointment['id']} expired at {until.isoformat()}.")
 
 
 def _wrong_state(appointment: Mapping[str, Any], done: str) -> FhirError:

@@ -25,13 +25,15 @@ SLOT_STATUS: Mapping[str, str] = {"pending": "busy-tentative", "booked": "busy"}
 # What a proposal has and a booking gets anew, or not at all.
 _ANEW = frozenset(
     (
-        *("id", "meta", "text", "implicitRules", "status", "slot", "created", "contained"),
+        *("id", "text", "implicitRules", "status", "slot", "created", "contained"),
         *("start", "end", "extension", "participant", "cancelationReason", "identifier"),
     )
 )
 _PLAIN = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")  # what is on this server
 _OURS = frozenset((HOLD_EXPIRES, OVERRIDE_REASON))
 _OF_SLOT = ("serviceCategory", "serviceType", "specialty", "appointmentType")
+_ASKED = ("needs-action", "tentative")
+_BOOKABLE = ("proposed", "pending", "booked")
 _FREE = ("free", "busy", "busy-tentative")
 
 
@@ -72,6 +74,15 @@ class Terms:
     override: str = ""
     comment: str = ""
     series: str = ""
+
+
+def to_book(proposal: Resource) -> Asked:
+    """Return what the Appointment ``proposal`` asks for, like :func:`asked_of`. Raises ``value``
+    for one whose status says that it is not to be booked."""
+    if proposal.get("status") not in _BOOKABLE:
+        expected = ", ".join(_BOOKABLE)
+        raise invalid_value("status", proposal.get("status"), expected, "Appointment.status")
+    return asked_of(proposal)
 
 
 def asked_of(proposal: Resource) -> Asked:
@@ -144,6 +155,12 @@ def _participants(appointment: Mapping[str, Any]) -> Iterator[str]:
             yield target
 
 
+def series_of(appointment: Mapping[str, Any]) -> str:
+    """Return the name of the series that ``appointment`` is one of, or ``""``."""
+    found = (one for one in appointment.get("identifier", ()) if one.get("system") == SERIES)
+    return next((str(one.get("value", "")) for one in found), "")
+
+
 def appointment_of(asked: Asked, slots: Iterable[str], terms: Terms) -> Resource:
     """Return the Appointment to write for ``asked``, with the Slots ``slots`` (ids).
 
@@ -175,10 +192,13 @@ def appointment_of(asked: Asked, slots: Iterable[str], terms: Terms) -> Resource
 
 
 def _people(proposal: Resource, terms: Terms) -> list[Resource]:
-    """Return the participants: those who were there, and the patient; all of them have accepted
-    what is booked, and are asked while it is held."""
+    """Return the participants: those who were there, and the patient; who was asked has accepted
+    what is booked, and is asked while it is held."""
     status = "accepted" if terms.status == "booked" else "tentative"
-    there = [{**one, "status": status} for one in proposal.get("participant", ())]
+    there = [
+        {**one, "status": status} if one.get("status") in _ASKED else one
+        for one in proposal.get("participant", ())
+    ]
     if terms.patient and patient_of(proposal) != terms.patient:
         there = [
             one

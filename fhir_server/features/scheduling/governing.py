@@ -5,6 +5,7 @@ Section 2 of design/scheduling.md. ``parameters.py`` reads what is looked up her
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,15 @@ from fhir_server.r4.json import decode_stored
 _PLACED = ("Practitioner", "PractitionerRole", "Location", "Device")
 
 
+@dataclass(frozen=True, slots=True)
+class Governed:
+    """Whose time a Schedule is (``actors``), whether it is ``active``, and its ``rules``."""
+
+    actors: Sequence[str]
+    active: bool
+    rules: Rules
+
+
 async def read_all(type: str, ids: Collection[str], context: Context) -> dict[str, Resource]:
     """Return those of ``type`` that are there and may be seen, by their ids."""
     found = await context.store.read_all(type, sorted(ids)) if ids else []
@@ -34,7 +44,7 @@ async def read_all(type: str, ids: Collection[str], context: Context) -> dict[st
 
 async def governed(
     schedules: Iterable[str], proposal: Resource, context: Context
-) -> dict[str, tuple[list[str], Rules]]:
+) -> dict[str, Governed]:
     """Return of each of ``schedules`` (``Schedule/1``) whose time it is, and its rules for what
     ``proposal`` (an Appointment) is about. Raises ``not-found`` for one that is not there,
     ``extension`` where its parameters cannot be used."""
@@ -57,8 +67,9 @@ async def governed(
         there |= {f"{type}/{id}": one for id, one in (await read_all(type, ids, context)).items()}
     holidays, defaults = holidays_of(context.settings), defaults_of(context.settings)
     return {
-        f"Schedule/{id}": (
+        f"Schedule/{id}": Governed(
             actors[id],
+            found[id].get("active") is not False,
             rules(
                 found[id],
                 known.get(_id(service)) if service else None,

@@ -44,6 +44,7 @@ class Place:
     slot: str
     actors: Sequence[str]
     rules: Rules
+    active: bool = True
 
     @property
     def zone(self) -> ZoneInfo:
@@ -72,6 +73,9 @@ async def places_of(
         if one.id and one.id not in stored:
             raise not_found("Slot", one.id)
         by_schedule[one.schedule or _schedule_of(stored[one.id])] = "" if stands else one.id
+    if len(by_schedule) > _SCHEDULES_MAX:
+        text = f"An appointment is in {_SCHEDULES_MAX} Schedules at most."
+        raise FhirError(Issue("value", text, "Appointment.slot"))
     if not by_schedule:
         by_schedule = dict.fromkeys(await _of_people(asked, context), "")
     for id in by_schedule.values():
@@ -79,8 +83,8 @@ async def places_of(
             _check_slot(stored[id], asked)
     rules = await governed(by_schedule, asked.proposal, context)
     places = [
-        Place(schedule, by_schedule[schedule], actors, found)
-        for schedule, (actors, found) in rules.items()
+        Place(schedule, by_schedule[schedule], found.actors, found.rules, found.active)
+        for schedule, found in rules.items()
     ]
     slots = [SlotAsked(one.slot, one.schedule) for one in places]
     return replace(asked, slots=slots), places
@@ -129,9 +133,9 @@ async def moved_to(
 ) -> list[Place]:
     """Return ``places`` with ``schedule`` in the place of the one that is of the same kind of
     actor; of a single place, of that."""
-    [(actors, rules)] = (await governed([schedule], asked.proposal, context)).values()
-    new = Place(schedule, "", actors, rules)
-    kinds = {one.partition("/")[0] for one in actors}
+    [found] = (await governed([schedule], asked.proposal, context)).values()
+    new = Place(schedule, "", found.actors, found.rules, found.active)
+    kinds = {one.partition("/")[0] for one in found.actors}
     same = [one for one in places if kinds & {actor.partition("/")[0] for actor in one.actors}]
     others = same if len(places) > 1 else list(places)
     if len(others) != 1:
@@ -168,6 +172,13 @@ def with_people(appointment: Resource, places: Iterable[Place]) -> Resource:
             people = [one for one in place.actors if not one.startswith("HealthcareService/")]
             appointment = with_actors(appointment, people[:1], ())
     return appointment
+
+
+def check_active(places: Iterable[Place]) -> None:
+    """Raise ``business-rule`` for a Schedule that is not active: it guards nobody's time."""
+    for place in places:
+        if not place.active:
+            raise against_rules(f"{place.schedule} is not active.")
 
 
 def check_times(
