@@ -2,10 +2,10 @@
 
 https://hl7.org/fhir/R4/operations.html#executing
 
-A table says for each name what it is: a FHIR type, ``Resource`` and a type for a resource, or
-``parts``. In a URL a Coding is written ``system|code`` and a Reference is its text; there are no
-resources. Whoever calls with the one resource itself as the body sends its other parameters in the
-URL.
+A table says for each name what it is: a FHIR type, or several as ``Coding|string``, ``Resource`` and
+a type for a resource, or ``parts``. In a URL a Coding is written ``system|code`` and a Reference is
+its text; there are no resources. Whoever calls with the one resource itself as the body sends its
+other parameters in the URL.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _TEXTS = tuple(
     f"value{type}"
     for type in ("String", "Code", "Uri", "Canonical", "Url", "Id", "DateTime", "Date")
 )
-_IS_TEXT = ("string", "code", "uri", "canonical", "dateTime")
+_IS_TEXT = frozenset(("string", "code", "uri", "canonical", "dateTime"))
 _INTEGERS = ("valueInteger", "valueUnsignedInt", "valuePositiveInt")
 _DIGITS_MAX = 9
 _VALUES_MAX = 1000
@@ -84,7 +84,7 @@ def _of_url(request: Request, table: Table) -> Iterator[tuple[str, Any]]:
 
 
 def _parsed(name: str, text: str, type: str) -> Any:
-    if type in _IS_TEXT:
+    if not _IS_TEXT.isdisjoint(type.split("|")):
         return text
     if type == "boolean":
         if text not in ("true", "false"):
@@ -147,6 +147,8 @@ def _value(parameter: Resource, type: str) -> Any:
 
 
 def _members(type: str) -> tuple[str, ...]:
+    if "|" in type:
+        return tuple(member for one in type.split("|") for member in _members(one))
     own = f"value{type[0].upper()}{type[1:]}"
     if type in _IS_TEXT:
         return own, *_TEXTS

@@ -17,19 +17,7 @@ from fhir_server.features.scheduling.allocation import (
     best,
     leaves_gap,
 )
-from fhir_server.features.scheduling.asked import (
-    MOMENT,
-    REFERENCE,
-    TEXT,
-    Given,
-    Known,
-    Wish,
-    given,
-    moment_of,
-    one_of,
-    reference_of,
-    text_of,
-)
+from fhir_server.features.scheduling.asked import Wish, moment_of, reference_of, words_of
 from fhir_server.features.scheduling.booking import made
 from fhir_server.features.scheduling.claims import is_live
 from fhir_server.features.scheduling.drafting import actors_of, asked_of
@@ -38,24 +26,19 @@ from fhir_server.features.scheduling.persons import own_patient
 from fhir_server.features.scheduling.refusals import gone
 from fhir_server.features.scheduling.writing import TYPES
 from fhir_server.messages import Request, Resource, Response
+from fhir_server.operations.asked import Given, Table, given
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode
 from fhir_server.registry import Operation, Registry
 from fhir_server.store.granules import moment_of as granule_start
 
-_KNOWN: Known = {
-    "patient": REFERENCE,
-    "service": REFERENCE,
-    "practitioner": REFERENCE,
-    "location": REFERENCE,
-    "language": ("valueCode", *TEXT),
-    "gender": ("valueCode", *TEXT),
-    "timing": ("valueTiming",),
-    "earliest": MOMENT,
-    "latest": MOMENT,
-    "comment": TEXT,
+_TABLE: Table = {
+    **dict.fromkeys(("patient", "service", "practitioner", "location"), "Reference"),
+    **dict.fromkeys(("language", "gender"), "code"),
+    "timing": "Timing",
+    **dict.fromkeys(("earliest", "latest"), "dateTime|instant"),
+    "comment": "string",
 }
-_SEVERAL = ("practitioner", "location")
 _PREFERRED_MAX = 50
 _FOUND = 1000  # as many as $find answers at most
 _CONFLICT = 409
@@ -94,9 +77,7 @@ def register(registry: Registry) -> None:
 async def allocate(request: Request, context: Context) -> Response:
     """Book the free time of the lowest cost. Raises ``not-found`` where none suits, ``conflict``
     where others took all that was tried."""
-    if request.body is not None and (issues := context.validate(request.body)):
-        raise FhirError(*issues)
-    sought = _sought(given(request, _KNOWN, several=_SEVERAL), context)
+    sought = _sought(given(request, context, _TABLE), context)
     candidates = await _candidates(await _free(sought, request, context), sought, context)
     if not candidates:
         text = "No time is free that suits; ask for less, or for a longer period."
@@ -119,14 +100,14 @@ async def allocate(request: Request, context: Context) -> Response:
 def _sought(found: Given, context: Context) -> _Sought:
     """Read the parameters. Raises ``required`` without a service or a patient."""
     bases = context.parameters.base_urls
-    service = reference_of(one_of(found, "service"), "HealthcareService", "service", bases)
-    patient = reference_of(one_of(found, "patient"), "Patient", "patient", bases)
+    service = reference_of(found.one("service"), "HealthcareService", "service", bases)
+    patient = reference_of(found.one("patient"), "Patient", "patient", bases)
     patient = patient or own_patient(context.principal)
     for name, said in (("service", service), ("patient", patient)):
         if not said:
             raise FhirError(Issue("required", f"Say {name}.", "Parameters.parameter"))
     now = context.now()
-    earliest, latest = (one_of(found, name) for name in ("earliest", "latest"))
+    earliest, latest = (found.one(name) for name in ("earliest", "latest"))
     low = max(now, moment_of(earliest, "earliest")) if earliest else now
     most = low + timedelta(days=context.settings.scheduling_find_days_max)
     high = min(most, moment_of(latest, "latest")) if latest else most
@@ -135,16 +116,16 @@ def _sought(found: Given, context: Context) -> _Sought:
     wishes = Wishes(
         _preferred(found, "practitioner", "Practitioner", bases),
         _preferred(found, "location", "Location", bases),
-        text_of(one_of(found, "language"), "language"),
+        words_of(found, "language"),
     )
-    gender = text_of(one_of(found, "gender"), "gender")
-    comment = text_of(one_of(found, "comment"), "comment")
-    timing = one_of(found, "timing")
+    gender = words_of(found, "gender")
+    comment = words_of(found, "comment")
+    timing = found.one("timing")
     return _Sought(patient, service, low, high, timing, gender, wishes, comment)
 
 
 def _preferred(found: Given, name: str, type: str, bases: Sequence[str]) -> Sequence[str]:
-    values = found.get(name, [])
+    values = found.many(name)
     if len(values) > _PREFERRED_MAX:
         raise FhirError(Issue("value", f"{name} is given at most {_PREFERRED_MAX} times."))
     return list(dict.fromkeys(reference_of(one, type, name, bases) for one in values))

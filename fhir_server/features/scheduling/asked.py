@@ -1,8 +1,7 @@
-"""What the booking operations are given: Parameters, or the query of a GET, by name. Pure.
+"""What the booking operations are given, by name. Pure.
 
-https://hl7.org/fhir/R4/parameters.html and sections 3 to 5 of design/scheduling.md. The names are
-those of IHE ITI Scheduling (``appointment-reference``), and ``appointment`` for a proposed
-Appointment as a whole.
+Sections 3 to 5 of design/scheduling.md. The names are those of IHE ITI Scheduling
+(``appointment-reference``), and ``appointment`` for a proposed Appointment as a whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,46 +9,32 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fhir_server.messages import Request, Resource
-from fhir_server.outcome import FhirError, Issue, invalid_value, nearest, shown
+from fhir_server.messages import Resource
+from fhir_server.operations.asked import Given, Table
+from fhir_server.outcome import FhirError, Issue, invalid_value
 from fhir_server.r4.references import target
 
-Known = Mapping[str, Sequence[str]]
-"""Name of a parameter -> the members that can have its value, such as ``valueString``."""
-
-REFERENCE = ("valueReference", "valueUri", "valueString")
-TEXT = ("valueString", "valueMarkdown")
-MOMENT = ("valueDateTime", "valueInstant")
-RESOURCE = ("resource",)
-WHOLE = ("valueInteger", "valuePositiveInt", "valueUnsignedInt")
-_REASON_TEXT_MAX = 500
+_APPOINTMENT = ("appointment-reference", "appointment", "appointment-resource")
+_REASON_CHARACTERS_MAX = 500
 _SERIES = (2, 52)
-_AS_RESOURCE = ("appointment", "appointment-resource")
 # http://hl7.org/fhir/R4/valueset-appointment-cancellation-reason.html: its highest codes
 _CANCELLATION = "http://terminology.hl7.org/CodeSystem/appointment-cancellation-reason"
 _CANCELLATION_CODES = frozenset(("pat", "prov", "maint", "meds-inc", "other"))
 
-BOOK: Known = {
-    "appointment-reference": REFERENCE,
-    "appointment": RESOURCE,
-    "appointment-resource": RESOURCE,
-    "patient-reference": REFERENCE,
-    "patient-resource": RESOURCE,
-    "comment": TEXT,
-    "override": ("part", *TEXT),
-    "occurrence-count": WHOLE,
+HOLD: Table = {
+    "appointment-reference": "Reference",
+    "appointment": "Resource Appointment",
+    "appointment-resource": "Resource Appointment",
+    "patient-reference": "Reference",
+    "comment": "string",
+    "override": "parts",
+    "occurrence-count": "integer",
 }
-HOLD: Known = {name: BOOK[name] for name in BOOK if name != "patient-resource"}
-CONFIRM: Known = {"patient-reference": REFERENCE, "comment": TEXT}
-CANCEL: Known = {"reason": ("valueCodeableConcept", "valueCoding", "valueCode", *TEXT)}
-RESCHEDULE: Known = {
-    "start": MOMENT,
-    "schedule": REFERENCE,
-    "override": ("part", *TEXT),
-}
-FOLLOW_UP: Known = {"reason": TEXT}
-
-Given = dict[str, list[Any]]
+BOOK: Table = {**HOLD, "patient-resource": "Resource Patient"}
+CONFIRM: Table = {"patient-reference": "Reference", "comment": "string"}
+CANCEL: Table = {"reason": "CodeableConcept|Coding|string"}
+RESCHEDULE: Table = {"start": "dateTime|instant", "schedule": "Reference", "override": "parts"}
+FOLLOW_UP: Table = {"reason": "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,62 +55,6 @@ class Wish:
     comment: str = ""
     override: str = ""
     count: int = 1
-
-
-def given(request: Request, known: Known, *, several: Sequence[str] = ()) -> Given:
-    """Return the values of the parameters of ``request`` by name, of body and query.
-
-    The body is known to be valid. Those of ``several`` may be repeated. Raises ``value`` for an
-    unknown parameter, for one that has no value of its kind, and for one that is repeated.
-    """
-    found: Given = {}
-    for name, value in [*_of_body(request, known), *_of_query(request, known)]:
-        found.setdefault(name, []).append(value)
-        if len(found[name]) > 1 and name not in several:
-            raise FhirError(Issue("value", f"{name} is to be given once.", "Parameters.parameter"))
-    return found
-
-
-def _of_body(request: Request, known: Known) -> list[tuple[str, Any]]:
-    body = request.body
-    if body is None:
-        return []
-    if body.get("resourceType") != "Parameters":
-        raise invalid_value("The body", body.get("resourceType"), "Parameters", "resourceType")
-    found = []
-    for one in body.get("parameter", ()):
-        name = one.get("name")
-        members = _members(name, request, known)
-        value = next((one[member] for member in members if member in one), None)
-        if value is None:
-            text = f"{name} is to be given as {' or '.join(members)}."
-            raise FhirError(Issue("value", text, "Parameters.parameter"))
-        found.append((name, value))
-    return found
-
-
-def _of_query(request: Request, known: Known) -> list[tuple[str, Any]]:
-    """Return the parameters of the query; what is no simple value cannot be given there."""
-    found = []
-    for name, value in request.parameters:
-        members = _members(name, request, known)
-        if not any(member.startswith("value") for member in members):
-            raise FhirError(Issue("value", f"{name} is to be given in the body, as Parameters."))
-        found.append((name, value))
-    return found
-
-
-def _members(name: object, request: Request, known: Known) -> Sequence[str]:
-    if isinstance(name, str) and name in known:
-        return known[name]
-    near = nearest(str(name), known)
-    text = f"{request.interaction} has no parameter {shown(name)}.{near}"
-    raise FhirError(Issue("value", text, "Parameters.parameter"))
-
-
-def one_of(found: Given, name: str) -> Any:
-    """Return the value of ``name``, or ``None``."""
-    return found[name][0] if name in found else None
 
 
 def reference_of(value: Any, type: str, name: str, bases: Sequence[str] = ()) -> str:
@@ -158,8 +87,9 @@ def moment_of(value: Any, name: str) -> datetime:
     return found
 
 
-def text_of(value: Any, name: str) -> str:
-    """Return the text ``value``, ``""`` for ``None``. Raises ``value`` where it is no text."""
+def words_of(found: Given, name: str) -> str:
+    """Return the text ``name``, ``""`` where it is not given. Raises ``value`` for a blank one."""
+    value = found.one(name)
     if value is None:
         return ""
     if not isinstance(value, str) or not value.strip():
@@ -167,16 +97,17 @@ def text_of(value: Any, name: str) -> str:
     return value.strip()
 
 
-def override_of(value: Any) -> str:
-    """Return the reason of the parameter ``override``: a text, or its part ``reason``; ``""``
-    where there is none. Raises ``value`` where it has no reason."""
-    if isinstance(value, list):
-        parts = [one for one in value if isinstance(one, dict) and one.get("name") == "reason"]
-        value = next((one[name] for one in parts for name in TEXT if name in one), "")
-    found = text_of(value, "The reason of override")
-    if len(found) > _REASON_TEXT_MAX:
-        raise FhirError(Issue("value", f"A reason has at most {_REASON_TEXT_MAX} characters."))
-    return found
+def override_of(found: Given) -> str:
+    """Return the part ``reason`` of the parameter ``override``; ``""`` where that is not given.
+    Raises ``value`` where it has no reason, or one that is too long."""
+    parts = found.one("override")
+    if parts is None:
+        return ""
+    reason = next((one.get("valueString") for one in parts if one.get("name") == "reason"), None)
+    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= _REASON_CHARACTERS_MAX:
+        expected = f"a valueString of 1 to {_REASON_CHARACTERS_MAX} characters"
+        raise invalid_value("The part reason of override", reason, expected)
+    return reason.strip()
 
 
 def concept_of(value: Any) -> Resource:
@@ -189,53 +120,42 @@ def concept_of(value: Any) -> Resource:
         return {}
     if isinstance(value, dict):
         return {"coding": [value]} if "code" in value else value
-    text = text_of(value, "reason")
-    if text in _CANCELLATION_CODES:
-        return {"coding": [{"system": _CANCELLATION, "code": text}]}
-    return {"text": text}
+    if value in _CANCELLATION_CODES:
+        return {"coding": [{"system": _CANCELLATION, "code": value}]}
+    return {"text": value}
 
 
-def wish_of(request: Request, known: Known, bases: Sequence[str]) -> Wish:
+def wish_of(found: Given, bases: Sequence[str]) -> Wish:
     """Return what ``$book`` or ``$hold`` is asked for. Raises ``required`` where it is not said
     which appointment is meant, ``value`` where it is said twice."""
-    found = given(request, known)
-    named = [name for name in ("appointment-reference", *_AS_RESOURCE) if name in found]
+    named = [name for name in _APPOINTMENT if found.many(name)]
     if len(named) != 1:
-        text = "Say which appointment, once: appointment-reference, appointment or "
-        text += "appointment-resource."
+        text = f"Say which appointment, once: {', '.join(_APPOINTMENT)}."
         raise FhirError(Issue("value" if named else "required", text, "Parameters.parameter"))
-    if {"patient-reference", "patient-resource"} <= found.keys():
+    if found.many("patient-reference") and found.many("patient-resource"):
         raise FhirError(Issue("value", "Give patient-reference or patient-resource, not both."))
     [name] = named
-    value = one_of(found, name)
+    value = found.one(name)
+    is_reference = name == "appointment-reference"
     return Wish(
         name,
-        reference_of(value, "Appointment", name, bases) if name not in _AS_RESOURCE else "",
-        _resource(value, "Appointment", name) if name in _AS_RESOURCE else {},
-        reference_of(one_of(found, "patient-reference"), "Patient", "patient-reference", bases),
-        _resource(one_of(found, "patient-resource"), "Patient", "patient-resource") or None,
-        text_of(one_of(found, "comment"), "comment"),
-        override_of(one_of(found, "override")),
-        count_of(one_of(found, "occurrence-count")),
+        reference_of(value, "Appointment", name, bases) if is_reference else "",
+        {} if is_reference else value,
+        reference_of(found.one("patient-reference"), "Patient", "patient-reference", bases),
+        found.one("patient-resource"),
+        words_of(found, "comment"),
+        override_of(found),
+        count_of(found),
     )
 
 
-def _resource(value: Any, type: str, name: str) -> Resource:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or value.get("resourceType") != type:
-        said = value.get("resourceType") if isinstance(value, dict) else value
-        raise invalid_value(name, said, f"one resource of type {type}", "Parameters.parameter")
-    return value
-
-
-def count_of(value: Any) -> int:
-    """Return the number of weeks in a row that ``occurrence-count`` asks for; 1 for ``None``."""
+def count_of(found: Given) -> int:
+    """Return the number of weeks in a row that ``occurrence-count`` asks for; 1 without it."""
+    value = found.one("occurrence-count")
+    least, most = _SERIES
     if value is None:
         return 1
-    least, most = _SERIES
-    text = str(value)
-    if not text.isascii() or not text.isdecimal() or not least <= int(text[:4]) <= most:
+    if not least <= value <= most:
         expected = f"a whole number from {least} to {most}"
         raise invalid_value("occurrence-count", value, expected, "Parameters.parameter")
-    return int(text)
+    return int(value)

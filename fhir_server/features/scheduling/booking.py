@@ -47,6 +47,7 @@ from fhir_server.features.scheduling.writing import (
 )
 from fhir_server.interactions.admitting import check_power
 from fhir_server.messages import Request, Resource, Response
+from fhir_server.operations.asked import given
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Operation, Registry
 from fhir_server.security.scopes import OVERRIDE
@@ -107,10 +108,8 @@ async def book(request: Request, context: Context) -> Response:
 
 def _wish(request: Request, context: Context) -> Wish:
     """Return what is wished for; who asks for himself need not say so."""
-    if request.body is not None and (issues := context.validate(request.body)):
-        raise FhirError(*issues)
-    known = HOLD if request.interaction == "$hold" else BOOK
-    wish = wish_of(request, known, context.parameters.base_urls)
+    table = HOLD if request.interaction == "$hold" else BOOK
+    wish = wish_of(given(request, context, table), context.parameters.base_urls)
     if wish.override:
         check_power(OVERRIDE, context)
     wish = replace(wish, override=wish.override or context.store.override)

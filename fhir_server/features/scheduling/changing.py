@@ -17,15 +17,11 @@ from fhir_server.features.scheduling.asked import (
     CONFIRM,
     FOLLOW_UP,
     RESCHEDULE,
-    Given,
-    Known,
     concept_of,
-    given,
     moment_of,
-    one_of,
     override_of,
     reference_of,
-    text_of,
+    words_of,
 )
 from fhir_server.features.scheduling.drafting import Asked, SlotAsked, Terms
 from fhir_server.features.scheduling.extensions import hold_expires
@@ -51,6 +47,7 @@ from fhir_server.features.scheduling.writing import (
 )
 from fhir_server.interactions.admitting import check_power, forbidden
 from fhir_server.messages import Request, Resource, Response
+from fhir_server.operations.asked import given
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Handler, Operation, Registry
 from fhir_server.security.scopes import OVERRIDE
@@ -91,14 +88,14 @@ def register(registry: Registry) -> None:
 
 async def confirm(request: Request, context: Context) -> Response:
     """Book what is held."""
-    found = _given(request, CONFIRM, context)
+    found = given(request, context, CONFIRM)
     patient = reference_of(
-        one_of(found, "patient-reference"),
+        found.one("patient-reference"),
         "Patient",
         "patient-reference",
         context.parameters.base_urls,
     )
-    comment = text_of(one_of(found, "comment"), "comment")
+    comment = words_of(found, "comment")
     return await confirmed(request, context, patient, comment)
 
 
@@ -125,7 +122,7 @@ async def confirmed(
 async def cancel(request: Request, context: Context) -> Response:
     """Cancel an appointment; its time is free again."""
     return await cancelled(
-        request, context, concept_of(one_of(_given(request, CANCEL, context), "reason"))
+        request, context, concept_of(given(request, context, CANCEL).one("reason"))
     )
 
 
@@ -146,18 +143,16 @@ async def cancelled(request: Request, context: Context, reason: Resource) -> Res
 
 async def reschedule(request: Request, context: Context) -> Response:
     """Move an appointment to another time, or to another Schedule."""
-    found = _given(request, RESCHEDULE, context)
-    if "start" not in found:
+    found = given(request, context, RESCHEDULE)
+    if not found.many("start"):
         text = "Say when it is to begin: start, such as 2026-12-01T09:00:00+06:00."
         raise FhirError(Issue("required", text, "Parameters.parameter"))
     return await rescheduled(
         request,
         context,
-        moment_of(one_of(found, "start"), "start"),
-        reference_of(
-            one_of(found, "schedule"), "Schedule", "schedule", context.parameters.base_urls
-        ),
-        override=override_of(one_of(found, "override")),
+        moment_of(found.one("start"), "start"),
+        reference_of(found.one("schedule"), "Schedule", "schedule", context.parameters.base_urls),
+        override=override_of(found),
     )
 
 
@@ -204,7 +199,7 @@ def _at(old: Asked, start: datetime, places: list[Place]) -> Asked:
 
 async def _ended(status: str, request: Request, context: Context) -> Response:
     """Note that the patient did not come, or that the appointment took place."""
-    reason = text_of(one_of(_given(request, FOLLOW_UP, context), "reason"), "reason")
+    reason = words_of(given(request, context, FOLLOW_UP), "reason")
     if not is_scheduler(context.principal):
         raise forbidden("Who came, and who did not, is noted by the clinic.")
 
@@ -238,9 +233,3 @@ def _check_hold(appointment: Resource, now: datetime) -> None:
 def _wrong_state(appointment: Mapping[str, Any], done: str) -> FhirError:
     text = f"Appointment/{appointment['id']} is {appointment['status']}, and cannot be {done}."
     return against_rules(text)
-
-
-def _given(request: Request, known: Known, context: Context) -> Given:
-    if request.body is not None and (issues := context.validate(request.body)):
-        raise FhirError(*issues)
-    return given(request, known)

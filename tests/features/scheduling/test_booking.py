@@ -369,3 +369,63 @@ async def test_two_servers_give_a_time_once(
                 *(ask(one, _book(start, n)) for n, one in enumerate(servers))
             )
             assert Counter(one.status for one in answers) == {201: 1, 409: 15}
+
+
+async def test_what_is_not_to_be_booked_is_refused(server: Server) -> None:
+    """A Schedule that is not active guards nobody; a closed hour, a day-long series, an appointment
+    that is cancelled already, a Slot that is not free."""
+    hours = [
+        {"url": "availableStartTime", "valueTime": "09:00:00"},
+        {"url": "availableEndTime", "valueTime": "12:00:00"},
+    ]
+    mornings = [{"url": "availableTime", "extension": hours}]
+    await _clinic(
+        server,
+        {**schedule("p1", "Practitioner/p1"), "active": False},
+        schedule("p2", "Practitioner/p2", availability=mornings),
+        schedule("p3", "Practitioner/p3"),
+    )
+    noon = morning() + timedelta(hours=2, minutes=45)
+    for refused in (proposed(morning(), "p1"), proposed(noon, "p2")):
+        assert is_ruled_out(await ask(server, call("book", appointment=refused)))
+        assert is_ruled_out(await ask(server, call("hold", appointment=refused)))
+    long = proposed(morning(), "p3", minutes=1500)
+    assert (await ask(server, call("book", appointment=long, occurrence_count=2))).status == 400
+    gone = {**proposed(morning(), "p3"), "status": "cancelled"}
+    assert (await ask(server, call("book", appointment=gone))).status == 400
+    busy = booked_in(await ask(server, call("book", appointment=proposed(morning(), "p3"))))
+    thief = proposed(morning(), actors=("Practitioner/p3",), slot=busy["slot"])
+    del thief["contained"]
+    assert is_taken(await ask(server, call("book", appointment_resource=thief)))
+    crowd = proposed(morning(), *(f"x{n}" for n in range(51)))
+    assert (await ask(server, call("book", appointment=crowd))).status == 400
+
+
+async def test_what_a_proposal_says_of_itself_stays(server: Server) -> None:
+    """Security labels above all: what is booked is as sensitive as what was proposed."""
+    await _clinic(server)
+    label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
+    asked = proposed(morning(), "p1", meta={"security": [label], "versionId": "7"}, priority=1)
+    booked = booked_in(await ask(server, call("book", appointment=asked)))
+    assert booked["meta"]["security"] == [label]
+    assert booked["meta"]["versionId"] == "1"
+    assert booked["priority"] == 1
+
+
+async def test_a_hold_that_is_over_is_not_moved(server: Server) -> None:
+    """It has no time any more; and a series of holds is one of the three that a patient may have."""
+    await _clinic(server)
+    for day in (7, 8, 9):
+        asked = proposed(morning(day), "p1")
+        given: dict[str, Any] = {"patient_reference": "Patient/a", "occurrence_count": 2}
+        answer = await ask(server, call("hold", appointment=asked, **given))
+        assert answer.status == 201, answer.body
+        if day == 9:
+            answer = await ask(
+                server, call("hold", appointment=proposed(morning(10), "p1"), **given)
+            )
+            assert is_ruled_out(answer)
+    held = booked_in(await ask(server, call("hold", appointment=proposed(morning(11), "p2"))))
+    await _expire(server, held)
+    moved = await ask(server, call("reschedule", held["id"], start=morning(12)))
+    assert is_taken(moved)

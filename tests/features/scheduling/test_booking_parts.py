@@ -29,6 +29,7 @@ from fhir_server.features.scheduling.drafting import (
 from fhir_server.features.scheduling.extensions import HOLD_EXPIRES, OVERRIDE_REASON, hold_expires
 from fhir_server.features.scheduling.persons import is_scheduler, own_patient
 from fhir_server.features.scheduling.series import weekly
+from fhir_server.operations.asked import Given
 from fhir_server.outcome import FhirError
 from fhir_server.security.principal import DEMO, NOBODY, Principal
 from fhir_server.security.rights import has_power
@@ -224,16 +225,19 @@ def test_what_is_no_reference_is_refused(said: Any) -> None:
 
 
 def test_a_reason_is_read_in_each_form() -> None:
-    """A code, a text, a Coding, a CodeableConcept; of an override the part or the text."""
+    """A code, a text, a Coding, a CodeableConcept; of an override the part."""
     assert concept_of("ill") == {"text": "ill"}
     assert concept_of({"code": "pat"}) == {"coding": [{"code": "pat"}]}
     assert concept_of({"text": "ill"}) == {"text": "ill"}
-    assert override_of([{"name": "reason", "valueString": "x"}]) == "x"
-    assert override_of("x") == "x"
-    assert override_of(None) == ""
-    for said in ([], [{"name": "reason"}], " ", "x" * 501):
+    assert override_of(Given("$book", {})) == ""
+    reasons = ["x", "", " ", "x" * 501, 7, None]
+    for reason, is_good in zip(reasons, (True, *(False,) * 5), strict=True):
+        found = Given("$book", {"override": [[{"name": "reason", "valueString": reason}]]})
+        if is_good:
+            assert override_of(found) == "x"
+            continue
         with pytest.raises(FhirError):
-            override_of(said)
+            override_of(found)
 
 
 LEAD = Principal("user", "lead", roles=("front-desk-lead",))

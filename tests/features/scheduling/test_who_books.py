@@ -281,7 +281,7 @@ BAD = [
     (call("book", appointment=proposed(morning(), "p1", minutes=-5)), 400, "value"),
     (_book(occurrence_count=53), 400, "value"),
     (_book(occurrence_count=1), 400, "value"),
-    (_book(unknown="x"), 400, "value"),
+    (_book(unknown="x"), 400, "not-supported"),
     (call("reschedule", "x"), 400, "required"),
     (call("reschedule", "x", start="2036-12-01T09:00:00"), 400, "value"),
     (replace(_book(), reading=True), 405, "not-supported"),
