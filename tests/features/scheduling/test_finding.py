@@ -577,7 +577,9 @@ async def test_what_is_offered_can_be_booked_and_nothing_else(world: Server) -> 
     async def booked(start: str) -> int:
         begin = datetime.fromisoformat(f"2036-12-01T{start}:00+00:00")
         body = {
-            "resourceType": "Appointment", "status": "booked", "start": begin.isoformat(),
+            "resourceType": "Appointment",
+            "status": "booked",
+            "start": begin.isoformat(),
             "end": (begin + timedelta(minutes=25)).isoformat(),
             "participant": [{"actor": {"reference": "Practitioner/p6"}, "status": "accepted"}],
         }
