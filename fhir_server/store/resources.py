@@ -360,17 +360,18 @@ class ResourceStore:
     def _asked(self, changes: Sequence[Change]) -> list[Change]:
         """Return ``changes`` with what is known of whoever asks for them."""
         if self.record is None or self.audit is None:
-            return [
-                replace(one, access=self.plan, override=self.override or one.override)
-                for one in changes
-            ]
+            return [self._by_rights(one) for one in changes]
         drafts = [one.record or self.record.draft for one in changes]
         if self.session is None and drafts and self.record.together:
             drafts[0] = replace(drafts[0], also=self.record.together)
         return [
-            replace(one, access=self.plan, record=draft, override=self.override or one.override)
+            replace(self._by_rights(one), record=draft)
             for one, draft in zip(changes, drafts, strict=True)
         ]
+
+    def _by_rights(self, change: Change) -> Change:
+        access = None if change.by_server else self.plan
+        return replace(change, access=access, override=self.override or change.override)
 
     def _recorded(self, changes: Sequence[Change]) -> None:
         """Note that the rows of ``changes`` are written."""

@@ -23,6 +23,11 @@ AS_SERVER = {
 }
 """The modules above the store that may use the store whole."""
 
+BY_SERVER = {
+    "fhir_server/features/scheduling/writing.py": "the Slot of an Appointment that was granted",
+}
+"""The modules above the store that write what whoever asks may not write."""
+
 DATABASE = {
     "fhir_server/__main__.py": "the marks of a load",
     "fhir_server/app.py": "the parts of the server are made of it",
@@ -117,6 +122,18 @@ def test_few_modules_use_the_store_whole() -> None:
     assert using == AS_SERVER.keys()
 
 
+def test_few_modules_write_for_the_server() -> None:
+    """``Change.by_server`` is said in the modules of the list, and in no other."""
+    saying = {
+        name
+        for name, tree in _modules("fhir_server", "adapters")
+        if not _is_store(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "by_server"
+    }
+    assert saying == BY_SERVER.keys()
+
+
 def test_no_module_above_the_store_takes_a_collection() -> None:
     """The database is handed on by the modules of the list, and subscripted by none of them."""
     handing = {
@@ -182,7 +199,7 @@ def test_few_parts_are_given_the_whole_database() -> None:
     assert given <= RAW.keys()
 
 
-@pytest.mark.parametrize("listed", [AS_SERVER, DATABASE, WHOLE])
+@pytest.mark.parametrize("listed", [AS_SERVER, BY_SERVER, DATABASE, WHOLE])
 def test_what_is_listed_is_there(listed: dict[str, str]) -> None:
     """No list names what is gone."""
     assert all((ROOT / name).is_file() for name in listed)

@@ -132,6 +132,10 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$client-rotate-secret": ADMINISTRATOR,
     **dict.fromkeys(("$export", "$export-status", "$export-cancel", "$export-file"), SIGNED_IN),
     **dict.fromkeys(("$break-glass", "$launch"), SIGNED_IN),
+    **dict.fromkeys(("$hold", "$book"), "c"),
+    "$allocate": "c s",
+    "$find": "s",
+    **dict.fromkeys(("$confirm", "$cancel", "$reschedule", "$no-show", "$complete"), "u"),
     "$access-log": "r",
     "$meta": "rs",
     "$meta-add": "u",
@@ -144,7 +148,9 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
 
 def test_every_operation_says_what_it_needs() -> None:
     """What an operation needs is in the table; one that is not there is for administrators."""
-    registry = build_registry(("fhir_server.features.cds", "adapters.hl7v2"))
+    registry = build_registry(
+        ("fhir_server.features.cds", "fhir_server.features.scheduling", "adapters.hl7v2")
+    )
     wrong = [
         (type, name, operation.needs)
         for (type, name), operation in registry.operations.items()

@@ -5,12 +5,15 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import finding, holding
+from fhir_server.features.scheduling import allocating, booking, changing, finding, holding
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
     finding.register,
+    booking.register,
+    changing.register,
+    allocating.register,
 )
 
 
