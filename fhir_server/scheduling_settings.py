@@ -65,6 +65,17 @@ class SchedulingSettings(BaseSettings):
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
     )
 
+    scheduling_waitlist: bool = Field(
+        default=True,
+        description="Whether a time that becomes free is offered to the waiting list.",
+    )
+    scheduling_offer_minutes: int = Field(
+        default=30,
+        ge=1,
+        le=10_080,
+        description="Minutes that somebody of the waiting list has to accept an offered time.",
+    )
+
     @field_validator("scheduling_granule_minutes")
     @classmethod
     def _divides_an_hour(cls, minutes: int) -> int:

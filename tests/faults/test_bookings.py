@@ -82,8 +82,11 @@ def _appointment(id: str, number: int, chance: random.Random, status: str) -> di
     end = start + timedelta(minutes=chance.choice([10, 15, 30]))
     actors = [f"Practitioner/p{chance.randrange(DOCTORS)}", f"Patient/c{number}"]
     return {
-        **{"resourceType": "Appointment", "id": id, "status": status},
-        **{"start": start.isoformat(), "end": end.isoformat()},
+        "resourceType": "Appointment",
+        "id": id,
+        "status": status,
+        "start": start.isoformat(),
+        "end": end.isoformat(),
         "participant": [{"actor": {"reference": one}, "status": "accepted"} for one in actors],
     }
 
