@@ -3,6 +3,7 @@
 design/scheduling.md. Read as ``fhir_server/settings.py`` says.
 """
 
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -74,6 +75,10 @@ class SchedulingSettings(BaseSettings):
         ge=1,
         le=10_080,
         description="Minutes that somebody of the waiting list has to accept an offered time.",
+    scheduling_calendars: Path | None = Field(
+        default=None,
+        description="Folder with holiday calendars of your own, CSV of local dates, beside "
+        "`terminology/calendars/`.",
     )
 
     @field_validator("scheduling_granule_minutes")

@@ -148,10 +148,11 @@ def _wanted(appointment: dict[str, Any]) -> set[str]:
 async def test_appointments_have_their_times_whatever_is_killed(serving: Serving) -> None:
     """No overlap, no time lost, none left behind."""
     serving.start()
-    for number in range(DOCTORS):
-        actor = [{"reference": f"Practitioner/p{number}"}]
-        body = {"resourceType": "Schedule", "id": f"d{number}", "actor": actor}
-        httpx.put(f"{serving.base}/Schedule/d{number}", json=body).raise_for_status()
+    async with httpx.AsyncClient(base_url=serving.base) as client:
+        for number in range(DOCTORS):
+            actor = [{"reference": f"Practitioner/p{number}"}]
+            body = {"resourceType": "Schedule", "id": f"d{number}", "actor": actor}
+            (await client.put(f"/Schedule/d{number}", json=body)).raise_for_status()
     load, chance = Load(serving.base), random.Random(11)
     for _ in range(KILLS):
         await _round(load, serving, chance)
