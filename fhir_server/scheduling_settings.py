@@ -75,10 +75,25 @@ class SchedulingSettings(BaseSettings):
         ge=1,
         le=10_080,
         description="Minutes that somebody of the waiting list has to accept an offered time.",
+    )
     scheduling_calendars: Path | None = Field(
         default=None,
         description="Folder with holiday calendars of your own, CSV of local dates, beside "
         "`terminology/calendars/`.",
+    )
+
+    scheduling_publish: bool = Field(
+        default=False,
+        description="Whether free times are published for everybody who asks: `$bulk-publish`.",
+    )
+    scheduling_publish_days: int = Field(
+        default=14, ge=1, le=92, description="Days, today included, whose free times are published."
+    )
+    scheduling_publish_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds for which what is published may be used before it is asked for again.",
     )
 
     @field_validator("scheduling_granule_minutes")

@@ -5,13 +5,14 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding, offer_page, offering
+from fhir_server.features.scheduling import holding, offer_page, offering, publishing
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
     offering.register,
     offer_page.register,
+    publishing.register,
 )
 
 

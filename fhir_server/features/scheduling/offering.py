@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
+from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
 from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.freeing import Freeing
 from fhir_server.features.scheduling.subjects import ids_of, participants
@@ -42,7 +43,7 @@ PATH = "/offer/"
 _LEASE = timedelta(seconds=60)
 _TRIES_MAX = 10
 _LOOK_EVERY_S = 0.5
-_ENTRIES_MAX = "1000"
+_TIMES_MAX = 50
 _TAKEN = 409
 _CHANGED = 412
 _GONE = (404, 410)
@@ -82,22 +83,23 @@ async def work(context: Context) -> bool:
         _LOG.error("%s", json.dumps(f"a free time was given up: {event.id}"))
     elif event.kind == "hold":
         await _lapse(event, context)
-    elif event.start > now:
-        await _offer(event, context)
+    elif event.end > now:
+        for one in await _times(event, context):
+            await _offer(one, context)
     await offers.drop(event)
     return True
 
 
 async def _lapse(event: Freed, context: Context) -> None:
     """End a hold that nobody has confirmed; its time is then an event of its own."""
-    found = await resource(event.subject, context)
-    until = hold_expires(found) if found is not None else None
-    if found is None or until is None or until > context.now():
+    held = await resource(event.subject, context)
+    until = hold_expires(held) if held is not None else None
+    if held is None or until is None or until > context.now():
         return
-    if entry_version(found):
-        await give_back(found, context)
+    if entry_version(held):
+        await give_back(held, context)
     else:
-        await put({**found, "status": "cancelled"}, context)
+        await put({**held, "status": "cancelled"}, context)
 
 
 async def give_back(offer: Resource, context: Context) -> None:
@@ -105,6 +107,27 @@ async def give_back(offer: Resource, context: Context) -> None:
     version = entry_version(offer)
     was = await resource(f"Appointment/{offer['id']}", context, version)
     await put(declined(offer, was), context, of=offer)
+
+
+async def _times(event: Freed, context: Context) -> list[Freed]:
+    """Return the times that ``event`` has freed: of a block, which covers many, those that the
+    rules of its calendars offer. Where they say no length it is taken as one."""
+    now = context.now()
+    if event.subject.startswith("Slot/") and event.actors:
+        asked = (("actor", ",".join(event.actors)),)
+        lengths: dict[datetime, timedelta] = {}
+        for diary in await diaries(await found("Schedule", asked, context), context):
+            for opening in openings_of(diary, context):
+                span = (event.start, event.end)
+                length = timedelta(minutes=opening.rules.duration or 0)
+                for start in (await with_starts(opening, span, (), context)).starts:
+                    lengths[start] = max(lengths.get(start, length), length)
+        if lengths:
+            return [
+                replace(event, start=start, end=start + lengths[start])
+                for start in sorted(lengths)[:_TIMES_MAX]
+            ]
+    return [event] if event.start > now else []
 
 
 async def _offer(event: Freed, context: Context) -> None:
@@ -132,18 +155,13 @@ async def _offer(event: Freed, context: Context) -> None:
 
 async def _entries(event: Freed, context: Context) -> list[Resource]:
     """Return the entries that name one who has the time, or nobody."""
-    found: dict[str, Resource] = {}
+    by_id: dict[str, Resource] = {}
     named = (("actor", ",".join(event.actors)),) if event.actors else ()
     for more in (named, (("practitioner:missing", "true"),)):
-        if not more:
-            continue
-        asked = (("status", "waitlist"), *more, ("_sort", "_id"), ("_count", _ENTRIES_MAX))
-        answer = await context.perform(
-            Request("search-type", "Appointment", parameters=asked), context
-        )
-        bundle = decode(answer.body, depth_max=context.settings.depth_max)
-        found |= {one["resource"]["id"]: one["resource"] for one in bundle.get("entry", ())}
-    return list(found.values())
+        if more:
+            asked = (("status", "waitlist"), *more)
+            by_id |= {one["id"]: one for one in await found("Appointment", asked, context)}
+    return list(by_id.values())
 
 
 async def _is_elsewhere(entry: Resource, place: Place, context: Context) -> bool:
@@ -156,8 +174,8 @@ async def _is_elsewhere(entry: Resource, place: Place, context: Context) -> bool
 
 
 def _patients(entry: Resource, context: Context) -> list[str]:
-    found = participants(entry, context.parameters.base_urls)
-    return sorted(one for one in found if one.startswith("Patient/"))
+    named = participants(entry, context.parameters.base_urls)
+    return sorted(one for one in named if one.startswith("Patient/"))
 
 
 async def _ask(entry: Resource, place: Place, event: Freed, context: Context) -> None:
@@ -182,10 +200,10 @@ async def _ask(entry: Resource, place: Place, event: Freed, context: Context) ->
 
 async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
     """Return those Slots of clients that stand for this time: the offer takes them along."""
-    found = [await resource(f"Slot/{id}", context) for id in sorted(ids_of("Slot", event.slots))]
+    slots = [await resource(f"Slot/{id}", context) for id in sorted(ids_of("Slot", event.slots))]
     return [
         f"Slot/{one['id']}"
-        for one in found
+        for one in slots
         if one is not None and one.get("status") == "free" and event.end == place.end
     ]
 
