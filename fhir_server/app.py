@@ -316,6 +316,7 @@ async def _server(
         await store.concepts.ensure()
         await store.granules.ensure()
         await store.offers.ensure()
+        await store.calendar_links.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)

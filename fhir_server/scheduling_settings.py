@@ -96,6 +96,12 @@ class SchedulingSettings(BaseSettings):
         description="Seconds for which what is published may be used before it is asked for again.",
     )
 
+    scheduling_calendar_names: bool = Field(
+        default=False,
+        description="Whether the calendar at a practitioner's secret address has names of "
+        "patients.",
+    )
+
     @field_validator("scheduling_granule_minutes")
     @classmethod
     def _divides_an_hour(cls, minutes: int) -> int:

@@ -26,6 +26,7 @@ from fhir_server.security.plan import AccessPlan
 from fhir_server.store import answers, audit_rows, history, search
 from fhir_server.store.access import Visible
 from fhir_server.store.audit import Audit, Lane, Recording
+from fhir_server.store.calendar_links import CalendarLinks
 from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -148,6 +149,11 @@ class ResourceStore:
         """Times that became free, and who was asked for them, in the same transaction where there
         is one."""
         return Offers(self.database, self.session, self.timeouts.write_s)
+
+    @property
+    def calendar_links(self) -> CalendarLinks:
+        """The secret addresses of calendars."""
+        return CalendarLinks(self._whole, self.timeouts.write_s)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""

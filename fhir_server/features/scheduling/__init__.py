@@ -5,7 +5,14 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding, offer_page, offering, publishing
+from fhir_server.features.scheduling import (
+    calendar_feed,
+    calendar_page,
+    holding,
+    offer_page,
+    offering,
+    publishing,
+)
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
@@ -13,6 +20,8 @@ PARTS: tuple[Callable[[Registry], None], ...] = (
     offering.register,
     offer_page.register,
     publishing.register,
+    calendar_feed.register,
+    calendar_page.register,
 )
 
 

@@ -21,18 +21,38 @@ from fhir_server.registry import Registry
 
 _LOG = logging.getLogger("fhir_server.waitlist")
 _DECLINE = "/decline"
+STYLE_PATH = "/offer.css"
+STYLE = """button { font: inherit; min-height: 3rem; min-width: 14rem; padding: .5rem 1rem;
+  border: 1px solid #8885; border-radius: .45rem; background: #8881; color: inherit;
+  cursor: pointer; }
+button.first { background: #1a5fa8; border-color: #1a5fa8; color: #fff; font-weight: 600; }
+button:focus-visible { outline: 3px solid #1a5fa8; outline-offset: 2px; }
+"""
 _METHODS = ("GET", "HEAD", "POST")
 _OVERTAKEN = (404, 409, 410, 412)
 
 _ASK = """<p>A time is free for you: <strong>{start}</strong>. It is kept for you until {until}.</p>
-<form method="post" action="{link}"><p><button type="submit">Take this time</button></p></form>
-<form method="post" action="{link}{decline}"><p><button type="submit">No, I go on
+<form method="post" action="{link}"><p><button class="first">Take this time</button></p></form>
+<form method="post" action="{link}{decline}"><p><button>No, I go on
 waiting</button></p></form>"""
 
 
 def register(registry: Registry) -> None:
     """Add the page."""
     registry.route(PATH, answered)
+    registry.route(STYLE_PATH, styled)
+
+
+async def styled(scope: Any, receive: Any, send: Any) -> None:
+    """Answer one HTTP request for the style of the page."""
+    del receive
+    body = STYLE.encode()
+    headers = [
+        (b"content-type", b"text/css; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 async def answered(scope: Any, receive: Any, send: Any) -> None:
@@ -46,7 +66,7 @@ async def answered(scope: Any, receive: Any, send: Any) -> None:
             _LOG.warning("%s", json.dumps(f"an offer was not answered: {error.status}"))
         status, title = 503, "Please try again"
         main = Html("<p>This did not work just now. Try again in a minute.</p>")
-    body = page(title, main)
+    body = page(title, main, STYLE_PATH)
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),

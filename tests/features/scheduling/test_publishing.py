@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -58,32 +59,48 @@ RULES = {
 }
 
 
+async def made(clinic: Clinic) -> Clinic:
+    """Fill ``clinic``: on 1 December 2036 a doctor has three times, of which one is booked."""
+    clinic.clock.time = datetime(2036, 12, 1, 6, tzinfo=UTC)
+    place = {"resourceType": "Location", "id": "l1", "name": "Main"}
+    for body in (
+        {
+            **place,
+            "telecom": [{"system": "phone", "value": "0123"}],
+            "managingOrganization": {"display": "x"},
+        },
+        schedule("d1", "Practitioner/p1", "Location/l1", extension=[RULES], comment="private"),
+        schedule("d2", "Practitioner/p2"),
+        schedule("d3", "Patient/a"),
+        schedule("off", "Practitioner/p1", active=False, extension=[RULES]),
+        slot("s1", "d2", 0, 20, "free"),
+        slot("s2", "d2", 20, 40, "busy"),
+    ):
+        assert (await clinic(put(body))).status == 201
+    booked = appointment(30, 60, "Practitioner/p1", "Patient/a", comment="secret")
+    assert (await clinic(create(booked))).status == 201
+    return clinic
+
+
+def public(name: str) -> Settings:
+    """Return the settings of a clinic that publishes, on the database ``name``."""
+    said = {"scheduling_publish": True, "scheduling_publish_days": 2, "mongodb_database": name}
+    return Settings.model_validate(said)
+
+
+@pytest.fixture(scope="module")
+async def published(mongodb_uri: str) -> AsyncIterator[Clinic]:
+    """A clinic that publishes, for all tests that write nothing."""
+    async with opened(public(f"test-{uuid4().hex[:12]}"), mongodb_uri) as server:
+        yield await made(Clinic(server))
+        await server.database.client.drop_database(server.database.name)
+
+
 @pytest.fixture
 async def clinic(mongodb_uri: str, settings: Settings) -> AsyncIterator[Clinic]:
-    """A clinic that publishes: on 1 December 2036 a doctor has three times."""
-    public = settings.model_copy(update={"scheduling_publish": True, "scheduling_publish_days": 2})
-    async with opened(public, mongodb_uri) as server:
-        made = Clinic(server)
-        made.clock.time = datetime(2036, 12, 1, 6, tzinfo=UTC)
-        for body in (
-            {
-                "resourceType": "Location",
-                "id": "l1",
-                "name": "Main",
-                "telecom": [{"system": "phone", "value": "0123"}],
-                "managingOrganization": {"display": "x"},
-            },
-            schedule("d1", "Practitioner/p1", "Location/l1", extension=[RULES], comment="private"),
-            schedule("d2", "Practitioner/p2"),
-            schedule("d3", "Patient/a"),
-            schedule("off", "Practitioner/p1", active=False, extension=[RULES]),
-            slot("s1", "d2", 0, 20, "free"),
-            slot("s2", "d2", 20, 40, "busy"),
-        ):
-            assert (await made(put(body))).status == 201
-        booked = appointment(30, 60, "Practitioner/p1", "Patient/a", comment="secret")
-        assert (await made(create(booked))).status == 201
-        yield made
+    """The same, for one that writes."""
+    async with opened(public(settings.mongodb_database), mongodb_uri) as server:
+        yield await made(Clinic(server))
 
 
 async def asked(clinic: Clinic, name: str, *parameters: tuple[str, str]) -> Response:
@@ -99,9 +116,9 @@ def rows(response: Response) -> list[dict[str, Any]]:
     return [decode(one) for one in response.body.splitlines()]
 
 
-async def test_what_is_published(clinic: Clinic) -> None:
+async def test_what_is_published(published: Clinic) -> None:
     """The manifest names every file; the files have the places, the calendars and what is free."""
-    response = await asked(clinic, "$bulk-publish")
+    response = await asked(published, "$bulk-publish")
     assert (response.status, response.media_type) == (200, "application/json")
     assert response.headers == (("Cache-Control", "public, max-age=300"),)
     manifest = decode(response.body)
@@ -110,19 +127,19 @@ async def test_what_is_published(clinic: Clinic) -> None:
     assert manifest["output"][2]["url"] == f"{BASE}/$bulk-publish-file?type=Slot&date=2036-12-01"
 
     file = "$bulk-publish-file"
-    [place] = rows(await asked(clinic, file, ("type", "Location")))
+    [place] = rows(await asked(published, file, ("type", "Location")))
     assert place.keys() == {"resourceType", "id", "name", "telecom"}
-    calendars = rows(await asked(clinic, file, ("type", "Schedule")))
+    calendars = rows(await asked(published, file, ("type", "Schedule")))
     assert [one["id"] for one in calendars] == ["d1", "d2"]
     assert calendars[0]["actor"][0] == {"reference": "Location/l1"}
     assert "comment" not in calendars[0]
 
-    today = await asked(clinic, file, ("type", "Slot"), ("date", "2036-12-01"))
+    today = await asked(published, file, ("type", "Slot"), ("date", "2036-12-01"))
     times = [(one["schedule"]["reference"], one["start"][11:16]) for one in rows(today)]
     assert times == [("Schedule/d1", "09:00"), ("Schedule/d1", "10:00"), ("Schedule/d2", "09:00")]
     for text in (b"Patient", b"secret", b"private"):
         assert text not in today.body + response.body
-    tomorrow = await asked(clinic, file, ("type", "Slot"), ("date", "2036-12-02"))
+    tomorrow = await asked(published, file, ("type", "Slot"), ("date", "2036-12-02"))
     assert len(rows(tomorrow)) == 3
 
 
@@ -149,10 +166,10 @@ async def test_what_is_published_is_kept_for_a_while(clinic: Clinic) -> None:
     ],
 )
 async def test_nothing_else_is(
-    clinic: Clinic, parameters: tuple[tuple[str, str], ...], status: int
+    published: Clinic, parameters: tuple[tuple[str, str], ...], status: int
 ) -> None:
     """No other type, no other day."""
-    assert (await asked(clinic, "$bulk-publish-file", *parameters)).status == status
+    assert (await asked(published, "$bulk-publish-file", *parameters)).status == status
 
 
 async def test_it_is_off_by_default(server: Any) -> None:
