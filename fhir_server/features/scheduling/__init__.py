@@ -10,14 +10,14 @@ from fhir_server.features.scheduling import (
     calendar_page,
     holding,
     offer_page,
-    offering,
     publishing,
+    waitlist,
 )
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
-    offering.register,
+    waitlist.register,
     offer_page.register,
     publishing.register,
     calendar_feed.register,

@@ -15,7 +15,7 @@ import re2 as re
 from fhir_server.context import Context
 from fhir_server.features.scheduling.daybook import Entry, entries, name_of
 from fhir_server.features.scheduling.ical import feed
-from fhir_server.features.scheduling.offering import resource, root_of
+from fhir_server.features.scheduling.waitlist import resource, root_of
 from fhir_server.interactions.admitting import ADMINISTRATOR, forbidden
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, not_found

@@ -14,7 +14,7 @@ import re2 as re
 from fhir_server.context import Context
 from fhir_server.features.scheduling.daybook import BLOCKED, Entry, entries, name_of
 from fhir_server.features.scheduling.markup import Html, html, joined, page
-from fhir_server.features.scheduling.offering import resource
+from fhir_server.features.scheduling.waitlist import resource
 from fhir_server.interactions.people import people_of
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 from fhir_server.context import Context
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.markup import Html, html, page
-from fhir_server.features.scheduling.offering import PATH, give_back, put, resource
 from fhir_server.features.scheduling.waiting import accepted, entry_version, is_open, read_token
+from fhir_server.features.scheduling.waitlist import PATH, give_back, put, resource
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
