@@ -58,7 +58,8 @@ class Load:
         chance = random.Random(number * 1009 + self.answers)
         async with httpx.AsyncClient(base_url=self.base, timeout=10) as client:
             while self.going:
-                id = f"a{number}-{chance.randrange(12)}"
+                # What is cancelled stays so: there is always a new one to book.
+                id = f"a{number}-{self.answers // (CLIENTS * 4) + chance.randrange(8)}"
                 status = chance.choice(["booked", "booked", "booked", "pending", "cancelled"])
                 body = _appointment(id, number, chance, status)
                 # What was not acknowledged may be there or not.

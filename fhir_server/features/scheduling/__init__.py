@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fhir_server.features.scheduling import (
     calendar_feed,
     calendar_page,
+    finding,
     holding,
     offer_page,
     publishing,
@@ -22,6 +23,7 @@ PARTS: tuple[Callable[[Registry], None], ...] = (
     publishing.register,
     calendar_feed.register,
     calendar_page.register,
+    finding.register,
 )
 
 

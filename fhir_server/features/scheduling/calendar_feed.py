@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import re2 as re
 
 from fhir_server.context import Context
-from fhir_server.features.scheduling.daybook import Entry, entries, name_of
+from fhir_server.features.scheduling.daybook import Entry, entries
 from fhir_server.features.scheduling.ical import feed
+from fhir_server.features.scheduling.surroundings import display
 from fhir_server.features.scheduling.waitlist import resource, root_of
 from fhir_server.interactions.admitting import ADMINISTRATOR, forbidden
 from fhir_server.messages import Request, Response
@@ -116,7 +117,7 @@ async def _calendar(name: str, context: Context) -> bytes | None:
     named = settings.scheduling_calendar_names
     some = await entries(practitioner, now - _BEFORE, now + _AFTER, context, named=named)
     host = urlsplit(root_of(settings)).hostname or "fhir-server"
-    return feed(name_of(person) or "Calendar", host, map(_titled, some), now)
+    return feed(display(person) or "Calendar", host, map(_titled, some), now)
 
 
 def _titled(entry: Entry) -> Entry:

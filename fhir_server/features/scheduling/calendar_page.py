@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import re2 as re
 
 from fhir_server.context import Context
-from fhir_server.features.scheduling.daybook import BLOCKED, Entry, entries, name_of
+from fhir_server.features.scheduling.daybook import BLOCKED, Entry, entries
 from fhir_server.features.scheduling.markup import Html, html, joined, page
+from fhir_server.features.scheduling.surroundings import display
 from fhir_server.features.scheduling.waitlist import resource
 from fhir_server.interactions.people import people_of
 from fhir_server.outcome import FhirError
@@ -111,7 +112,7 @@ async def _page(scope: Any) -> tuple[int, bytes]:
         return error.status, page("Please try again", html("<p>This did not work just now.</p>"))
     days = [first + timedelta(days=n) for n in range(count)]
     main = joined([_links(first, view, today), _days(days, some, zone, today)])
-    return 200, page(name_of(person) or "Calendar", main, STYLE_PATH)
+    return 200, page(display(person) or "Calendar", main, STYLE_PATH)
 
 
 async def _who(scope: Any, context: Context) -> Principal | None:

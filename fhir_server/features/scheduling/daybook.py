@@ -8,6 +8,7 @@ from fhir_server.context import Context
 from fhir_server.features.scheduling.diaries import by_key, found
 from fhir_server.features.scheduling.extensions import moment
 from fhir_server.features.scheduling.subjects import Json, participants
+from fhir_server.features.scheduling.surroundings import display
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
 from fhir_server.store.documents import instant
@@ -34,17 +35,6 @@ class Entry:
     title: str
     who: str = ""
     place: str = ""
-
-
-def name_of(person: Json) -> str:
-    """Return the name of a person, as it is used first."""
-    names = [one for one in person.get("name", ()) if isinstance(one, dict)]
-    names.sort(key=lambda one: one.get("use") != "official")
-    for one in names:
-        parts = [*one.get("given", ()), one.get("family", "")]
-        if said := one.get("text") or " ".join(part for part in parts if part):
-            return str(said)
-    return ""
 
 
 async def entries(
@@ -115,7 +105,7 @@ def _appointment(
     appointment: Resource, people: Mapping[str, Resource], bases: Sequence[str]
 ) -> Entry:
     patients = [one for one in participants(appointment, bases) if one.startswith("Patient/")]
-    names = [said for one in patients if (said := name_of(people.get(one, {})))]
+    names = [said for one in patients if (said := display(people.get(one, {})))]
     places = [
         str(one["actor"].get("display", ""))
         for one in appointment.get("participant", ())
