@@ -314,6 +314,8 @@ async def _server(
         await ensure_answers(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.offers.ensure()
+        await store.calendar_links.ensure()
         await store.granules.ensure(settings.scheduling_granule_minutes, now())
         await store.proposals.ensure()
         await store.denials.prepare(types)

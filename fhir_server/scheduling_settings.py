@@ -66,10 +66,40 @@ class SchedulingSettings(BaseSettings):
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
     )
 
+    scheduling_waitlist: bool = Field(
+        default=True,
+        description="Whether a time that becomes free is offered to the waiting list.",
+    )
+    scheduling_offer_minutes: int = Field(
+        default=30,
+        ge=1,
+        le=10_080,
+        description="Minutes that somebody of the waiting list has to accept an offered time.",
+    )
     scheduling_calendars: Path | None = Field(
         default=None,
         description="Folder with holiday calendars of your own, CSV of local dates, beside "
         "`terminology/calendars/`.",
+    )
+
+    scheduling_publish: bool = Field(
+        default=False,
+        description="Whether free times are published for everybody who asks: `$bulk-publish`.",
+    )
+    scheduling_publish_days: int = Field(
+        default=14, ge=1, le=92, description="Days, today included, whose free times are published."
+    )
+    scheduling_publish_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds for which what is published may be used before it is asked for again.",
+    )
+
+    scheduling_calendar_names: bool = Field(
+        default=False,
+        description="Whether the calendar at a practitioner's secret address has names of "
+        "patients.",
     )
 
     @field_validator("scheduling_granule_minutes")
