@@ -53,7 +53,7 @@ venv: .venv/.dev  ## make .venv with everything that serving and testing need
 
 # Everything is on for whoever tries it: decision support and HL7 v2, unless FHIR_FEATURES says else.
 DEMO := $(if $(FHIR_FEATURES)$(shell grep -s '^FHIR_FEATURES=' .env),,\
-    FHIR_FEATURES='["fhir_server.features.cds", "adapters.hl7v2"]')
+    FHIR_FEATURES='["fhir_server.features.cds", "fhir_server.features.scheduling", "adapters.hl7v2"]')
 
 serve: .venv/.serve  ## start the server on an embedded MongoDB with sample data (ARGS="...")
 	$(DEMO) $(BIN)/fhir-server serve --sample $(ARGS)

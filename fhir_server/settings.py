@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from fhir_server.scheduling_settings import SchedulingSettings
 from fhir_server.security_settings import Names, SecuritySettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -92,7 +93,7 @@ Demands = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_urls_
 """Canonicals of profiles by resource type."""
 
 
-class Settings(SecuritySettings):
+class Settings(SchedulingSettings, SecuritySettings):
     """The settings of one server process. Wrong values stop the start and are named."""
 
     model_config = SettingsConfigDict(
@@ -136,7 +137,7 @@ class Settings(SecuritySettings):
         default=None, description="A folder with `profiles/` and `terminology/` in place of ours."
     )
     features: tuple[str, ...] = Field(
-        default=("fhir_server.features.cds",),
+        default=("fhir_server.features.cds", "fhir_server.features.scheduling"),
         description="What is loaded beyond FHIR REST, modules by dotted name, as a JSON list.",
     )
 

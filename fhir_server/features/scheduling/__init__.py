@@ -1,0 +1,16 @@
+"""Appointments without double bookings, the queue of a clinic, reminders. design/scheduling.md.
+
+Each part adds its own operations, rules and tasks by a function ``register``.
+"""
+
+from collections.abc import Callable
+
+from fhir_server.registry import Registry
+
+PARTS: tuple[Callable[[Registry], None], ...] = ()
+
+
+def register(registry: Registry) -> None:
+    """Add all parts."""
+    for part in PARTS:
+        part(registry)

@@ -1,0 +1,82 @@
+"""The settings of appointments, queues and reminders; a part of ``Settings``.
+
+design/scheduling.md. Read as ``fhir_server/settings.py`` says.
+"""
+
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
+
+
+class SchedulingSettings(BaseSettings):
+    """Free times, claims on time, holds."""
+
+    scheduling_enforce: Literal["strict", "off"] = Field(
+        default="strict",
+        description="`strict`: whatever writes an Appointment or a Slot takes its time, and is "
+        "refused where that is taken; `off`: times are not guarded.",
+    )
+    scheduling_granule_minutes: int = Field(
+        default=5,
+        ge=1,
+        le=60,
+        description="Minutes of the pieces that time is given out in; divides 60. Not to be "
+        "changed while appointments lie ahead.",
+    )
+    scheduling_timezone: str = Field(
+        default="UTC",
+        description="Time zone of opening hours where neither rules nor actor nor place name one, "
+        "as `Asia/Dhaka`.",
+    )
+    scheduling_patients: bool = Field(
+        default=True,
+        description="Whether a patient can have one appointment at a time only.",
+    )
+    scheduling_notice_minutes: int = Field(
+        default=0,
+        ge=0,
+        description="Minutes from now to the first start that is offered, where no rule says.",
+    )
+    scheduling_horizon_days: int = Field(
+        default=90,
+        ge=1,
+        le=3660,
+        description="Days from now to the last start that is offered, where no rule says.",
+    )
+    scheduling_hold_minutes: int = Field(
+        default=10, ge=1, le=1440, description="Minutes that a hold lasts, where no rule says."
+    )
+    scheduling_holds_max: int = Field(
+        default=3, ge=1, le=100, description="Holds that a patient may have at a time."
+    )
+    scheduling_find_days_max: int = Field(
+        default=31, ge=1, le=366, description="Days from `start` to `end` that `$find` looks at."
+    )
+    scheduling_find_schedules_max: int = Field(
+        default=200,
+        ge=1,
+        le=1000,
+        description="Schedules that one `$find` looks at; more are refused, for criteria to be "
+        "added.",
+    )
+    scheduling_proposal_minutes: int = Field(
+        default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
+    )
+
+    @field_validator("scheduling_granule_minutes")
+    @classmethod
+    def _divides_an_hour(cls, minutes: int) -> int:
+        if 60 % minutes:
+            raise ValueError(f"{minutes} minutes do not divide an hour.")
+        return minutes
+
+    @field_validator("scheduling_timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError) as error:  # what is no key, and what is not there
+            raise ValueError(f"{name[:40]!r} is no time zone, such as Asia/Dhaka.") from error
+        return name
