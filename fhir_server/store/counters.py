@@ -27,7 +27,8 @@ async def next_number(database: Database, name: str, until: datetime | None = No
     The driver sends a step whose answer was lost again, and the database takes it once.
     """
     begun = {"$setOnInsert": {"until": until}} if until is not None else {}
-    for left in reversed(range(_TRIES)):
+    tries = 0
+    while True:
         try:
             found = await database[COUNTERS].find_one_and_update(
                 {"_id": name},
@@ -35,13 +36,12 @@ async def next_number(database: Database, name: str, until: datetime | None = No
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
+            assert found is not None  # an upsert returns what it made
+            return int(found["n"])
         except DuplicateKeyError:
-            if not left:
+            tries += 1
+            if tries == _TRIES:
                 raise
-            continue
-        break
-    assert found is not None  # an upsert returns what it made
-    return int(found["n"])
 
 
 async def current_number(database: Database, name: str) -> int:

@@ -167,21 +167,17 @@ class Queues:
         wanted |= {"until": {"$gt": now}, "lease": {"$lte": now}}
         taken = {"state": CALLING, "call": call, "counter": counter, "lease": now + LEASE}
         async with deadline(self.timeout_s, _READ_ADVICE):
-            for _ in range(2):
-                mine = {"call": call, "location": location}
-                if found := await self.database[QUEUES].find_one(mine):
-                    return _entry(found)
-                try:
-                    found = await self.database[QUEUES].find_one_and_update(
-                        wanted,
-                        {"$set": taken},
-                        sort=[("rank", 1), ("at", 1), ("number", 1)],
-                        return_document=ReturnDocument.AFTER,
-                    )
-                except DuplicateKeyError:  # the same call came twice at once
-                    continue
-                return _entry(found) if found else None
-        return None
+            try:
+                found = await self.database[QUEUES].find_one_and_update(
+                    wanted,
+                    {"$set": taken},
+                    sort=[("rank", 1), ("at", 1), ("number", 1)],
+                    return_document=ReturnDocument.AFTER,
+                )
+            except DuplicateKeyError:  # a call takes one: this one did
+                found = None
+            found = found or await self.database[QUEUES].find_one({"call": call})
+        return _entry(found) if found else None
 
     async def release(self, entry: Entry) -> None:
         """Let ``entry``, which was taken and not called, be called by others at once."""
@@ -250,9 +246,7 @@ class Queues:
         async with deadline(self.timeout_s, _READ_ADVICE):
             return len(await self.database[QUEUES].distinct("counter", wanted))
 
-    async def _list(
-        self, wanted: Document, order: list[tuple[str, int]], most: int
-    ) -> list[Entry]:
+    async def _list(self, wanted: Document, order: list[tuple[str, int]], most: int) -> list[Entry]:
         async with deadline(self.timeout_s, _READ_ADVICE):
             cursor = self.database[QUEUES].find(wanted, session=self.session)
             return [_entry(one) for one in await cursor.sort(order).limit(most).to_list()]

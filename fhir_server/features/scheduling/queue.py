@@ -87,6 +87,11 @@ def priority_of(encounter: Mapping[str, Any]) -> str:
     return ""
 
 
+def is_open(encounter: Mapping[str, Any]) -> bool:
+    """Whether an Encounter has not ended."""
+    return encounter.get("status", "") in BEGUN
+
+
 def prefix(*named: Mapping[str, Any]) -> str:
     """Return what stands before the numbers: of the first of ``named``, service or place, that
     says it in the extension; else from the letters of the first name that has some.
@@ -123,10 +128,8 @@ def zone_of(location: Mapping[str, Any], default: str) -> ZoneInfo:
     said = _extended(location, TIMEZONE_EXTENSION, "valueCode")
     for name in (said, default):
         try:
-            return ZoneInfo(str(name)) if name else ZoneInfo("UTC")
-        except (ValueError, OSError):  # no such zone; ZoneInfoNotFoundError is a KeyError
-            continue
-        except KeyError:
+            return ZoneInfo(str(name or ""))
+        except (ValueError, OSError, KeyError):  # what is no name, and what is not there
             continue
     return ZoneInfo("UTC")
 
@@ -165,7 +168,9 @@ def finished(encounter: Mapping[str, Any], now: datetime) -> Json:
     end = instant(now)
     ended = with_status(encounter, "finished", now)
     period = ended.get("period", {})
-    ended["period"] = {**period, "end": end} if _is_before(period.get("start", end), now) else period
+    ended["period"] = (
+        {**period, "end": end} if _is_before(period.get("start", end), now) else period
+    )
     if "location" in ended:
         ended["location"] = [_left(one, now) for one in ended["location"]]
     return ended
@@ -195,12 +200,28 @@ def _left(place: Mapping[str, Any], now: datetime) -> Json:
     return {**place, "status": "completed", **({"period": period} if period else {})}
 
 
+# What is not so of one who waits again.
+_UNCALLED: Mapping[str, Any] = {"call": "", "counter": "", "started": None}
+
+
 def skipped(entry: Entry, now: datetime) -> Mapping[str, Any]:
     """Return what changes of ``entry`` when it was called and did not come: it goes behind those
     who are present, and the third time out of the queue."""
     skips = entry.skips + 1
     state = ABSENT if skips >= SKIPS_MAX else WAITING
-    return {"skips": skips, "state": state, "rank": LAST_RANK, "at": now}
+    return {**_UNCALLED, "skips": skips, "state": state, "rank": LAST_RANK, "at": now}
+
+
+def transferred(
+    entry: Entry, location: str, service: str, now: datetime, *, keeps_priority: bool
+) -> Mapping[str, Any]:
+    """Return what changes of ``entry`` when it goes to another queue: all but its number. Its
+    place is that of its arrival and rank, or else behind everybody."""
+    place: Mapping[str, Any] = {"rank": entry.rank, "at": entry.arrived}
+    if not keeps_priority:
+        place = {"rank": LAST_RANK, "at": now}
+    goes = {"location": location, "service": service, "state": WAITING, "skips": 0}
+    return {**_UNCALLED, **goes, **place}
 
 
 @dataclass(frozen=True, slots=True)
