@@ -137,6 +137,8 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$meta-add": "u",
     "$meta-delete": "u",
     "$hl7v2": "r",
+    **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
+    **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
 }
@@ -144,7 +146,9 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
 
 def test_every_operation_says_what_it_needs() -> None:
     """What an operation needs is in the table; one that is not there is for administrators."""
-    registry = build_registry(("fhir_server.features.cds", "adapters.hl7v2"))
+    registry = build_registry(
+        ("fhir_server.features.cds", "fhir_server.features.scheduling", "adapters.hl7v2")
+    )
     wrong = [
         (type, name, operation.needs)
         for (type, name), operation in registry.operations.items()

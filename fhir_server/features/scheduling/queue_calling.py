@@ -81,7 +81,8 @@ async def _called(entry: Entry, context: Context) -> tuple[Entry, Resource] | No
         now = context.now()
         found = await _encounter(entry, inside)
         if found is None:
-            await store.queues.change(entry, (CALLING,), {"state": DONE})
+            gone = {"state": DONE, "call": "", "counter": ""}  # this call takes another one
+            await store.queues.change(entry, (CALLING,), gone)
             return None
         changes = {"state": CALLED, "called": now, "started": now, "calls": entry.calls + 1}
         if entry.first is None:
