@@ -83,8 +83,10 @@ PLACES: dict[str, tuple[str, str]] = {
     ),
     "markup that is shown": (
         "nh3 html.escape",
-        "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
-        "fhir_server/features/scheduling/queue_board.py",
+        (
+            "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
+            "fhir_server/features/scheduling/queue_board.py"
+        ),
     ),
 }
 

@@ -13,7 +13,7 @@ from fhir_server.features.scheduling.queue import Expected
 from fhir_server.features.scheduling.queue_words import Words, is_bangla
 from fhir_server.store.queues import Entry
 
-CALLED_MAX = 8
+CALLED_MAX = 9
 NEXT_MAX = 12
 _NEW = timedelta(seconds=30)
 """So long a call stands out."""
@@ -224,8 +224,8 @@ ol, ul { list-style: none; margin: 0; padding: 0; }
 .now b { font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 700; }
 .now span { font-size: .55em; }
 .now li.new { background: var(--new); border-color: var(--new); color: var(--on-new);
-  animation: called 1s ease-in-out 5; }
-@keyframes called { 50% { opacity: .45; } }
+  animation: called 1.2s ease-in-out 5; }
+@keyframes called { 50% { box-shadow: 0 0 0 1.1vmin var(--new); } }
 @media (prefers-reduced-motion: reduce) { .now li.new { animation: none; } }
 .next ul { display: flex; flex-wrap: wrap; gap: 1.2vmin 3.4vmin; font-weight: 600;
   font-size: clamp(1.3rem, 5vmin, 5rem); font-variant-numeric: tabular-nums; }
@@ -237,5 +237,13 @@ ol, ul { list-style: none; margin: 0; padding: 0; }
 main > .lost { grid-column: 1 / -1; }
 .is-lost main { opacity: .35; }
 .notice { font-size: clamp(1.1rem, 3.6vmin, 3rem); }
-@media (min-width: 60rem) { main { grid-template-columns: 3fr 2fr; } }
+@media (min-width: 60rem) {
+  body { height: 100vh; overflow: hidden; }  /* nobody scrolls a screen on a wall */
+  h1 { margin-left: .6vmin; }
+  main { grid-template-columns: 3fr 2fr; min-height: 0; overflow: hidden; padding: .6vmin; }
+  .now ol { grid-template-columns: 1fr 1fr; }
+  .now li { font-size: 4.8vmin; }
+  .now li:first-child { grid-column: 1 / -1; font-size: 14vmin; }
+  .next p { font-size: 3.2vmin; }
+}
 """

@@ -112,7 +112,7 @@ class BoardPage:
                 await _send(scope, send, 405, _HTML, b"", allow)
                 return
             if (file := _FILES.get(scope["path"])) is not None:
-                later = [(b"cache-control", b"max-age=300")]
+                later = [(b"cache-control", b"no-cache")]
                 await _send(scope, send, 200, *file, later)
                 return
             location, _, rest = scope["path"][len(PATH) :].partition("/")
