@@ -10,6 +10,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 import asyncio
 import hmac
 import logging
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from fhir_server.features.scheduling.queue_words import Words, language
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode_stored
 from fhir_server.route import query_parameters
+from fhir_server.security.principal import NOBODY
 
 PATH = "/board/"
 _LOG = logging.getLogger("fhir_server.queue")
@@ -120,12 +122,14 @@ class BoardPage:
             headers = dict(scope["headers"])
             accepted = headers.get(b"accept-language", b"").decode("latin-1")
             words = language(query.get("lang", ""), accepted)
+            address = str((scope.get("client") or ("",))[0])
+            context.rates.admit(NOBODY, address, time.monotonic())
             call = _Call(scope, context, location, query, words)
             await self._answer(call, rest, receive, send)
-        except FhirError as error:  # the database is not there, or too many boards are open
+        except FhirError as error:  # no database, too many boards, or asked for too often
             body = notice(words.lost, words).encode()
             more = [(name.lower().encode(), value.encode()) for name, value in error.headers]
-            await _send(scope, send, 503, _HTML, body, more)
+            await _send(scope, send, error.status, _HTML, body, more)
 
     async def _answer(self, call: _Call, rest: str, receive: Any, send: Any) -> None:
         words = call.words

@@ -18,6 +18,7 @@ from fhir_server.features.scheduling.queue_resources import (
     expected,
     read,
 )
+from fhir_server.features.scheduling.queue_settling import settled
 from fhir_server.features.scheduling.queue_words import LANGUAGES
 from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.parameters import known_only, value_of
@@ -45,6 +46,7 @@ async def show_queue(request: Request, context: Context) -> Response:
     queues, now = context.store.queues, context.now()
     waiting = await queues.waiting(request.id, service or None, now, _SHOWN_MAX)
     called = await queues.called(request.id, service or None, now, _SHOWN_MAX)
+    waiting, called = await settled(waiting, context), await settled(called, context)
     is_staff = context.rights is None or context.rights.allows("Encounter", "u")
     of_late = {
         one: await expected(queues, request.id, one, context)

@@ -1,7 +1,8 @@
 """Looks at the queues that boards are open for: one look for all boards of a place in a process.
 
-design/scheduling.md, section 7. A look is two reads on an index; whoever listens is told of what
-has changed, and only of the last state: a slow board misses what is over.
+design/scheduling.md, section 7. A look is two reads on an index, every fifteen seconds some more;
+whoever listens is told of what has changed, and only of the last state: a slow board misses what is
+over.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from fhir_server.context import Context
 from fhir_server.features.scheduling.queue import Expected
 from fhir_server.features.scheduling.queue_board import CALLED_MAX, Board, board, fragment
 from fhir_server.features.scheduling.queue_resources import expected
+from fhir_server.features.scheduling.queue_settling import settled
 from fhir_server.features.scheduling.queue_words import Words
 from fhir_server.outcome import FhirError, Issue
 
@@ -118,6 +120,7 @@ class Boards:
         services = {one.service for one in waiting}
         at = time.monotonic()
         if at - watch.expected_at > _EXPECTED_EVERY_S or services - watch.expected.keys():
+            waiting, called = await settled(waiting, context), await settled(called, context)
             watch.expected = {
                 one: await expected(queues, location, one, context) for one in sorted(services)
             }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fhir_server.features.scheduling import queue
 from fhir_server.features.scheduling.queue import PREFIX_EXTENSION, Expected
+from fhir_server.store.documents import instant
 from fhir_server.store.queues import ABSENT, WAITING, Entry
 
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -84,7 +85,7 @@ STATUSES = st.sampled_from(("arrived", "triaged", "in-progress", "onleave", "fin
 def test_the_history_of_statuses_has_no_gap(steps: list[tuple[str, int]]) -> None:
     """Each status but the last is in the history, its periods one behind the other."""
     moment = NOON
-    encounter: dict[str, Any] = {"status": "arrived", "period": {"start": queue.instant(NOON)}}
+    encounter: dict[str, Any] = {"status": "arrived", "period": {"start": instant(NOON)}}
     expected = []
     for status, seconds in steps:
         moment += timedelta(seconds=seconds)
@@ -93,7 +94,7 @@ def test_the_history_of_statuses_has_no_gap(steps: list[tuple[str, int]]) -> Non
         encounter = queue.with_status(encounter, status, moment)
     history = encounter.get("statusHistory", [])
     assert [one["status"] for one in history] == expected
-    ends = [queue.instant(NOON), *(one["period"]["end"] for one in history)]
+    ends = [instant(NOON), *(one["period"]["end"] for one in history)]
     assert [one["period"]["start"] for one in history] == ends[:-1]
     assert ends == sorted(ends)
 
@@ -102,7 +103,7 @@ def test_a_start_that_is_to_come_is_left_out() -> None:
     """Another clock may be ahead; a period that ends before it begins would be refused."""
     encounter = {"status": "arrived", "period": {"start": "2036-01-01T00:00:00Z"}}
     after = queue.with_status(encounter, "in-progress", NOON)
-    assert after["statusHistory"] == [{"status": "arrived", "period": {"end": queue.instant(NOON)}}]
+    assert after["statusHistory"] == [{"status": "arrived", "period": {"end": instant(NOON)}}]
     assert queue.finished(encounter, NOON)["period"] == encounter["period"]
 
 

@@ -4,14 +4,17 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 
 from fhir_server.app import Server, end_of, opened
 from fhir_server.context import Context
@@ -21,6 +24,8 @@ from fhir_server.features.scheduling.queue_board import Board, Call, Line, board
 from fhir_server.features.scheduling.queue_page import ENDING, BoardPage
 from fhir_server.features.scheduling.queue_words import LANGUAGES, language
 from fhir_server.http import protocol
+from fhir_server.http.protocol import BoundedProtocol
+from fhir_server.http.site import Site
 from fhir_server.settings import Settings
 from tests.conftest import Emptied
 from tests.features.scheduling.queues import Desk, reference
@@ -302,6 +307,31 @@ async def test_events_end_when_the_server_stops(server: Server, desk: Desk) -> N
         async with asyncio.timeout(5):
             while not seen.ended:
                 await asyncio.sleep(0.005)
+
+
+async def test_a_server_stops_though_boards_are_open(server: Server, desk: Desk) -> None:
+    """Over a socket: the headers of every page, events as they come, and an end to them."""
+    await desk.place("socket")
+    routes = server.registry.routes, server.context
+    facade: Any = SimpleNamespace(new_id=server.context.new_id, identify=None)
+    site = Site(facade, facade, lambda: routes, (), frozenset((b"127.0.0.1",)), is_tls_only=True)
+    with socket.create_server(("127.0.0.1", 0)) as listening_on:
+        config = uvicorn.Config(site, http=BoundedProtocol, lifespan="off", log_level="critical")
+        running = uvicorn.Server(config)
+        task = asyncio.create_task(running.serve(sockets=[listening_on]))
+        reader, writer = await asyncio.open_connection(*listening_on.getsockname())
+        writer.write(
+            b"GET /board/socket/events HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: 1\r\n\r\n"
+        )
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"content-security-policy: default-src 'self'" in head
+            assert b"cache-control: no-store" in head
+            await reader.readuntil(b"event: board\ndata: <section")
+            running.should_exit = True
+            await task
+            assert (await reader.read()).endswith(b"0\r\n\r\n")
+        writer.close()
 
 
 async def test_in_production_a_board_needs_its_link(

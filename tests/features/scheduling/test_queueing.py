@@ -279,6 +279,7 @@ async def test_what_a_dead_process_has_taken_is_called_by_another(
     taken = await queues.next(place.partition("/")[2], None, "call of the dead", "9", now)
     assert taken is not None
     assert (await desk.call(place)).status == 404
+    assert timedelta(seconds=5) <= LEASE <= timedelta(seconds=15)  # nobody waits for it longer
     later = replace(desk, now=lambda: now + LEASE + timedelta(milliseconds=1))
     assert (await later.call(place))["token"] == taken.token
     # The dead one wakes up: what it had taken is not its own any more.
@@ -306,6 +307,20 @@ async def test_who_left_is_not_called(desk: Desk, place: str) -> None:
         "Encounter", ended.partition("/")[2], **{**(await desk.read(ended)), "status": "cancelled"}
     )
     assert (await desk.call(place))["encounter"]["id"] == there.partition("/")[2]
+
+
+async def test_a_visit_that_ends_by_a_plain_write_leaves_the_queue(desk: Desk, place: str) -> None:
+    """Whoever looks sees it gone, and a visit that was finished so counts as a service time."""
+    served, waits, there = [await desk.take(place) for _ in range(3)]
+    await desk.call(place)
+    for on, status in ((served, "finished"), (waits, "cancelled")):
+        found = await desk.read(on)
+        await desk.put("Encounter", on.partition("/")[2], **{**found, "status": status})
+    told = await desk("$queue", place)
+    assert [one["encounter"]["reference"] for one in told.all("entry")] == [there]
+    [today] = told.all("today")
+    assert (today["served"], told["waiting"]) == (1, 1)
+    assert (await desk("$finish", served)).status == 409
 
 
 async def test_skip_goes_behind_and_the_third_time_out(desk: Desk, place: str) -> None:
