@@ -3,6 +3,7 @@
 design/scheduling.md. Read as ``fhir_server/settings.py`` says.
 """
 
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -65,6 +66,11 @@ class SchedulingSettings(BaseSettings):
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
     )
 
+    scheduling_calendars: Path | None = Field(
+        default=None,
+        description="Folder with holiday calendars of your own, CSV of local dates, beside "
+        "`terminology/calendars/`.",
+    )
     queue_carry_minutes: int = Field(
         default=240,
         ge=0,

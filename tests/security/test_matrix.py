@@ -139,6 +139,7 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$hl7v2": "r",
     **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
     **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
+    ("Appointment", "$find"): "s",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
 }

@@ -5,10 +5,14 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding, queueing
+from fhir_server.features.scheduling import finding, holding, queueing
 from fhir_server.registry import Registry
 
-PARTS: tuple[Callable[[Registry], None], ...] = (holding.register, queueing.register)
+PARTS: tuple[Callable[[Registry], None], ...] = (
+    holding.register,
+    finding.register,
+    queueing.register,
+)
 
 
 def register(registry: Registry) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
+from fhir_server.features.scheduling.extensions import extensions
+from fhir_server.features.scheduling.parameters import SERVICE
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
     answered,
@@ -84,8 +86,7 @@ async def check_in(request: Request, context: Context) -> Response:
     _check_may_come(appointment)
     actors = [one.get("actor", {}) for one in appointment.get("participant", ())]
     patient = next(filter(None, (reference_id(one, "Patient") for one in actors)), "")
-    services = [reference_id(one, "HealthcareService") for one in actors]
-    service_id = named_id(given, "service", "HealthcareService") or next(filter(None, services), "")
+    service_id = named_id(given, "service", "HealthcareService") or _service_of(appointment)
     service = await _service(service_id, context)
     places = [id for one in actors if (id := reference_id(one, "Location"))]
     here = named_id(given, "location", "Location")
@@ -188,6 +189,15 @@ async def _arrive(id: str, inside: Context) -> None:
     found = await read("Appointment", id, inside)
     _check_may_come(found.resource)
     await write({**found.resource, "status": "checked-in"}, found.version, inside)
+
+
+def _service_of(appointment: Resource) -> str:
+    """Return the id of the HealthcareService that takes part in an Appointment, or that its
+    serviceType stands for; ``""`` where there is none."""
+    named = [one.get("actor", {}) for one in appointment.get("participant", ())]
+    for concept in appointment.get("serviceType", ()):
+        named += [one.get("valueReference") for one in extensions(concept, SERVICE)]
+    return next(filter(None, (reference_id(one, "HealthcareService") for one in named)), "")
 
 
 async def _service(id: str, context: Context) -> Resource:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_server.app import Server, opened
+from fhir_server.features.scheduling.parameters import SERVICE
 from fhir_server.features.scheduling.queue import TRIAGE_EXTENSION
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
@@ -179,6 +180,26 @@ async def test_check_in_and_to_the_end(desk: Desk, place: str) -> None:
     assert ended["period"]["end"] == ended["statusHistory"][-1]["period"]["end"]
     assert (await desk.read("Appointment/a1"))["status"] == "fulfilled"
     assert (await desk("$finish", on)).status == 409
+
+
+@pytest.mark.parametrize("way", ["participant", "serviceType", "parameter"])
+async def test_the_service_of_an_appointment_is_the_queue(desk: Desk, place: str, way: str) -> None:
+    """Of who takes part, of what the serviceType stands for, or as it is said."""
+    service = await desk.service("eyes", "Eye clinic", location=[{"reference": place}])
+    members = appointment(f"Patient/eyes-{way}", place)
+    members["participant"] = members["participant"][:1]  # the place is that of the service
+    named = {"reference": service}
+    if way == "participant":
+        members["participant"].append({"actor": named, "status": "accepted"})
+    if way == "serviceType":
+        members["serviceType"] = [
+            {"text": "Eyes", "extension": [{"url": SERVICE, "valueReference": named}]}
+        ]
+    await desk.put("Appointment", f"eyes-{way}", **members)
+    given = {"service": reference(service)} if way == "parameter" else {}
+    told = await desk("$check-in", f"Appointment/eyes-{way}", **given)
+    assert (told.status, told["token"]) == (201, "EYE-001"), told.body
+    assert told["encounter"]["location"][0]["location"] == {"reference": place}
 
 
 async def test_one_check_in_of_many_at_once(two: list[Server], desk: Desk) -> None:
