@@ -154,17 +154,22 @@ class Queues:
             await self.database[CLAIMS].delete_one(mine, session=self.session)
 
     async def next(
-        self, location: str, service: str | None, call: str, counter: str, now: datetime
+        self,
+        place: tuple[str, str | None],
+        call: str,
+        counter: str,
+        now: datetime,
+        among: Sequence[str] | None = None,
     ) -> Entry | None:
-        """Take who is next for ``call``, for ten seconds: the lowest rank, then the oldest; of all
-        services where that is ``None``. Returns ``None`` where nobody waits.
+        """Take who is next for ``call``, for ten seconds: the lowest rank, then the oldest.
 
-        What ``call`` took before is returned again, so that a lost answer calls nobody twice.
+        ``place`` is a location and a service, all of them where that is ``None``; ``among`` are
+        the Encounters that may be taken, where not all. Returns ``None`` where nobody waits. What
+        ``call`` took before is returned again, so that a lost answer calls nobody twice.
         """
-        wanted: Document = {"location": location, "waits": True}
-        if service is not None:
-            wanted["service"] = service
-        wanted |= {"until": {"$gt": now}, "lease": {"$lte": now}}
+        wanted = {**_waiting(*place, now), "lease": {"$lte": now}}
+        if among is not None:
+            wanted["_id"] = {"$in": [*among]}
         taken = {"state": CALLING, "call": call, "counter": counter, "lease": now + LEASE}
         async with deadline(self.timeout_s, _READ_ADVICE):
             try:
@@ -217,11 +222,20 @@ class Queues:
         self, location: str, service: str | None, now: datetime, most: int
     ) -> list[Entry]:
         """Return who waits, or is being called, in the order of calling; ``most`` at most."""
-        wanted: Document = {"location": location, "waits": True, "until": {"$gt": now}}
-        if service is not None:
-            wanted["service"] = service
         order = [("rank", 1), ("at", 1), ("number", 1)]
-        return await self._list(wanted, order, most)
+        return await self._list(_waiting(location, service, now), order, most)
+
+    async def ahead(self, entry: Entry, now: datetime) -> int:
+        """Return how many of the queue of ``entry`` are called before it."""
+        rank, at, number = entry.rank, entry.at, entry.number
+        before = [
+            {"rank": {"$lt": rank}},
+            {"rank": rank, "at": {"$lt": at}},
+            {"rank": rank, "at": at, "number": {"$lt": number}},
+        ]
+        wanted = {**_waiting(entry.location, entry.service, now), "$or": before}
+        async with deadline(self.timeout_s, _READ_ADVICE):
+            return await self.database[QUEUES].count_documents(wanted)
 
     async def called(
         self, location: str, service: str | None, now: datetime, most: int
@@ -250,6 +264,11 @@ class Queues:
         async with deadline(self.timeout_s, _READ_ADVICE):
             cursor = self.database[QUEUES].find(wanted, session=self.session)
             return [_entry(one) for one in await cursor.sort(order).limit(most).to_list()]
+
+
+def _waiting(location: str, service: str | None, now: datetime) -> Document:
+    wanted: Document = {"location": location, "waits": True, "until": {"$gt": now}}
+    return wanted if service is None else {**wanted, "service": service}
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:

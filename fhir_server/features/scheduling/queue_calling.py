@@ -36,6 +36,7 @@ _CALL = {"counter": "valueString", "service": "valueReference", "call": "valueId
 _TRANSFER = {"to": "valueReference", "location": "valueReference", "keepPriority": "valueBoolean"}
 _COUNTER = re.compile(r"[\pL\pM\pN][\pL\pM\pN .\-]{0,11}")
 _TRIES = 5
+_WAITING_MAX = 1_000  # a queue is shorter
 _TYPES = ("Encounter", "Appointment")
 _KEPT_APPOINTMENT = ("arrived", "checked-in")
 
@@ -57,19 +58,33 @@ async def call_next(request: Request, context: Context) -> Response:
     if service:
         await read("HealthcareService", service, context)
     call = f"{request.id}|{counter}|{given.get('call') or context.new_id()}"
+    place = request.id, service or None
+    among: list[str] | None = None
     for _ in range(_TRIES):
-        entry = await context.store.queues.next(
-            request.id, service or None, call, counter, context.now()
-        )
+        entry = await context.store.queues.next(place, call, counter, context.now(), among)
         if entry is None:
-            text = "Nobody is waiting here."
+            text = "Nobody is waiting here." if among is None else "Nobody whom you see is waiting."
             raise FhirError(Issue("not-found", text, detail="no-patient"))
         if entry.state != CALLING:  # this call was made before, and its answer was lost
             return answered(entry, (await read("Encounter", entry.id, context)).resource)
-        if (called := await _called(entry, context)) is not None:
+        try:
+            called = await _called(entry, context)
+        except FhirError as error:
+            if error.issues[0].code != "not-found" or among is not None:
+                raise
+            among = await _seen(place, context)  # the next one is not for this caller
+            continue
+        if called is not None:
             return answered(*called)
     text = "Others keep calling the same numbers; nobody was called."
     raise FhirError(Issue("transient", text), headers=(("Retry-After", "1"),))
+
+
+async def _seen(place: tuple[str, str | None], context: Context) -> list[str]:
+    """Return the ids of those visits that wait and that who asks may see."""
+    waiting = await context.store.queues.waiting(*place, context.now(), _WAITING_MAX)
+    found = await context.store.read_all("Encounter", [one.id for one in waiting])
+    return [one.id for one in found]
 
 
 async def _called(entry: Entry, context: Context) -> tuple[Entry, Resource] | None:

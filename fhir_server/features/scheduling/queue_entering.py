@@ -53,7 +53,6 @@ _CLASS = {
     "code": "AMB",
     "display": "ambulatory",
 }
-_AHEAD_MAX = 2_000  # so many are counted; a queue is shorter
 _TYPES = ("Encounter", "Appointment")
 
 
@@ -150,8 +149,7 @@ async def _entered(visit: _Visit, context: Context) -> Response:
 
 async def _told(entry: Entry, encounter: Resource, context: Context) -> Response:
     queues = context.store.queues
-    waiting = await queues.waiting(entry.location, entry.service, context.now(), _AHEAD_MAX)
-    ahead = next((n for n, one in enumerate(waiting) if one.id == entry.id), 0)
+    ahead = await queues.ahead(entry, context.now())
     wait = (await expected(queues, entry.location, entry.service, context)).wait_s(ahead)
     more: list[Mapping[str, Any]] = [{"name": "ahead", "valueUnsignedInt": ahead}]
     if wait is not None:
@@ -172,7 +170,8 @@ async def _check_free(claim: str, store: ResourceStore) -> None:
         if store.session is not None:
             await store.queues.change(held, (held.state,), {"state": DONE})
         return
-    text = f"This patient has the number {held.token} in this queue: Encounter/{held.id}."
+    visit = f": Encounter/{held.id}" if found is not None else ""
+    text = f"This patient has the number {held.token} in this queue{visit}."
     raise FhirError(Issue("duplicate", text))
 
 

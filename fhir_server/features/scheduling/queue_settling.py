@@ -13,17 +13,17 @@ from fhir_server.store.documents import Stored
 from fhir_server.store.queues import CALLED, CALLING, DONE, Entry
 
 
-async def settled(entries: Sequence[Entry], context: Context) -> list[Entry]:
-    """Return those of ``entries`` whose visit goes on; the others leave the queue.
-
-    What ``context`` does not see of a visit says nothing of it.
+async def settled(entries: Sequence[Entry], context: Context) -> tuple[list[Entry], frozenset[str]]:
+    """Return those of ``entries`` whose visit goes on, and the ids of the visits that who asks may
+    see. The others leave the queue; a visit that is not seen is taken to go on.
     """
     found = await context.store.read_all("Encounter", [one.id for one in entries])
     ended = {one.id: one for one in found if _has_ended(one)}
     for one in entries:
         if one.id in ended and one.state != CALLING:  # who is just called is seen to there
             await _leaves(one, ended[one.id], context)
-    return [one for one in entries if one.id not in ended]
+    going_on = [one for one in entries if one.id not in ended]
+    return going_on, frozenset(one.id for one in found)
 
 
 def _has_ended(visit: Stored) -> bool:

@@ -3,7 +3,7 @@
 design/scheduling.md, section 7. Staff see the Encounters; others who have signed in see numbers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime, time
 from typing import Any
 from urllib.parse import urlencode
@@ -46,14 +46,16 @@ async def show_queue(request: Request, context: Context) -> Response:
     queues, now = context.store.queues, context.now()
     waiting = await queues.waiting(request.id, service or None, now, _SHOWN_MAX)
     called = await queues.called(request.id, service or None, now, _SHOWN_MAX)
-    waiting, called = await settled(waiting, context), await settled(called, context)
     is_staff = context.rights is None or context.rights.allows("Encounter", "u")
+    waiting, waiting_seen = await settled(waiting, context)
+    called, called_seen = await settled(called, context)
+    seen = waiting_seen | called_seen if is_staff else frozenset[str]()
     of_late = {
         one: await expected(queues, request.id, one, context)
         for one in sorted({one.service for one in waiting} | {service})
     }
     out: list[Part] = [{"name": "waiting", "valueUnsignedInt": len(waiting)}]
-    out += [_entry(one, {}, is_staff=is_staff) for one in called]
+    out += [_entry(one, (), seen) for one in called]
     ahead: dict[str, int] = {}
     for one in waiting:
         before = ahead.setdefault(one.service, 0)
@@ -61,7 +63,7 @@ async def show_queue(request: Request, context: Context) -> Response:
         said: list[Part] = [{"name": "ahead", "valueUnsignedInt": before}]
         if (wait := of_late[one.service].wait_s(before)) is not None:
             said.append({"name": "predicted-wait", "valueDuration": duration(wait)})
-        out.append(_entry(one, said, is_staff=is_staff))
+        out.append(_entry(one, said, seen))
     if is_staff:
         out += [
             await _metrics(location, one, of_late[one], context)
@@ -71,7 +73,7 @@ async def show_queue(request: Request, context: Context) -> Response:
     return Response(200, parameters_out(out))
 
 
-def _entry(entry: Entry, said: Iterable[Mapping[str, Any]], *, is_staff: bool) -> Part:
+def _entry(entry: Entry, said: Iterable[Mapping[str, Any]], seen: Container[str]) -> Part:
     parts: list[Any] = [
         {"name": "token", "valueString": entry.token},
         {"name": "state", "valueCode": entry.state},
@@ -79,7 +81,7 @@ def _entry(entry: Entry, said: Iterable[Mapping[str, Any]], *, is_staff: bool) -
     ]
     if entry.counter:
         parts.append({"name": "counter", "valueString": entry.counter})
-    if is_staff:
+    if entry.id in seen:
         parts.append({"name": "arrived", "valueInstant": _instant(entry.arrived)})
         reference = {"reference": f"Encounter/{entry.id}"}
         parts.append({"name": "encounter", "valueReference": reference})

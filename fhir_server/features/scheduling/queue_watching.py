@@ -120,7 +120,8 @@ class Boards:
         services = {one.service for one in waiting}
         at = time.monotonic()
         if at - watch.expected_at > _EXPECTED_EVERY_S or services - watch.expected.keys():
-            waiting, called = await settled(waiting, context), await settled(called, context)
+            waiting, _ = await settled(waiting, context)
+            called, _ = await settled(called, context)
             watch.expected = {
                 one: await expected(queues, location, one, context) for one in sorted(services)
             }

@@ -297,7 +297,7 @@ async def test_what_a_dead_process_has_taken_is_called_by_another(
     await desk.take(place)
     now = desk.server.context.now()
     queues = two[1].context.store.queues
-    taken = await queues.next(place.partition("/")[2], None, "call of the dead", "9", now)
+    taken = await queues.next((place.partition("/")[2], None), "call of the dead", "9", now)
     assert taken is not None
     assert (await desk.call(place)).status == 404
     assert timedelta(seconds=5) <= LEASE <= timedelta(seconds=15)  # nobody waits for it longer
@@ -460,6 +460,24 @@ async def test_staff_call_and_others_see_numbers(desk: Desk, place: str) -> None
     assert (await staff("$finish", on)).status == 200
     nobody = replace(desk, principal=user("x"))
     assert (await nobody("$queue", place)).status == 403
+
+
+async def test_a_hidden_visit_is_left_to_others(desk: Desk, place: str) -> None:
+    """Who may not see a visit calls the next one that it sees, and is told of no Encounter."""
+    staff = replace(desk, principal=STAFF)
+    hidden, seen = await desk.take(place), await desk.take(place)
+    secret = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PSY"}]
+    found = await desk.read(hidden)
+    meta = {**found["meta"], "security": secret}
+    await desk.put("Encounter", found["id"], **{**found, "meta": meta})
+    assert (await staff.read(hidden))["resourceType"] == "OperationOutcome"
+    shown = (await staff("$queue", place)).all("entry")
+    assert ["encounter" in one for one in shown] == [False, True]
+    assert (await staff.call(place))["encounter"]["id"] == seen.partition("/")[2]
+    told = await staff.call(place)
+    assert (told.status, hidden.partition("/")[2] in str(told.body)) == (404, False)
+    assert (await staff("$finish", hidden)).status == 404
+    assert (await desk.call(place))["token"] == "CARD-001"
 
 
 async def test_no_name_is_in_a_queue(desk: Desk, two: list[Server], place: str) -> None:
