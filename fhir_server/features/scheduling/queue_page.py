@@ -13,6 +13,7 @@ import logging
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -47,6 +48,7 @@ _PATIENCE_S = 20.0  # a board that takes nothing for so long is gone
 _RETRY_MS = 3000
 _QUERY_BYTES_MAX = 500
 _HTML = "text/html; charset=utf-8"
+_EVENTS = "text/event-stream; charset=utf-8"
 _FILES: Mapping[str, tuple[str, bytes]] = {
     CSS_PATH: ("text/css; charset=utf-8", STYLE.encode()),
     SCRIPT_PATH: ("text/javascript; charset=utf-8", SCRIPT.encode()),
@@ -141,7 +143,9 @@ class BoardPage:
         found = await call.context.store.read("Location", call.location) if is_known else None
         if found is None or found.deleted:
             await _send(call.scope, send, 404, _HTML, notice(words.unknown, words).encode())
-        elif rest and call.scope["method"] == "GET":
+        elif rest and call.scope["method"] == "HEAD":
+            await _send(call.scope, send, 200, _EVENTS, b"")
+        elif rest:
             await self._events(call, receive, send)
         else:
             content = await self._boards.current(call.location, call.context)
@@ -154,18 +158,19 @@ class BoardPage:
         """Tell of each change until somebody goes: the board, the link, or the server."""
         most = call.context.settings.queue_listeners_max
         with self._boards.listening(call.location, most) as watch:
+            watch.show(await self._boards.current(call.location, call.context))
             headers = [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"content-type", _EVENTS.encode()),
                 (b"x-accel-buffering", b"no"),  # nginx would keep events back
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            ending: asyncio.Event = call.scope.setdefault("state", {}).setdefault(
-                ENDING, asyncio.Event()
-            )
+            state = call.scope.setdefault("state", {})
+            ending: asyncio.Event = state.setdefault(ENDING, asyncio.Event())
             gone = asyncio.ensure_future(_gone(receive))
             ends = asyncio.ensure_future(ending.wait())
             try:
-                await self._told(call, watch, send, (gone, ends))
+                with suppress(FhirError):  # the database is not there; the board asks again
+                    await _told(call, watch, send, (gone, ends))
                 if not gone.done():
                     await send({"type": "http.response.body", "body": b""})
             except (TimeoutError, OSError):
@@ -174,28 +179,28 @@ class BoardPage:
                 gone.cancel()
                 ends.cancel()
 
-    async def _told(
-        self, call: _Call, watch: Watch, send: Any, ends: tuple[asyncio.Future[Any], ...]
-    ) -> None:
-        content = await self._boards.current(call.location, call.context)
-        watch.show(content)
-        await _piece(send, f"retry: {_RETRY_MS}\n\n".encode())
-        last = ""
-        while not any(one.done() for one in ends):
-            changed = asyncio.ensure_future(watch.changed.wait())
-            if (said := watch.fragment(call.words)) != last:
-                changed.cancel()
-                last = said
-                await _piece(send, event(said))
-                continue
-            done, _ = await asyncio.wait(
-                (changed, *ends), timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
-            )
+
+async def _told(
+    call: _Call, watch: Watch, send: Any, ends: tuple[asyncio.Future[Any], ...]
+) -> None:
+    """Send what ``watch`` shows, and each change of it, until one of ``ends`` is done."""
+    await _piece(send, f"retry: {_RETRY_MS}\n\n".encode())
+    last = ""
+    while not any(one.done() for one in ends):
+        changed = asyncio.ensure_future(watch.changed.wait())
+        if (said := watch.fragment(call.words)) != last:
             changed.cancel()
-            if not done:
-                if not await call.is_admitted():
-                    return
-                await _piece(send, b":\n\n")
+            last = said
+            await _piece(send, event(said))
+            continue
+        done, _ = await asyncio.wait(
+            (changed, *ends), timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        changed.cancel()
+        if not done:
+            if not await call.is_admitted():
+                return
+            await _piece(send, b":\n\n")
 
 
 async def _piece(send: Any, data: bytes) -> None:

@@ -26,6 +26,7 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.operations.bodies import parameters_in, parameters_out
 from fhir_server.outcome import invalid_value
 from fhir_server.registry import Operation
+from fhir_server.store.documents import instant
 from fhir_server.store.queues import Entry
 
 _SHOWN_MAX = 500
@@ -82,7 +83,7 @@ def _entry(entry: Entry, said: Iterable[Mapping[str, Any]], seen: Container[str]
     if entry.counter:
         parts.append({"name": "counter", "valueString": entry.counter})
     if entry.id in seen:
-        parts.append({"name": "arrived", "valueInstant": _instant(entry.arrived)})
+        parts.append({"name": "arrived", "valueInstant": instant(entry.arrived)})
         reference = {"reference": f"Encounter/{entry.id}"}
         parts.append({"name": "encounter", "valueReference": reference})
     if entry.service:
@@ -114,10 +115,6 @@ async def _metrics(
         if seconds is not None:
             parts.append({"name": name, "valueDuration": duration(seconds)})
     return {"name": "today", "part": parts}
-
-
-def _instant(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
 
 
 async def board_link(request: Request, context: Context) -> Response:

@@ -26,6 +26,7 @@ from fhir_server.features.scheduling.queue_words import LANGUAGES, language
 from fhir_server.http import protocol
 from fhir_server.http.protocol import BoundedProtocol
 from fhir_server.http.site import Site
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.settings import Settings
 from tests.conftest import Emptied
 from tests.features.scheduling.queues import Desk, reference
@@ -128,6 +129,7 @@ class Listener:
     server: Server
     context: Context | None = None
     status: int = 0
+    starts: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     at: list[float] = field(default_factory=list)
@@ -160,6 +162,7 @@ class Listener:
     async def _send(self, event: dict[str, Any]) -> None:
         if event["type"] == "http.response.start":
             self.status = event["status"]
+            self.starts += 1
             self.headers = dict(event["headers"])
             return
         self.body += event["body"]
@@ -222,6 +225,7 @@ async def test_the_first_view_needs_no_script(server: Server, desk: Desk) -> Non
         ("/board/there", "HEAD", 200),
         ("/board/there?lang=%ff&theme=<x>&key=%C3%A4", "GET", 200),
         ("/board/there?" + "x" * 2000, "GET", 200),
+        ("/board/there/events", "HEAD", 200),
         ("/board.css", "GET", 200),
         ("/board.js", "GET", 200),
     ],
@@ -372,6 +376,26 @@ async def test_in_production_a_board_needs_its_link(
     open_to_all = settings.model_copy(update={"queue_boards_open": True})
     seen = await Listener(server, replace(strict, settings=open_to_all)).get("/board/locked")
     assert seen.status == 200
+
+
+async def test_events_end_where_nobody_knows_whether_they_may_go_on(
+    server: Server, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the database the answer that has begun ends; one that has not is 503."""
+    await desk.place("away")
+
+    async def away(*_: Any) -> bool:
+        raise FhirError(Issue("transient", "The database is away."))
+
+    monkeypatch.setattr(queue_page, "HEARTBEAT_S", 0.05)
+    async with listening(Listener(server), "/board/away/events") as seen:
+        await seen.has("event: board")
+        monkeypatch.setattr(queue_page._Call, "is_admitted", away)
+        async with asyncio.timeout(5):
+            while not seen.ended:
+                await asyncio.sleep(0.005)
+    assert seen.starts == 1
+    assert (await Listener(server).get("/board/away")).status == 503
 
 
 async def test_a_board_says_when_it_is_not_up_to_date(
