@@ -55,6 +55,7 @@ from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.offers import Offers
 from fhir_server.store.proposals import Proposals
+from fhir_server.store.queues import Queues
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -160,6 +161,11 @@ class ResourceStore:
     def calendar_links(self) -> CalendarLinks:
         """The secret addresses of calendars."""
         return CalendarLinks(self._whole, self.timeouts.write_s)
+
+    @property
+    def queues(self) -> Queues:
+        """Who waits where, in the same transaction where there is one."""
+        return Queues(self.database, self.session, self.timeouts.request_s)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""

@@ -85,7 +85,8 @@ PLACES: dict[str, tuple[str, str]] = {
         "nh3 html.escape",
         (
             "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
-            "fhir_server/features/scheduling/markup.py"
+            "fhir_server/features/scheduling/markup.py "
+            "fhir_server/features/scheduling/queue_board.py"
         ),
     ),
 }

@@ -141,6 +141,9 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$meta-add": "u",
     "$meta-delete": "u",
     "$hl7v2": "r",
+    **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
+    **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
+    ("Appointment", "$find"): "s",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
 }

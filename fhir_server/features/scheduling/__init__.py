@@ -15,6 +15,7 @@ from fhir_server.features.scheduling import (
     holding,
     offer_page,
     publishing,
+    queueing,
     waitlist,
 )
 from fhir_server.registry import Registry
@@ -30,6 +31,7 @@ PARTS: tuple[Callable[[Registry], None], ...] = (
     booking.register,
     changing.register,
     allocating.register,
+    queueing.register,
 )
 
 
