@@ -82,6 +82,7 @@ from fhir_server.store.fitness import reasons_against
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.outbox import ensure_outbox
 from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
@@ -309,6 +310,7 @@ async def _server(
         types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
+        await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
         await store.denials.prepare(types)

@@ -51,6 +51,7 @@ from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
+from fhir_server.store.outbox import Outbox
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -132,6 +133,11 @@ class ResourceStore:
     def inbox(self) -> Inbox:
         """The messages received, in the same transaction where there is one."""
         return Inbox(self.database, self.session, self.timeouts.write_s)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to leave this server, in the same transaction where there is one."""
+        return Outbox(self.database, self.session, self.timeouts.write_s)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
