@@ -86,6 +86,7 @@ from fhir_server.store.outbox import ensure_outbox
 from fhir_server.store.packages import Packages
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
+from fhir_server.store.rules import Rules
 from fhir_server.store.shared import shared_key
 from fhir_server.store.signing_keys import SigningKeys
 from fhir_server.store.writer import Writer
@@ -304,7 +305,9 @@ async def _server(
     signed = settings.audit and not keys.observing
     audit_key = await _audit_key(database, master_key, is_writing=signed)
     audit = None if keys.observing else await _audit(settings, database, audit_key)
-    store = _store(settings, database, indexes, keys, audit)
+    registry = build_registry(settings.features)
+    rules = Rules(settings, tuple(registry.rules.values()))
+    store = _store(settings, database, indexes, keys, audit, rules)
     page_key = b""
     if not keys.observing:
         types = await indexes.ensure_existing()
@@ -313,6 +316,7 @@ async def _server(
         await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.granules.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
@@ -320,7 +324,6 @@ async def _server(
     if not keys.observing:
         await accounts.ensure()
         await ensure_people(database)
-    registry = build_registry(settings.features)
     _calm_garbage_collector()
     started = now()
     return Server(
@@ -416,6 +419,7 @@ def _store(
     indexes: Indexes,
     keys: SearchKeys,
     audit: Audit | None,
+    rules: Rules,
 ) -> ResourceStore:
     judge = WriteJudge(
         partial(_indexed, keys), settings.resource_bytes_max, settings.versioned_updates
@@ -436,7 +440,7 @@ def _store(
         settings.includes_max,
         Fetch(database, bound),
         Fetch(database, bound, {"version": 1, "at": 1, "times": 1}),
-        Commit(Writer(database, judge, keys, integrity, denials, audit=audit)),
+        Commit(Writer(database, judge, keys, integrity, denials, audit=audit, rules=rules)),
         keys,
         Concepts(database, settings.request_timeout_s, conformance),
         conformance,

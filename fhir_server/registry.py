@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from fhir_server.context import Context
 from fhir_server.messages import Request, Response
 from fhir_server.store.changes import Change
+from fhir_server.store.rules import Rule
 
 Handler = Callable[[Request, Context], Awaitable[Response]]
 Preparer = Callable[[Request, Context], Change]
@@ -103,6 +104,7 @@ class Registry:
     routes: dict[str, Any] = field(default_factory=dict)
     hooks: dict[str, Service] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
     typed: dict[tuple[str, str], Handler] = field(default_factory=dict)
     typed_changes: dict[tuple[str, str], Preparer] = field(default_factory=dict)
     refused: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -151,6 +153,10 @@ class Registry:
     def guard(self, name: str, guard: Guard) -> None:
         """Add what stands before the handlers of writes, by its name."""
         _take(self.guards, name, guard)
+
+    def rule(self, name: str, rule: Rule) -> None:
+        """Add what holds inside the transaction of every write of its types, by its name."""
+        _take(self.rules, name, rule)
 
     def guarded(self, handler: Handler, request: Request, context: Context) -> Handler:
         """Return ``handler`` behind the guards that ``request`` concerns."""

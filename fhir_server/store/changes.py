@@ -71,7 +71,8 @@ class Change:
     transaction of the change. ``claims`` are written with it, if they are still as they were seen
     (``claims.py``). ``access`` is what whoever asks may see and change; the store sets it, ``None``
     is everything. ``record`` is what is known of the audit row of the change, which is written with
-    it; the store sets it where the front door has not.
+    it; the store sets it where the front door has not. ``override`` is why a rule is not to hold
+    (``rules.py``).
     """
 
     interaction: str
@@ -87,6 +88,7 @@ class Change:
     claims: Mapping[str, Any] = field(default_factory=dict)
     access: AccessPlan | None = None
     record: Draft | None = None
+    override: str = ""
 
     @property
     def relies_on_version(self) -> bool:

@@ -77,6 +77,10 @@ class Commit:
         """
         answer: asyncio.Future[Stored | Response] = asyncio.get_running_loop().create_future()
         one = _Waiting(change, now, time.monotonic() + seconds, _marks(change), answer)
+        if self.writer.rules.concern(
+            change.type
+        ):  # it is refused so often that others would suffer
+            return _told(await self._tried(one))
         if self._under_way >= _AT_ONCE or not self._busy.isdisjoint(one.marks):
             self._waiting.append(one)
             return await answer

@@ -45,6 +45,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.explain import Watched, plan_text
 from fhir_server.store.expunge import Expunging, Wanted
 from fhir_server.store.fetch import Fetch
+from fhir_server.store.granules import Granules
 from fhir_server.store.guides import Guides, Parts, guides_of, parts_of
 from fhir_server.store.inbox import Inbox
 from fhir_server.store.indexes import Indexes
@@ -82,7 +83,8 @@ class ResourceStore:
 
     ``fetch`` reads resources, ``beside`` what else a write has to know, by id. ``audit`` is where
     is recorded what is done, ``None`` where that is off; ``record`` is of the request under way,
-    ``rows`` what its transaction is to write of it.
+    ``rows`` what its transaction is to write of it. ``override`` is why a rule is not to hold for
+    what is written (``rules.py``).
     """
 
     database: Database
@@ -103,6 +105,7 @@ class ResourceStore:
     audit: Audit | None = None
     record: Recording | None = None
     rows: list[Row] | None = None
+    override: str = ""
 
     def narrowed(self, plan: AccessPlan) -> "ResourceStore":
         """Return this store as far as ``plan`` lets it be seen and changed; a plan that it is
@@ -128,6 +131,12 @@ class ResourceStore:
     def _whole(self) -> Database:
         database = self.database
         return database.whole if isinstance(database, Visible) else database
+
+    @property
+    def granules(self) -> Granules:
+        """The times that are taken, in the same transaction where there is one: whose they are is
+        not to be told."""
+        return Granules(self._whole, self.session)
 
     @property
     def inbox(self) -> Inbox:
@@ -351,12 +360,15 @@ class ResourceStore:
     def _asked(self, changes: Sequence[Change]) -> list[Change]:
         """Return ``changes`` with what is known of whoever asks for them."""
         if self.record is None or self.audit is None:
-            return [replace(one, access=self.plan) for one in changes]
+            return [
+                replace(one, access=self.plan, override=self.override or one.override)
+                for one in changes
+            ]
         drafts = [one.record or self.record.draft for one in changes]
         if self.session is None and drafts and self.record.together:
             drafts[0] = replace(drafts[0], also=self.record.together)
         return [
-            replace(one, access=self.plan, record=draft)
+            replace(one, access=self.plan, record=draft, override=self.override or one.override)
             for one, draft in zip(changes, drafts, strict=True)
         ]
 

@@ -5,7 +5,7 @@ https://hl7.org/fhir/R4/http.html#ops and section 16.3 of ARCHITECTURE.md
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -35,6 +35,7 @@ from fhir_server.store.documents import (
 from fhir_server.store.integrity import Integrity, Owed
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.provenance import NOWHERE, PROVENANCE, Belonging, Unlooked, looked_up
+from fhir_server.store.rules import Rules
 from fhir_server.store.transactions import StaleRead, transacted
 from fhir_server.store.versions import asks_keys
 
@@ -42,6 +43,7 @@ _PAUSE_EVERY = 50  # changes judged before other requests get their turn
 _NONE: Mapping[str, Document] = {}
 _BEFORE = dict.fromkeys(KEPT_IN_HISTORY, 1)
 _NONE_MADE: Mapping[int, Judged] = {}
+_NO_RULES = Rules()
 
 
 class NotTogether(Exception):
@@ -96,6 +98,7 @@ class Writer:
     owed: Owed | None = None
     audit: Audit | None = None
     rows: list[Row] | None = None
+    rules: Rules = _NO_RULES
 
     async def all(
         self, changes: Sequence[Change], now: datetime, end: float, known: Befores = _NO_BEFORES
@@ -112,7 +115,7 @@ class Writer:
                 made[place] = await self._judged(place, change, befores, now, made)
             judged = [made[place] for place in range(len(changes))]
             try:
-                await self._written(judged, end)
+                await self._written(judged, now, end)
             except _AtFault as error:
                 raise error.faults[0] from None
             return [one.stored for one in judged]
@@ -186,7 +189,7 @@ class Writer:
             places = [n for n, one in enumerate(outcomes) if isinstance(one, Judged)]
             try:
                 judged = [one for one in outcomes if isinstance(one, Judged)]
-                await self._written(judged, end, first)
+                await self._written(judged, now, end, first)
             except _AtFault as error:
                 if len(changes) == 1:
                     return [error.faults[0]]
@@ -238,7 +241,11 @@ class Writer:
         return {**await looked_up(self.database, self.session, places - here.keys()), **here}
 
     async def _written(
-        self, judged: Sequence[Judged], end: float, over: Mapping[str, Document] = _NONE
+        self,
+        judged: Sequence[Judged],
+        now: datetime,
+        end: float,
+        over: Mapping[str, Document] = _NONE,
     ) -> None:
         """Write what ``judged`` came to, and the answers of those that are to be made once, in the
         place of answers whose time is ``over``."""
@@ -256,6 +263,7 @@ class Writer:
         once = [(one.change.once, one.stored) for one in judged if one.change.once]
         answers = [await kept(one.asked, one.answer(stored)) for one, stored in once]
         rows = [row for one in judged for row in rows_of(one)] if self.audit else []
+        ruled = any(self.rules.concern(one.change.type) for one in effective)
 
         async def work(lane: Lane | None, session: AsyncClientSession) -> None:
             if answers:  # first: where a key is taken, nothing has been written in vain
@@ -266,23 +274,41 @@ class Writer:
             await self._apply(effective, relied_on, session)
             if consents:
                 await self.denials.write(consents, session)
+            followed = await self._followed(judged, now, end, session) if ruled else []
             if self.owed is not None:  # what follows in this transaction may put it right
                 self.owed.take(owed)
             elif faults := await self.integrity.faults(owed, session):
                 raise _AtFault(faults)
             if lane is not None:  # last: until the end of the transaction the lane waits for it
-                await lane.append(rows, session)
+                await lane.append([*rows, *followed], session)
+            elif self.rows is not None:
+                self.rows.extend([*rows, *followed])
 
         if self.session is not None:
             await work(None, self.session)
-            if self.rows is not None:
-                self.rows.extend(rows)
         elif _is_one_insert(effective) and not (
-            relied_on or owed or answers or claims or consents or rows
+            relied_on or owed or answers or claims or consents or ruled or rows
         ):
             await self._insert(effective[0])
         else:
             await self._transacted(work if effective or answers else None, rows, end)
+
+    async def _followed(
+        self, judged: Sequence[Judged], now: datetime, end: float, session: AsyncClientSession
+    ) -> list[Row]:
+        """Hold what is written to the rules, and make what follows; return the rows of that."""
+        table = self.keys.table
+        said = await self.rules.verdict(judged, self.database, session, table, now)
+        if said.faults:
+            for number, fault in said.faults.items():
+                fault.place = number
+            raise _AtFault(list(said.faults.values()))
+        rows: list[Row] = []
+        if said.then:
+            owed = Owed() if self.owed is None else self.owed
+            inside = replace(self, session=session, owed=owed, rows=rows)
+            await inside.all(said.then, now, end)
+        return rows
 
     async def _transacted(self, work: _Work | None, rows: Sequence[Row], end: float) -> None:
         """Do ``work`` in a transaction, which writes ``rows``; without any they go by the queue."""

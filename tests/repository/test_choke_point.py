@@ -48,7 +48,7 @@ DATABASE = {
 """The modules above the store that hand its database on. None of them takes a collection of it."""
 
 WHOLE = {
-    "fhir_server/store/resources.py": "as_server, expunge, parts, guides",
+    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules",
     "fhir_server/store/access.py": "the choke point",
     "fhir_server/store/versions.py": "the choke point, for what is no current version",
     "fhir_server/store/joins.py": "another word: all that a document has to meet",
@@ -165,7 +165,7 @@ def test_the_store_uses_the_whole_for_itself_alone() -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and "_whole" in _attributes(function)
     }
-    assert using == {"narrowed", "as_server", "expunge", "parts", "guides"}
+    assert using == {"narrowed", "as_server", "expunge", "parts", "guides", "granules"}
 
 
 def test_few_parts_are_given_the_whole_database() -> None:

@@ -1,0 +1,94 @@
+"""What an Appointment or a Slot speaks of: its time, who takes part, which Slots. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fhir_server.features.scheduling.extensions import hold_expires, moment
+from fhir_server.features.scheduling.states import LIVE
+from fhir_server.r4.references import Target, target
+
+Json = Mapping[str, Any]
+
+BUSY = frozenset(("busy", "busy-tentative", "busy-unavailable"))
+_WITHOUT_TIME = frozenset(("optional", "information-only"))
+# Whom a Schedule is about; a place that stands beside one of them is where they work, and can hold
+# others as well.
+_PEOPLE_AND_THINGS = frozenset(("Practitioner", "PractitionerRole", "Device"))
+_BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What takes a time: ``actors`` and ``slots`` as ``Practitioner/1``, ``start`` and ``end`` in
+    UTC, ``expires`` the end of a hold. ``schedules`` are those of a Slot."""
+
+    start: datetime
+    end: datetime
+    actors: frozenset[str] = frozenset()
+    slots: frozenset[str] = frozenset()
+    schedules: frozenset[str] = frozenset()
+    expires: datetime | None = None
+
+
+def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
+    """Return what ``resource``, an Appointment or a Slot, takes; ``None`` where it takes nothing.
+    ``bases`` are what this server is called."""
+    if resource is None:
+        return None
+    start, end = moment(resource.get("start")), moment(resource.get("end"))
+    if start is None or end is None or end <= start:
+        return None
+    if resource["resourceType"] == "Slot":
+        if resource.get("status") not in BUSY:
+            return None
+        schedules = frozenset(_keys([resource.get("schedule")], bases, {"Schedule"}))
+        return Subject(start, end, schedules=schedules)
+    if resource.get("status") not in LIVE:
+        return None
+    slots = frozenset(_keys(resource.get("slot", ()), bases, {"Slot"}))
+    actors = frozenset(participants(resource, bases))
+    return Subject(start, end, actors, slots, expires=hold_expires(resource))
+
+
+def participants(appointment: Json, bases: Sequence[str]) -> Iterator[str]:
+    """Yield those who have to be there, as ``Practitioner/1``."""
+    for one in appointment.get("participant", ()):
+        if one.get("required") not in _WITHOUT_TIME and one.get("status") != "declined":
+            yield from _keys([one.get("actor")], bases, _BOOKED | {"Patient"})
+
+
+def actors_of(schedule: Json, bases: Sequence[str]) -> list[str]:
+    """Return whose time ``schedule`` is: people and devices, else its places and services."""
+    actors = schedule.get("actor", ())
+    return [*_keys(actors, bases, _PEOPLE_AND_THINGS)] or [*_keys(actors, bases, _BOOKED)]
+
+
+def services_of(schedule: Json, bases: Sequence[str]) -> list[str]:
+    """Return the HealthcareServices that ``schedule`` names."""
+    return [*_keys(schedule.get("actor", ()), bases, {"HealthcareService"})]
+
+
+def schedules_of(slots: Iterable[Json], bases: Sequence[str]) -> set[str]:
+    """Return the ids of the Schedules that ``slots`` are of."""
+    return ids_of("Schedule", [*_keys((one.get("schedule") for one in slots), bases, {"Schedule"})])
+
+
+def practitioner_of(role: Json, bases: Sequence[str]) -> str:
+    """Return whose role it is, as ``Practitioner/1``; ``""`` for nobody's here."""
+    return next(_keys([role.get("practitioner")], bases, {"Practitioner"}), "")
+
+
+def ids_of(type: str, keys: Iterable[str]) -> set[str]:
+    """Return the ids of those of ``keys`` that are of ``type``."""
+    return {one.partition("/")[2] for one in keys if one.partition("/")[0] == type}
+
+
+def _keys(elements: Any, bases: Sequence[str], types: frozenset[str] | set[str]) -> Iterator[str]:
+    for one in elements:
+        text = one.get("reference") if isinstance(one, dict) else None
+        if isinstance(text, str) and not text.startswith("#"):
+            found: Target = target(text, bases)
+            if found.id and found.type in types:
+                yield f"{found.type}/{found.id}"
