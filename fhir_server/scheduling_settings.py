@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings
 
 from fhir_server.security_settings import Names
 
-
 DURATION = re.compile(r"P(?:([0-9]{1,3})D)?(?:T(?:([0-9]{1,3})H)?(?:([0-9]{1,4})M)?)?")
 """A duration of days, hours and minutes."""
 _OFFSETS_MAX = 10
@@ -209,7 +208,9 @@ class SchedulingSettings(BaseSettings):
             try:
                 time.fromisoformat(said)
             except ValueError as error:
-                raise ValueError(f"{code[:40]}: {said[:40]!r} is no time, such as 08:00.") from error
+                raise ValueError(
+                    f"{code[:40]}: {said[:40]!r} is no time, such as 08:00."
+                ) from error
         return times
 
     @field_validator("smtp_url", "webhook_url")
@@ -218,7 +219,9 @@ class SchedulingSettings(BaseSettings):
         parts = urlsplit(url)
         here = parts.hostname in ("127.0.0.1", "::1", "localhost")
         if url and (parts.scheme not in ("smtp", "smtps", "https") and not here):
-            raise ValueError("Neither https, smtps nor smtp: what is sent would be read on the way.")
+            raise ValueError(
+                "Neither https, smtps nor smtp: what is sent would be read on the way."
+            )
         if parts.password:
             raise ValueError("A password does not belong into a URL; it has a setting of its own.")
         return url

@@ -32,6 +32,7 @@ SENT, NOT_DONE, DEAD, WITHDRAWN = "sent", "not-done", "dead", "withdrawn"
 SETTLED = (SENT, NOT_DONE, DEAD, WITHDRAWN)
 _ADVICE = "Try again."
 _LISTED_MAX = 1000
+_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class Outbox:
     """The rows in MongoDB, bound to a session inside a transaction, else to none."""
 
     database: Database
-    session: AsyncClientSession | None
-    seconds: float
+    session: AsyncClientSession | None = None
+    seconds: float = _SECONDS
 
     async def put(self, rows: Sequence[Row]) -> None:
         """Write ``rows``, each in the place of one with its id."""
@@ -113,16 +114,27 @@ class Outbox:
             writes = [ReplaceOne({"_id": one.id}, as_document(one), upsert=True) for one in rows]
             await self.database[OUTBOX].bulk_write(writes, session=self.session)
 
-    async def withdraw(self, watched: str, now: datetime, but: Sequence[str] = ()) -> int:
-        """Take back the messages that wait and are about ``watched``, those ``but`` excepted;
-        return how many. What is being sent is not taken back."""
-        wanted: Document = {"watched": watched, "state": WAITING, "kind": "message"}
-        if but:
-            wanted["_id"] = {"$nin": list(but)}
+    async def withdraw(self, watched: Sequence[str], now: datetime) -> int:
+        """Take back the messages that wait and are about one of ``watched``; return how many. What
+        is being sent is not taken back."""
+        wanted: Document = {
+            "watched": {"$in": list(watched)},
+            "state": WAITING,
+            "kind": "message",
+        }
         done = await self.database[OUTBOX].update_many(
             wanted, {"$set": {"state": WITHDRAWN, "at": now}}, session=self.session
         )
         return int(done.modified_count)
+
+    async def revoke(self, ids: Sequence[str], now: datetime) -> None:
+        """Take back those of the messages ``ids`` that wait."""
+        if ids:
+            await self.database[OUTBOX].update_many(
+                {"_id": {"$in": list(ids)}, "state": WAITING},
+                {"$set": {"state": WITHDRAWN, "at": now}},
+                session=self.session,
+            )
 
     async def about(self, watched: str) -> list[Row]:
         """Return the messages about ``watched``, whatever became of them."""
@@ -131,14 +143,20 @@ class Outbox:
             cursor = self.database[OUTBOX].find(wanted, session=self.session)
             return [as_row(one) for one in await cursor.limit(_LISTED_MAX).to_list()]
 
-    async def take(self, by: str, now: datetime, until: datetime) -> Row | None:
-        """Take the row that is due longest, until ``until``; ``None`` where none is due.
+    async def take(
+        self, by: str, now: datetime, until: datetime, kinds: Sequence[str]
+    ) -> Row | None:
+        """Take the row of ``kinds`` that is due longest, until ``until``; ``None`` where none is.
 
         One step: whoever asks at the same time takes another. ``by`` is a new name each time.
         """
         async with deadline(self.seconds, _ADVICE):
             found = await self.database[OUTBOX].find_one_and_update(
-                {"state": {"$in": [WAITING, SENDING]}, "due": {"$lte": now}},
+                {
+                    "state": {"$in": [WAITING, SENDING]},
+                    "due": {"$lte": now},
+                    "kind": {"$in": list(kinds)},
+                },
                 {"$set": {"state": SENDING, "by": by, "due": until}, "$inc": {"tried": 1}},
                 sort=[("due", ASCENDING)],
                 return_document=ReturnDocument.AFTER,
@@ -153,7 +171,9 @@ class Outbox:
         said |= {name: value for name, value in (("to", to), ("reason", reason)) if value}
         return await self._mine(row, {"$set": said})
 
-    async def again(self, row: Row, due: datetime, reason: str, *, tried: int | None = None) -> bool:
+    async def again(
+        self, row: Row, due: datetime, reason: str, *, tried: int | None = None
+    ) -> bool:
         """Let ``row`` be taken again from ``due`` on; return whether it was still taken."""
         said: Document = {"state": WAITING, "due": due, "reason": reason}
         if tried is not None:

@@ -146,7 +146,7 @@ class ResourceStore:
     @property
     def outbox(self) -> Outbox:
         """What is to leave this server, in the same transaction where there is one."""
-        return Outbox(self.database, self.session, self.timeouts.write_s)
+        return Outbox(self.database, self.session)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fhir_server.features.scheduling.reminders import moment
+from fhir_server.features.scheduling.extensions import moment
 
 AHEAD = timedelta(hours=48)
 """How far ahead doses are planned."""
@@ -59,7 +59,9 @@ DOSE_TIMES: Mapping[str, str] = {
 """The local times of the codes that the settings do not name."""
 
 _AMOUNT = r"(?:[0-9]{1,2}(?:[./][0-9])?|½|¼)"
-_PATTERN = re.compile(rf"(?<![0-9])({_AMOUNT})\s*[-+–]\s*({_AMOUNT})\s*[-+–]\s*({_AMOUNT})(?![0-9])")
+_PATTERN = re.compile(
+    rf"(?<![0-9])({_AMOUNT})\s*[-+–]\s*({_AMOUNT})\s*[-+–]\s*({_AMOUNT})(?![0-9])"
+)
 _PLACES = ("MORN", "NOON", "NIGHT")
 _BANGLA = str.maketrans("০১২৩৪৫৬৭৮৯", "0123456789")
 _TIMES_MAX = 24
@@ -126,7 +128,7 @@ def _is_every_day(repeat: Json) -> bool:
 def _of_text(text: Any, times: Mapping[str, str]) -> list[tuple[time, int]]:
     """Return the times of ``1-0-1``.
 
-    >>> [f"{clock:%H}" for clock, _ in _of_text("১+০+১ খাবারের পর", DOSE_TIMES)]
+    >>> [f"{clock:%H}" for clock, _ in _of_text("1+0+1 after food", DOSE_TIMES)]
     ['08', '21']
     """
     match = _PATTERN.search(text.translate(_BANGLA)) if isinstance(text, str) else None

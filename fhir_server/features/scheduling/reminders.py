@@ -1,4 +1,4 @@
-"""Which reminders an Appointment needs, of whom, when, by which channel and in which language. Pure.
+"""Which reminders an Appointment needs: of whom, when, by which channel, in which language. Pure.
 
 design/scheduling.md, section 8. An offset of days is counted on the calendar of the clinic, one of
 hours on the clock. What would fall into quiet hours is moved to their end; where that is too late,
@@ -12,13 +12,11 @@ from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fhir_server.r4.dates import date_range
-from fhir_server.outcome import FhirError
+from fhir_server.features.scheduling.extensions import moment
 
 TIMEZONE = "http://hl7.org/fhir/StructureDefinition/timezone"
 LIVE = ("booked",)
 """The states of an Appointment that reminders are about."""
-_ENDED = ("cancelled",)
 _SYSTEMS = {"sms": ("sms", "phone"), "email": ("email",)}
 _USES = ("mobile", "", "home", "work")
 _FIRST_RANK, _LAST_RANK = 1, 1_000_000
@@ -90,6 +88,14 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """A patient: the resource, and by which channels messages are wanted, in their order."""
+
+    patient: Json
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reminder:
     """A message to be. ``id`` is that of its CommunicationRequest, and the same whenever it is
     planned again: what it says is in it. ``due`` is UTC; after ``until`` it is of no use."""
@@ -106,9 +112,9 @@ class Reminder:
 
 
 def wanted(
-    appointment: Json, patients: Mapping[str, Json], policy: Policy, now: datetime
+    appointment: Json, people: Mapping[str, Person], policy: Policy, now: datetime
 ) -> list[Reminder]:
-    """Return the reminders that ``appointment`` needs from ``now`` on; ``patients`` by reference.
+    """Return the reminders that ``appointment`` needs from ``now`` on; ``people`` by reference.
 
     An offset that is over already gives none: whoever books for this afternoon is not told so the
     day before.
@@ -118,46 +124,43 @@ def wanted(
         return []
     found: dict[str, Reminder] = {}
     for reference in patients_of(appointment):
-        patient = patients.get(reference)
-        if patient is None or not reachable(patient):
+        person = people.get(reference)
+        way = first_way(person, now) if person is not None else None
+        if person is None or way is None:
             continue
-        way = first_way(patient, policy.channels, now)
-        if way is None:
-            continue
-        zone = zone_of(patient, policy.zone)
+        zone = zone_of(person.patient, policy.zone)
         for offset in policy.offsets:
             asked = offset.before(start, policy.zone)
             due = outside(asked, start, policy.quiet, zone)
             if asked > now and due > now:
-                one = _reminder("reminder", appointment, reference, due, way, patient, policy)
+                one = _reminder("reminder", appointment, (reference, person), due, way, policy)
                 found[one.id] = one
     return sorted(found.values(), key=lambda one: (one.due, one.id))
 
 
 def notice(
-    kind: str, appointment: Json, patient: tuple[str, Json], policy: Policy, now: datetime
+    kind: str, appointment: Json, who: tuple[str, Person], policy: Policy, now: datetime
 ) -> Reminder | None:
-    """Return what tells ``patient`` (a reference and the resource) that ``appointment`` is
-    ``cancelled`` or ``moved``, as soon as may be; ``None`` where there is no way to."""
-    start, (reference, resource) = started(appointment), patient
-    way = first_way(resource, policy.channels, now) if reachable(resource) else None
+    """Return what tells ``who`` (a reference, and the person) of ``appointment`` that it is
+    ``cancelled``, ``moved`` or on offer, as soon as may be; ``None`` where there is no way to."""
+    start, way = started(appointment), first_way(who[1], now)
     if way is None or start is None or start <= now:
         return None
-    zone = zone_of(resource, policy.zone)
+    zone = zone_of(who[1].patient, policy.zone)
     later = policy.quiet.end_of(now, zone) if policy.quiet else None
     due = later if later is not None and later < start else now
-    return _reminder(kind, appointment, reference, due, way, resource, policy)
+    return _reminder(kind, appointment, who, due, way, policy)
 
 
 def _reminder(
     kind: str,
     appointment: Json,
-    reference: str,
+    who: tuple[str, Person],
     due: datetime,
     way: Way,
-    patient: Json,
     policy: Policy,
 ) -> Reminder:
+    reference, person = who
     about = f"Appointment/{appointment['id']}"
     start = started(appointment)
     assert start is not None
@@ -165,7 +168,7 @@ def _reminder(
     said = [kind, about, reference, start.isoformat()]
     if kind == "reminder":
         said += [due.isoformat(), way.channel]
-    language = language_of(patient, policy.languages, policy.language)
+    language = language_of(person.patient, policy.languages, policy.language)
     return Reminder(
         name_of(said), kind, reference, (about,), due, start, start, way.channel, language
     )
@@ -176,29 +179,24 @@ def name_of(said: Iterable[str]) -> str:
     return sha256("\n".join(said).encode()).hexdigest()[:40]
 
 
-def changed(before: Json | None, after: Json | None) -> bool:
+def changed(before: Json | None, after: Json | None, now: datetime) -> bool:
     """Whether the reminders of an Appointment are to be planned again."""
-    return _seen(before) != _seen(after)
+    return _seen(before, now) != _seen(after, now)
 
 
-def _seen(appointment: Json | None) -> tuple[Any, ...]:
+def _seen(appointment: Json | None, now: datetime) -> tuple[Any, ...]:
     """Return what of an Appointment its reminders depend on; one that needs none has nothing."""
     if appointment is None or appointment.get("status") not in LIVE:
         return ()
-    return (started(appointment), *sorted(patients_of(appointment)))
+    start = started(appointment)
+    if start is None or start <= now:
+        return ()
+    return (start, *sorted(patients_of(appointment)))
 
 
 def started(appointment: Json) -> datetime | None:
     """Return when ``appointment`` begins, UTC."""
     return moment(appointment.get("start"))
-
-
-def moment(value: Any) -> datetime | None:
-    """Return the time that ``value`` begins at, UTC; ``None`` for what is no time."""
-    try:
-        return date_range(value)[0] if isinstance(value, str) else None
-    except FhirError:
-        return None
 
 
 def patients_of(appointment: Json) -> list[str]:
@@ -213,7 +211,7 @@ def patients_of(appointment: Json) -> list[str]:
 
 def displays(appointment: Json) -> Mapping[str, str]:
     """Return ``practitioner``, ``place`` and ``service`` of ``appointment``, as they are shown."""
-    found = {}
+    found: dict[str, str] = {}
     for one in _list(appointment, "participant"):
         type, _, _ = _text(one.get("actor"), "reference").partition("/")
         name = {"Practitioner": "practitioner", "PractitionerRole": "practitioner"}.get(
@@ -246,8 +244,8 @@ def reachable(patient: Json) -> bool:
 
 
 def ways(patient: Json, channels: Sequence[str], now: datetime) -> list[Way]:
-    """Return how ``patient`` is reached by one of ``channels``, the best way first: by the rank that
-    the record gives, then in the order of the channels, a mobile phone before others."""
+    """Return how ``patient`` is reached by one of ``channels``, the best way first: by the rank in
+    the record, then in the order of the channels, a mobile phone before others."""
     found: list[tuple[int, int, int, Way]] = []
     for place, channel in enumerate(channels):
         if channel == "webhook":
@@ -266,9 +264,11 @@ def ways(patient: Json, channels: Sequence[str], now: datetime) -> list[Way]:
     return [way for *_, way in sorted(found, key=lambda one: one[:3])]
 
 
-def first_way(patient: Json, channels: Sequence[str], now: datetime) -> Way | None:
-    """Return the best of :func:`ways`."""
-    return next(iter(ways(patient, channels, now)), None)
+def first_way(person: Person, now: datetime) -> Way | None:
+    """Return the best of :func:`ways`; ``None`` where nothing is to be sent."""
+    if not reachable(person.patient):
+        return None
+    return next(iter(ways(person.patient, person.channels, now)), None)
 
 
 def phone(value: str) -> str:
@@ -323,11 +323,8 @@ def _at(day: date, at: time, zone: ZoneInfo) -> datetime:
 
 
 def _is_over(period: Any, now: datetime) -> bool:
-    end = period.get("end") if isinstance(period, dict) else None
-    try:
-        return isinstance(end, str) and date_range(end)[1] <= now
-    except FhirError:
-        return False
+    end = moment(period.get("end")) if isinstance(period, dict) else None
+    return end is not None and end <= now
 
 
 def _list(element: Any, name: str) -> list[Any]:

@@ -120,7 +120,7 @@ TEXTS: Texts = {
         },
     },
 }
-"""The texts as they are without a file. No name of a medicine is in them, nor why somebody comes."""
+"""The texts as they are without a file. They name no medicine, nor why somebody comes."""
 
 _EMPTY = {
     "en": {"given": "patient", "practitioner": "our team", "place": "our clinic"},
@@ -221,12 +221,16 @@ def _check(name: str, texts: Mapping[str, Any], segments_max: int) -> None:
         if channel not in FIELDS:
             raise TemplateFault(f"{name} has {part[:40]!r}; it has {sorted(FIELDS)} and subject.")
         if not isinstance(text, str) or not 0 < len(text) <= _TEMPLATE_CHARACTERS_MAX:
-            raise TemplateFault(f"{name}.{part} is no text of {_TEMPLATE_CHARACTERS_MAX:,} at most.")
+            raise TemplateFault(
+                f"{name}.{part} is no text of {_TEMPLATE_CHARACTERS_MAX:,} at most."
+            )
         unknown = set(_NAME.findall(text)) - FIELDS[channel]
         if unknown:
             raise TemplateFault(f"{name}.{part} may not have {sorted(unknown)}.")
         if "{" in _NAME.sub("", text) or "}" in _NAME.sub("", text):
-            raise TemplateFault(f"{name}.{part} has a brace that is none of a name such as {{day}}.")
+            raise TemplateFault(
+                f"{name}.{part} has a brace that is none of a name such as {{day}}."
+            )
     missing = FIELDS.keys() - texts.keys()
     if missing:
         raise TemplateFault(f"{name} has nothing for {sorted(missing)}.")
@@ -248,5 +252,7 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 def _plain(name: str, value: str) -> str:
     """Return ``value`` as one line within bounds: what stands in a record is not ours."""
     most = _LINK_CHARACTERS_MAX if name == "link" else VALUE_CHARACTERS_MAX
-    line = " ".join("".join(one if one.isprintable() or one in _JOINERS else " " for one in value).split())
+    line = " ".join(
+        "".join(one if one.isprintable() or one in _JOINERS else " " for one in value).split()
+    )
     return line if len(line) <= most else line[: most - 1] + "."
