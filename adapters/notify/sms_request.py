@@ -80,6 +80,8 @@ def gateway(text: str) -> Gateway:
     forms = [one for one in ("json", "form", "query") if one in given]
     if len(forms) != 1 or (method == "GET" and forms != ["query"]):
         raise GatewayFault("there is to be one of json, form, query; of a GET, query")
+    if forms == ["query"] and parts.query:
+        raise GatewayFault("what url has as its query belongs into query")
     headers = _texts(given.get("headers", {}), "headers")
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or set(_NAME.findall(value)) - {"secret", "key"}:

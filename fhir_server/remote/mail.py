@@ -110,7 +110,7 @@ def _message(mail: Mail) -> EmailMessage:
     message["Subject"] = mail.subject
     message["Message-ID"] = f"<{mail.id}@{mail.sender.rpartition('@')[2] or 'localhost'}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice comes back
+    message.set_content(mail.text)  # before other headers of the content, which it removes
     if mail.language:
         message["Content-Language"] = mail.language
-    message.set_content(mail.text)
     return message

@@ -12,6 +12,7 @@ are shown, not sent, and the rows of ``break_glass.py``, which are sent like any
 ``by``         who has taken it: a name of that one time
 ``tried``      how often
 ``subject``    what it is about, such as ``Appointment/1``; ``watched``: what withdraws it
+``to``         of a message that was sent: what an answer to it is found by
 ``at``         when it was settled; 90 days later it goes
 =============  =========================================================================
 """
@@ -215,7 +216,7 @@ class Outbox:
         return int(done.modified_count)
 
     async def sent_to(self, to: str, since: datetime) -> list[Row]:
-        """Return the messages that were sent to the address ``to`` since then, newest first."""
+        """Return the messages that were settled as sent with ``to`` since then, newest first."""
         async with deadline(self.seconds, _ADVICE):
             wanted = {"to": to, "at": {"$gte": since}, "kind": "message", "state": SENT}
             cursor = self.database[OUTBOX].find(wanted).sort("at", -1)

@@ -132,6 +132,7 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$client-rotate-secret": ADMINISTRATOR,
     **dict.fromkeys(("$export", "$export-status", "$export-cancel", "$export-file"), SIGNED_IN),
     **dict.fromkeys(("$break-glass", "$launch"), SIGNED_IN),
+    **dict.fromkeys(("$outbox", "$outbox-repeat"), ADMINISTRATOR),
     "$access-log": "r",
     "$meta": "rs",
     "$meta-add": "u",

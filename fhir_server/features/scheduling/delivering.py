@@ -31,6 +31,7 @@ from fhir_server.features.scheduling.planning import (
 )
 from fhir_server.features.scheduling.reminder_policy import Desk
 from fhir_server.features.scheduling.reminders import LIVE, Person, reachable, started, ways
+from fhir_server.features.scheduling.replies import mark
 from fhir_server.features.scheduling.sms_segments import segments
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
@@ -187,7 +188,8 @@ class Deliveries:
             found = segments(outgoing.text)
             note = f"Sent as {found.count} SMS ({found.alphabet})."
         said = communication_of(request, context.now(), note=note)
-        await self._settled(row, SENT, [said, ended(request, "completed")], to=to)
+        answerable = mark(to) if channel == "sms" else ""
+        await self._settled(row, SENT, [said, ended(request, "completed")], to=answerable)
 
     async def _still_so(self, row: Row) -> bool:
         """Whether what the message says is still so: an appointment that was cancelled a moment ago

@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.delivering import Deliveries
+from fhir_server.features.scheduling.inbound import PATH, application
+from fhir_server.features.scheduling.outbox_operations import OPERATIONS
 from fhir_server.features.scheduling.planning import MEDICATION, TYPES, plan_row
 from fhir_server.features.scheduling.reminder_policy import desk_of
 from fhir_server.features.scheduling.reminders import Json, changed
@@ -123,7 +125,10 @@ def used(settings: Settings) -> tuple[str, ...]:
 
 
 def register(registry: Registry) -> None:
-    """Add the rules and the task."""
+    """Add the rules, the task, the place for answers, and what administrators have."""
     registry.rule("appointment-reminders", AppointmentReminders())
     registry.rule("medication-reminders", MedicationReminders())
     registry.task(Task("reminders", Sending(registry.channels).run))
+    registry.route(PATH, application)
+    for operation in OPERATIONS:
+        registry.operation(operation)

@@ -13,7 +13,7 @@ from fhir_server.features.scheduling.reminder_policy import desk_of
 from fhir_server.messages import Request, Resource
 from fhir_server.r4.json import decode
 from fhir_server.registry import Outgoing
-from fhir_server.store.outbox import OUTBOX
+from fhir_server.store.notices import OUTBOX
 
 NOON = datetime(2036, 12, 1, 6, tzinfo=UTC)
 """Noon of a Monday in Dhaka."""
