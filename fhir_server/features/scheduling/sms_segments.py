@@ -32,7 +32,7 @@ class Segments:
 def segments(text: str) -> Segments:
     """Return how ``text`` is sent.
 
-    >>> segments("x" * 160), segments("x" * 161).count, segments("€" * 77).count
+    >>> segments("x" * 160), segments("x" * 161).count, segments("€" * 81).count
     (Segments(alphabet='GSM-7', count=1), 2, 2)
     >>> segments("ক" * 70), segments("ক" * 71).count
     (Segments(alphabet='UCS-2', count=1), 2)

@@ -52,13 +52,13 @@ class SmtpSink:
 @dataclass(slots=True)
 class HttpSink:
     """An HTTP server that remembers what was posted, and answers as it is told. ``lot`` returns the
-    status of each answer, 0 for none."""
+    status of the answer to a key, 0 for none."""
 
     status: int = 200
     body: bytes = b"{}"
     more: str = ""
     hangs: bool = False
-    lot: Callable[[], int] | None = None
+    lot: Callable[[str], int] | None = None
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     taken: Counter[str] = field(default_factory=Counter)
     port: int = 0
@@ -79,11 +79,12 @@ class HttpSink:
             }
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.requests.append((line, headers, body))
-            status = self.lot() if self.lot is not None else self.status
+            key = headers.get("idempotency-key", "")
+            status = self.lot(key) if self.lot is not None else self.status
             if self.hangs or not status:
                 await asyncio.sleep(3600)
             if status == 200:
-                self.taken[headers.get("idempotency-key", "")] += 1
+                self.taken[key] += 1
             writer.write(
                 f"HTTP/1.1 {status} x\r\nContent-Length: {len(self.body)}\r\n{self.more}"
                 "Connection: close\r\n\r\n".encode()
