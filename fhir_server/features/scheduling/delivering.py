@@ -6,6 +6,7 @@ CommunicationRequest and settles the row. Whoever dies between sends it again, u
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -135,24 +136,29 @@ class Deliveries:
         except Unsent as error:
             await self._failed(row, str(error), is_final=error.is_final)
         except Exception as error:  # noqa: BLE001 - this row is tried again; others go on
-            _log.error('"outbox %s: %s"', row.id, type(error).__name__)
-            await self._failed(row, type(error).__name__)
+            await self._failed(row, f"It ended with {type(error).__name__}.")
 
     async def _planned(self, row: Row) -> None:
         await planned(row, self.desk, self.context)
         self._wake.set()
 
     async def _failed(self, row: Row, why: str, *, is_final: bool = False) -> None:
-        with suppress(FhirError):  # then its lease ends
+        """Have ``row`` tried again later, or give it up."""
+        _log.warning("%s", json.dumps(f"outbox {row.id}, try {row.tried}: {why}"))
+        try:
             if is_final or row.tried >= TRIES_MAX:
                 await self._dead(row, why, "invalid-phone-number" if is_final else "system-error")
             else:
                 due = self.context.now() + wait_after(row.tried, row.id)
                 await self.context.store.outbox.again(row, due, why)
+        except Superseded:
+            pass
+        except Exception as error:  # noqa: BLE001 - nothing was written: its lease ends by itself
+            _log.error("%s", json.dumps(f"outbox {row.id}: {type(error).__name__}"))
 
     async def _dead(self, row: Row, why: str, code: str = "system-error") -> None:
         """Give ``row`` up; who runs the server sees it, and may have it tried again."""
-        _log.error('"outbox %s was given up: %s"', row.id, why)
+        _log.error("%s", json.dumps(f"outbox {row.id} was given up: {why}"))
         request = None
         if row.kind == "message":
             request = await resource(f"CommunicationRequest/{row.id}", self.context)

@@ -190,7 +190,9 @@ async def put(
     """Write the CommunicationRequest of ``reminder``, and the row that has it sent. Only inside a
     transaction. ``values`` are what the text may name beside what is known of all."""
     zone = desk.policy.zone if reminder.kind != "medication" else zone_of(patient, desk.policy.zone)
-    day, time = named(reminder.start.astimezone(zone), reminder.language)
+    written_in = languages(desk.texts, reminder.kind)
+    language = reminder.language if reminder.language in written_in else "en"
+    day, time = named(reminder.start.astimezone(zone), language)
     known = {
         "given": given(patient),
         "day": day,
@@ -199,7 +201,7 @@ async def put(
         "phone": desk.phone,
         **values,
     }
-    text = rendered(desk.texts, reminder.kind, reminder.channel, reminder.language, known)
+    text = rendered(desk.texts, reminder.kind, reminder.channel, language, known)
     await written(request_of(reminder, text), context)
     doses = (f"{MEDICATION}{reminder.patient}",) if reminder.kind == "medication" else ()
     row = Row(
@@ -214,7 +216,7 @@ async def put(
             "start": reminder.start,
             "until": reminder.until,
             "channel": reminder.channel,
-            "language": reminder.language,
+            "language": language,
         },
     )
     await context.store.outbox.put([row])

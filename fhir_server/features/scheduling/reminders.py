@@ -292,7 +292,7 @@ def language_of(patient: Json, languages: frozenset[str], default: str) -> str:
             code = _text(coding, "code").partition("-")[0].lower()
             if code in languages:
                 return code
-    return default if default in languages else min(languages, default="en")
+    return default if default in languages else "en"
 
 
 def zone_of(patient: Json, default: ZoneInfo) -> ZoneInfo:

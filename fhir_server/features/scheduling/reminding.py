@@ -98,6 +98,7 @@ class Sending:
 
     async def run(self, context: Context) -> None:
         """Work until cancelled; without a channel there is nothing to do."""
+        context = context.under("reminders")
         names = used(context.settings)
         if not names:
             return
