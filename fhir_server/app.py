@@ -316,7 +316,8 @@ async def _server(
         await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
-        await store.granules.ensure()
+        await store.granules.ensure(settings.scheduling_granule_minutes, now())
+        await store.proposals.ensure()
         await store.denials.prepare(types)
         page_key = await shared_key(database, "page_key", secrets.token_bytes(_PAGE_KEY_BYTES))
     signing = SigningKeys(database, now, master_key, settings.request_timeout_s)
@@ -520,7 +521,7 @@ def application() -> Site:
     identify = bearer(settings, lambda: servers[0].context.accounts)
 
     async def ready() -> bool:
-        return bool(servers) and await is_ready(servers[0].database)
+        return bool(servers) and await is_ready(servers[0].database, now)
 
     def admit(principal: Principal, address: str, now: float) -> None:
         servers[0].context.rates.admit(principal, address, now)

@@ -47,6 +47,8 @@ from adapters.hl7v2.outcomes import (
     as_fault,
     given,
     invalid,
+    is_ruled_out,
+    refused,
     waiting_state,
     warnings,
 )
@@ -266,10 +268,10 @@ class Intake:
         except FhirError as error:
             if error.status >= 500:
                 raise
-            self.counts["mapping-invalid"] += 1
-            log_refusal(error)
-            text = "The server made of this message what it cannot store itself; it is kept."
-            return Outcome("dead", (Fault("207", text),), {"issues": invalid(error)})
+            if not is_ruled_out(error):
+                self.counts["mapping-invalid"] += 1
+                log_refusal(error)
+            return Outcome("dead", refused(error), {"issues": invalid(error)})
         except (RepeatedError, LostError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - the row is kept and tried again; the listener goes on

@@ -17,6 +17,8 @@ FINISHED = ("done", "ignored", "held", "dead", "rejected")
 _LOOK_S, _LOOK_S_MAX = 0.5, 15.0
 _WARNED_MAX = 50
 _INVALID_MAX = 20
+_CONFLICT = 409
+_RULED_OUT = ("conflict", "business-rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,26 @@ def as_fault(fault: MessageFault) -> Fault:
     return Fault(str(fault.error_code), fault.text, fault.where)
 
 
+def is_ruled_out(error: FhirError) -> bool:
+    """Whether ``error`` is what anybody would be told who writes the same: a time is taken."""
+    return error.status == _CONFLICT and error.issues[0].code in _RULED_OUT
+
+
+def refused(error: FhirError) -> tuple[Fault, ...]:
+    """Return what a sender is told whose resources were refused."""
+    if is_ruled_out(error):
+        return tuple(Fault("207", one.diagnostics) for one in error.issues[:_WARNED_MAX])
+    text = "The server made of this message what it cannot store itself; it is kept."
+    return (Fault("207", text),)
+
+
 def invalid(error: FhirError) -> tuple[dict[str, str], ...]:
-    """Return the issues of a row whose resources, made by our mapping, were refused."""
+    """Return the issues of a row whose resources were refused: ``mapping-invalid`` where what our
+    mapping made of them is at fault."""
     return tuple(
         {
             "severity": "error",
-            "code": "mapping-invalid",
+            "code": one.code if is_ruled_out(error) else "mapping-invalid",
             "where": one.expression,
             "text": one.diagnostics,
         }

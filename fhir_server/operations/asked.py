@@ -3,8 +3,9 @@
 https://hl7.org/fhir/R4/operations.html#executing
 
 A table says for each name what it is: a FHIR type, ``Resource`` and a type for a resource, or
-``parts``. In a URL a Coding is written ``system|code``, and there are no resources. Whoever calls
-with the one resource itself as the body sends its other parameters in the URL.
+``parts``. In a URL a Coding is written ``system|code`` and a Reference is its text; there are no
+resources. Whoever calls with the one resource itself as the body sends its other parameters in the
+URL.
 """
 
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,8 @@ def _parsed(name: str, text: str, type: str) -> Any:
         if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
             raise invalid_value(name, text, f"a whole number of at most {_DIGITS_MAX} digits")
         return int(text)
+    if type == "Reference":
+        return {"reference": text}
     if type == "Coding":
         system, bar, code = text.rpartition("|")
         if not bar or not code:
@@ -137,6 +140,8 @@ def _value(parameter: Resource, type: str) -> Any:
             value = parameter[member]
             if type == "integer" and value < 0:
                 raise invalid_value(name, value, "no negative number")
+            if type == "Reference" and isinstance(value, str):
+                return {"reference": value}
             return value
     raise FhirError(Issue("value", f"{name} is to be given with a {members[0]}."))
 
@@ -144,5 +149,7 @@ def _value(parameter: Resource, type: str) -> Any:
 def _members(type: str) -> tuple[str, ...]:
     own = f"value{type[0].upper()}{type[1:]}"
     if type in _IS_TEXT:
+        return own, *_TEXTS
+    if type == "Reference":
         return own, *_TEXTS
     return _INTEGERS if type == "integer" else (own,)

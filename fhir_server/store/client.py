@@ -4,8 +4,10 @@ Every write is acknowledged by a majority that has it in its journal; reads see 
 https://www.mongodb.com/docs/manual/reference/write-concern/
 """
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -35,6 +37,10 @@ Database = AsyncDatabase[Document]
 
 MAJORITY = WriteConcern(w="majority", j=True)
 SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the settings of compose.yaml
+CLOCKS_APART_MAX = timedelta(seconds=2)
+"""How far the clocks of a server and of its database may be apart."""
+
+_log = logging.getLogger("fhir_server.database")
 _NO_REPLICATION = 76  # error code NoReplicationEnabled
 # What ends the sentence when a write that is part of a transaction runs out of time.
 NOTHING_WRITTEN = "Nothing was written; try again."
@@ -134,14 +140,20 @@ async def check_replica_set(client: Client) -> None:
         raise UnfitDatabaseError(_remedy(_NO_REPLICATION))
 
 
-async def is_ready(database: Database) -> bool:
-    """Whether the database answers a command within a second."""
+async def is_ready(database: Database, now: Callable[[], datetime] | None = None) -> bool:
+    """Whether the database answers a command within a second, and goes by the same time as this
+    server, whose clock is ``now``: what expires is judged by one clock of several servers."""
     try:
         with pymongo.timeout(1.0):
-            await database.command("ping")
+            answered = await database.command("hello")
     except PyMongoError:
         return False
-    return True
+    if now is None:
+        return True
+    apart: timedelta = abs(now() - answered["localTime"].replace(tzinfo=UTC))
+    if apart > CLOCKS_APART_MAX:
+        _log.error('"the clocks of this server and of its database are %s apart"', apart)
+    return apart <= CLOCKS_APART_MAX
 
 
 def _remedy(code: int | None) -> str:

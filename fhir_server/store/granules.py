@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo import IndexModel, ReplaceOne
+from pymongo import IndexModel, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.operations import DeleteOne
 
-from fhir_server.store.client import Database, Document
+from fhir_server.store.client import Database, Document, UnfitDatabaseError
 
 GRANULES, BOOKINGS = "granules", "bookings"
+_SERVER = "server"
 KEPT = timedelta(days=7)
 _MINUTE = "%Y-%m-%dT%H:%MZ"
 _AT_ONCE = 5_000
@@ -60,8 +61,26 @@ class Granules:
     database: Database
     session: AsyncClientSession | None = None
 
-    async def ensure(self) -> None:
-        """Make the collections and their indexes; what is long past is removed by them."""
+    async def ensure(self, minutes: int, now: datetime) -> None:
+        """Make the collections and their indexes; what is long past is removed by them.
+
+        Raises :class:`UnfitDatabaseError` where times ahead are taken by granules of another length
+        than ``minutes``: those of one grid are not seen on the other.
+        """
+        mark = await self.database[_SERVER].find_one_and_update(
+            {"_id": GRANULES},
+            {"$setOnInsert": {"minutes": minutes}},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        assert mark is not None  # an upsert returns what it made
+        if mark["minutes"] != minutes:
+            if await self.database[BOOKINGS].find_one({"t": {"$gt": now}}, {"_id": 1}):
+                text = f"Appointments ahead hold times in pieces of {mark['minutes']} minutes."
+                text += " Leave FHIR_SCHEDULING_GRANULE_MINUTES at that."
+                raise UnfitDatabaseError(text)
+            changed = {"$set": {"minutes": minutes}}
+            await self.database[_SERVER].update_one({"_id": GRANULES}, changed)
         expiry = IndexModel([("t", 1)], expireAfterSeconds=int(KEPT.total_seconds()))
         await self.database[GRANULES].create_indexes([expiry])
         await self.database[BOOKINGS].create_indexes([expiry, IndexModel([("slots", 1)])])

@@ -53,6 +53,7 @@ from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.outbox import Outbox
+from fhir_server.store.proposals import Proposals
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -137,6 +138,11 @@ class ResourceStore:
         """The times that are taken, in the same transaction where there is one: whose they are is
         not to be told."""
         return Granules(self._whole, self.session)
+
+    @property
+    def proposals(self) -> Proposals:
+        """What was proposed, to whom."""
+        return Proposals(self.database, self.timeouts.request_s)
 
     @property
     def inbox(self) -> Inbox:

@@ -53,9 +53,11 @@ class Client(asyncio.Protocol):
     is taken from the server.
     """
 
-    def __init__(self, make: Make, end: float) -> None:
-        """Send what ``make`` gives until ``end``."""
+    def __init__(self, make: Make, end: float, accepted: tuple[int, ...] = (200, 201)) -> None:
+        """Send what ``make`` gives until ``end``; answers are to have a status that is
+        ``accepted``."""
         self.make, self.end = make, end
+        self.statuses = dict.fromkeys(accepted, 0)
         self.name = uuid4().hex
         self.count = 0
         self.ended = asyncio.get_running_loop().create_future()
@@ -73,9 +75,11 @@ class Client(asyncio.Protocol):
         head, ended, rest = self._held.partition(b"\r\n\r\n")
         if not ended or len(rest) < _length(head):
             return
-        if not self._held.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
+        status = int(self._held[9:12])
+        if status not in self.statuses:
             self._fail(AssertionError(self._held[:600]))
             return
+        self.statuses[status] += 1
         self._held = b""
         self.count += 1
         if time.perf_counter() < self.end:

@@ -4,6 +4,7 @@ Also https://www.mongodb.com/docs/manual/reference/write-concern/: what counts i
 wire, so these tests read the commands that are sent.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -150,6 +151,17 @@ async def test_a_replica_set_passes(mongodb_uri: str) -> None:
     try:
         await check_replica_set(connected)
         assert await is_ready(connected["test"])
+    finally:
+        await connected.close()
+
+
+@pytest.mark.parametrize(("seconds", "is_fit"), [(0, True), (-4, False), (4, False)])
+async def test_another_clock_is_not_ready(mongodb_uri: str, seconds: int, is_fit: bool) -> None:
+    """A server whose clock is apart from the database's would judge holds by another time."""
+    connected = connect(mongodb_uri, connections_max=2)
+    try:
+        now = lambda: datetime.now(UTC) + timedelta(seconds=seconds)  # noqa: E731
+        assert await is_ready(connected["test"], now) is is_fit
     finally:
         await connected.close()
 

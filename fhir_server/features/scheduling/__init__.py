@@ -5,10 +5,14 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import holding, reminding
+from fhir_server.features.scheduling import finding, holding, reminding
 from fhir_server.registry import Registry
 
-PARTS: tuple[Callable[[Registry], None], ...] = (holding.register, reminding.register)
+PARTS: tuple[Callable[[Registry], None], ...] = (
+    holding.register,
+    finding.register,
+    reminding.register,
+)
 
 
 def register(registry: Registry) -> None:

@@ -216,7 +216,8 @@ def _refused(refusal: Refusal) -> FhirError:
     limits = [one for one in refusal.full if one.startswith(LIMIT)]
     if limits and len(limits) == len(refusal.full):
         _, schedule, service, day = limits[0].split("|")
-        text = f"{schedule} has as many appointments as it may have of {service} in {day}."
+        what = f" of {service}" if service else ""
+        text = f"{schedule} has as many appointments{what} as it may have in {day}."
         return _ruled_out(text)
     issues = [Issue("conflict", text) for text in _taken(refusal.full.keys() - set(limits))]
     gone = Issue("not-found", "The time is gone.", severity="fatal")

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_server.features.scheduling.reminders import Offset, Policy, Quiet
 from fhir_server.features.scheduling.templates import Texts, languages, loaded
-from fhir_server.scheduling_settings import DURATION
+from fhir_server.reminder_settings import DURATION
 from fhir_server.settings import Settings
 
 

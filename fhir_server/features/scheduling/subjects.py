@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fhir_server.features.scheduling.extensions import hold_expires, moment
+from fhir_server.features.scheduling.parameters import named_services
 from fhir_server.features.scheduling.states import LIVE
 from fhir_server.r4.references import Target, target
 
@@ -22,13 +23,15 @@ _BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What takes a time: ``actors`` and ``slots`` as ``Practitioner/1``, ``start`` and ``end`` in
-    UTC, ``expires`` the end of a hold. ``schedules`` are those of a Slot."""
+    UTC, ``expires`` the end of a hold. ``schedules`` are those of a Slot, ``services`` what an
+    Appointment is for, the first before the others."""
 
     start: datetime
     end: datetime
     actors: frozenset[str] = frozenset()
     slots: frozenset[str] = frozenset()
     schedules: frozenset[str] = frozenset()
+    services: tuple[str, ...] = ()
     expires: datetime | None = None
 
 
@@ -49,7 +52,8 @@ def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
         return None
     slots = frozenset(_keys(resource.get("slot", ()), bases, {"Slot"}))
     actors = frozenset(participants(resource, bases))
-    return Subject(start, end, actors, slots, expires=hold_expires(resource))
+    services = tuple(named_services(resource, bases))
+    return Subject(start, end, actors, slots, frozenset(), services, hold_expires(resource))
 
 
 def participants(appointment: Json, bases: Sequence[str]) -> Iterator[str]:
@@ -65,9 +69,9 @@ def actors_of(schedule: Json, bases: Sequence[str]) -> list[str]:
     return [*_keys(actors, bases, _PEOPLE_AND_THINGS)] or [*_keys(actors, bases, _BOOKED)]
 
 
-def services_of(schedule: Json, bases: Sequence[str]) -> list[str]:
-    """Return the HealthcareServices that ``schedule`` names."""
-    return [*_keys(schedule.get("actor", ()), bases, {"HealthcareService"})]
+def places_of(schedule: Json, bases: Sequence[str]) -> list[str]:
+    """Return whose and where ``schedule`` is, people first: one of them may say the time zone."""
+    return [*actors_of(schedule, bases), *_keys(schedule.get("actor", ()), bases, {"Location"})]
 
 
 def schedules_of(slots: Iterable[Json], bases: Sequence[str]) -> set[str]:

@@ -8,9 +8,11 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling.parameters import PARAMETERS
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
+from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.store.granules import BOOKINGS, GRANULES
 from tests.conftest import Fhir
 
@@ -343,3 +345,79 @@ async def test_two_processes(clinic: Fhir, mongodb_uri: str, settings: Settings)
             ]
             statuses = [one.status for one in await asyncio.gather(*asked)]
             assert sorted(statuses) == [201, *[409] * 15]
+
+
+def parameters(**parts: Any) -> dict[str, Any]:
+    """Return the extension of a Schedule with ``parts``."""
+    said = [{"url": name, **value} for name, value in parts.items()]
+    return {"url": PARAMETERS, "extension": said}
+
+
+def lasting(count: int) -> dict[str, Any]:
+    """Return a Duration in minutes."""
+    unit = {"unit": "min", "system": "http://unitsofmeasure.org", "code": "min"}
+    return {"valueDuration": {"value": count, **unit}}
+
+
+async def test_buffers_are_taken_too(clinic: Fhir) -> None:
+    """Before and after; a patient needs none."""
+    buffers = parameters(bufferBefore=lasting(5), bufferAfter=lasting(10))
+    await clinic(put(schedule("d1", "Practitioner/p1", extension=[buffers])))
+    first = await clinic(create(appointment(0, 30, "Practitioner/p1", "Patient/a")))
+    early = await clinic(create(appointment(40, 60, "Practitioner/p1", "Patient/b")))
+    late = await clinic(create(appointment(45, 60, "Practitioner/p1", "Patient/a")))
+
+    assert [one.status for one in (first, early, late)] == [201, 409, 201]
+
+
+async def test_capacity(clinic: Fhir) -> None:
+    """S3: with room for five, exactly five of 64 at once, and no more after an expired hold."""
+    five = parameters(slotCapacity={"valuePositiveInt": 5})
+    await clinic(put(schedule("d1", "Practitioner/p1", extension=[five])))
+    for n in range(3):
+        assert (await clinic(put(held(f"h{n}", 0.2, f"Patient/h{n}")))).status == 201
+    assert (await clinic(put(held("live", 600, "Patient/live")))).status == 201
+    await asyncio.sleep(0.25)
+    asked = [
+        clinic(create(appointment(n % 3 * 5, 30, "Practitioner/p1", f"Patient/{n}")))
+        for n in range(64)
+    ]
+    statuses = [one.status for one in await asyncio.gather(*asked)]
+
+    assert statuses.count(201) == 4
+    assert set(statuses) == {201, 409}
+
+
+async def test_a_limit_of_a_day(clinic: Fhir) -> None:
+    """S10: three a day, of 32 who want different times at once; another day is another matter."""
+    inside = [{"url": "count", "valuePositiveInt": 3}, {"url": "per", "valueCode": "day"}]
+    limit = parameters(bookingLimit={"extension": inside})
+    await clinic(put(schedule("d1", "Practitioner/p1", extension=[limit])))
+    asked = [
+        clinic(create(appointment(n * 10, n * 10 + 10, "Practitioner/p1", f"Patient/{n}")))
+        for n in range(32)
+    ]
+    answers = await asyncio.gather(*asked)
+    refused = next(one for one in answers if one.status == 409)
+    day = 24 * 60
+    tomorrow = await clinic(create(appointment(day, day + 10, "Practitioner/p1")))
+
+    assert sorted(one.status for one in answers) == [201] * 3 + [409] * 29
+    assert decode(refused.body)["issue"][0]["code"] == "business-rule"
+    assert tomorrow.status == 201
+
+
+async def test_granules_keep_their_length(
+    clinic: Fhir, mongodb_uri: str, settings: Settings
+) -> None:
+    """While times ahead are taken; what is on one grid is not seen on the other."""
+    one = {**appointment(0, 30, "Practitioner/p1"), "id": "x"}
+    await clinic(put(one))
+    others = settings.model_copy(update={"scheduling_granule_minutes": 15})
+    with pytest.raises(UnfitDatabaseError, match="pieces of 5 minutes"):
+        async with opened(others, mongodb_uri):
+            pass
+    await clinic(put({**one, "status": "cancelled"}))
+    async with opened(others, mongodb_uri) as server:
+        await answer(server.registry, put({**one, "id": "y"}), server.context)
+        assert await server.database[GRANULES].count_documents({}) == 2

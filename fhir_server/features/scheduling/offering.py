@@ -1,0 +1,254 @@
+"""Which times can be booked: the rules of Schedules against what is taken. Pure.
+
+Sections 2 and 3 of design/scheduling.md. The open times of a Schedule are computed once, however
+many starts there are in them; what is taken is one list of intervals for each actor.
+"""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from heapq import merge
+from itertools import chain, islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from fhir_server.features.scheduling.claims import Room, has_room
+from fhir_server.features.scheduling.parameters import Json, Rules
+from fhir_server.features.scheduling.slots import (
+    Interval,
+    aligned,
+    allowed,
+    both,
+    ceil_minute,
+    floor_minute,
+    is_aligned,
+    moment_at,
+    opened,
+    reach,
+    union,
+)
+from fhir_server.features.scheduling.wanted import Wanted
+from fhir_server.outcome import FhirError, Issue
+
+_WEEK = timedelta(days=7)
+_END = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A Schedule that could give a time, for a service or none.
+
+    ``actors`` are those whose time it gives (``Practitioner/1``), ``participants`` who takes part,
+    as references of an Appointment; ``places`` is where. ``concepts`` are further elements of the
+    Appointment by name.
+    """
+
+    rules: Rules
+    actors: tuple[str, ...]
+    participants: tuple[Json, ...]
+    places: tuple[Json, ...] = ()
+    concepts: Mapping[str, Any] = field(default_factory=dict)
+    is_alias: bool = False
+
+
+Combination = tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is taken: ``granules`` by actor, ``limits`` by id, as ``store/granules.py`` has them;
+    and what is ``free`` by Schedule. ``but`` are holders that count as gone."""
+
+    granules: Mapping[str, Sequence[Json]]
+    limits: Mapping[str, Json] = field(default_factory=dict)
+    free: Mapping[str, Sequence[Interval]] = field(default_factory=dict)
+    but: Collection[str] = ()
+    granule: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An appointment that can be booked, or a weekly series of them: its starts (UTC)."""
+
+    starts: tuple[datetime, ...]
+    place: int
+    """Which of the combinations gives it."""
+
+
+def duration_of(some: Combination) -> int:
+    """Return how long an appointment with all of ``some`` is, in minutes.
+
+    Raises ``value`` where nothing says it, or they say different things.
+    """
+    found = {one.rules.duration for one in some} - {None}
+    names = " and ".join(
+        " with ".join(filter(None, (one.rules.schedule, one.rules.service))) for one in some
+    )
+    if not found:
+        raise FhirError(Issue("value", f"No duration is said by {names}."))
+    if len(found) > 1:
+        said = " and ".join(f"{one} minutes" for one in sorted(filter(None, found)))
+        raise FhirError(Issue("value", f"{names} say different durations: {said}."))
+    return found.pop() or 0
+
+
+def last_moment(wanted: Wanted) -> datetime:
+    """Return up to when something may be offered: a series goes on for weeks."""
+    return min(wanted.end + (wanted.occurrences - 1) * _WEEK, _END)
+
+
+def offers(
+    combinations: Sequence[Combination], wanted: Wanted, known: Known, now: datetime
+) -> tuple[list[Offer], int]:
+    """Return the first offers, by start and then by preference, and how many there are in all."""
+    offering = Offering(wanted, known, now)
+    all = [list(offering.starts(some)) for some in combinations]
+    streams = [[(one[0], place, one) for one in found] for place, found in enumerate(all)]
+    first = islice(merge(*streams), wanted.count)
+    found = [Offer(tuple(map(moment_at, starts)), place) for _, place, starts in first]
+    return found, sum(map(len, all))
+
+
+@dataclass(slots=True)
+class Offering:
+    """One question under way; what is computed of a Schedule is kept, for the next combination."""
+
+    wanted: Wanted
+    known: Known
+    now: datetime
+    _allowed: dict[tuple[int, int], list[Interval]] = field(default_factory=dict)
+    _taken: dict[tuple[str, str, int], list[Interval]] = field(default_factory=dict)
+
+    def starts(self, some: Combination) -> Iterator[tuple[int, ...]]:
+        """Yield the starts of each offer of ``some``, which say a duration, in minutes."""
+        duration = duration_of(some)
+        possible = self._possible(some, duration)
+        first = (ceil_minute(self.wanted.start), floor_minute(self.wanted.end) - duration + 1)
+        lead = some[0].rules
+        others = [(one.rules, one.rules.interval or duration) for one in some[1:]]
+        ranges = aligned(both(possible, [first]), lead, lead.interval or duration)
+        every = [(lead, lead.interval or duration), *others]
+        limited = [one.rules for one in some if one.rules.limits]
+        is_any = self.wanted.timing.suits
+        for minute in chain.from_iterable(ranges):
+            if not all(is_aligned(minute, rules, step) for rules, step in others):
+                continue
+            if not is_any(moment_at(minute), lead.zone):
+                continue
+            if self.wanted.occurrences == 1:
+                if not limited or self._is_within(minute, limited):
+                    yield (minute,)
+                continue
+            series = self._series(minute, lead.zone)
+            if series and all(
+                _is_in(one, possible)
+                and all(is_aligned(one, rules, step) for rules, step in every)
+                and self._is_within(one, limited)
+                for one in series
+            ):
+                yield series
+
+    def _possible(self, some: Combination, duration: int) -> list[Interval]:
+        """Return when an appointment of so many minutes may start that all of ``some`` have room
+        for, and the patients."""
+        found = self._of_candidate(some[0], duration)
+        for one in some[1:]:
+            found = both(found, self._of_candidate(one, duration))
+        for patient in self.wanted.patients:
+            taken = self.taken(patient, "", 1)
+            alone = Rules("", "", ZoneInfo("UTC"))
+            found = both(found, allowed([self._span], taken, alone, duration))
+        return found
+
+    @property
+    def _span(self) -> Interval:
+        return ceil_minute(self.wanted.start), floor_minute(last_moment(self.wanted))
+
+    def _of_candidate(self, one: Candidate, duration: int) -> list[Interval]:
+        key = (id(one), duration)
+        if key not in self._allowed:
+            rules, (low, high) = one.rules, self._span
+            open = opened(rules, low, high, self.known.free.get(rules.schedule, ()))
+            taken = union(
+                chain.from_iterable(
+                    self.taken(actor, rules.schedule, rules.capacity) for actor in one.actors
+                )
+            )
+            found = allowed(open, taken, rules, duration)
+            self._allowed[key] = both(found, [reach(rules, low, high, self.now)])
+        return self._allowed[key]
+
+    def taken(self, actor: str, schedule: str, capacity: int) -> list[Interval]:
+        """Return when ``actor`` has no room for one more of ``schedule``."""
+        key = (actor, schedule, capacity)
+        if key not in self._taken:
+            room = Room(schedule, capacity, _END)
+            but, now, length = self.known.but, self.now, self.known.granule
+            full = (
+                minute_of(one["_id"])
+                for one in self.known.granules.get(actor, ())
+                if not has_room(one, room, now, but)
+            )
+            self._taken[key] = union((minute, minute + length) for minute in full)
+        return self._taken[key]
+
+    def _is_within(self, minute: int, limited: Sequence[Rules]) -> bool:
+        """Whether the day and the week of ``minute`` have not as many as they may."""
+        start = moment_at(minute)
+        return all(
+            has_room(
+                self.known.limits.get(id),
+                Room(rules.schedule, most, _END),
+                self.now,
+                self.known.but,
+            )
+            for rules in limited
+            for id, most in rules.limits_at(start).items()
+        )
+
+    def _series(self, minute: int, zone: ZoneInfo) -> tuple[int, ...]:
+        """Return the starts of a series from ``minute`` on, at the same local time each week; empty
+        where a week has no such time."""
+        first = moment_at(minute).astimezone(zone)
+        found = []
+        for week in range(self.wanted.occurrences):
+            # Of a time that comes twice it is the one that the first occurrence is, else the first.
+            local = first + week * _WEEK
+            moment = local.astimezone(UTC)
+            if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+                return ()
+            found.append(floor_minute(moment))
+        return tuple(found)
+
+
+def limit_ids(combinations: Iterable[Combination], wanted: Wanted) -> set[str]:
+    """Return the ids under which appointments are counted in all the time that is asked about."""
+    found: set[str] = set()
+    rules = {id(one.rules): one.rules for some in combinations for one in some if one.rules.limits}
+    for one in rules.values():
+        day = wanted.start - timedelta(days=1)
+        while day < last_moment(wanted) + timedelta(days=1):
+            found.update(one.limits_at(day))
+            day += timedelta(days=1)
+    return found
+
+
+def minute_of(granule: str) -> int:
+    """Return when the granule with this id begins.
+
+    >>> minute_of("Practitioner/p1|1970-01-02T00:05Z")
+    1445
+    """
+    return _midnight(granule[-17:-7]) + int(granule[-6:-4]) * 60 + int(granule[-3:-1])
+
+
+@lru_cache(maxsize=1000)
+def _midnight(day: str) -> int:
+    return (date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()) * 1440
+
+
+def _is_in(minute: int, intervals: Sequence[Interval]) -> bool:
+    place = bisect_right(intervals, (minute, float("inf"))) - 1
+    return place >= 0 and intervals[place][0] <= minute < intervals[place][1]

@@ -1,0 +1,544 @@
+"""https://profiles.ihe.net/ITI/Scheduling/ITI-115.html; design/scheduling.md, sections 2 and 3."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from fhir_server.app import Server, opened
+from fhir_server.dispatch import answer
+from fhir_server.features.scheduling.proposals import proposed
+from fhir_server.messages import Request
+from fhir_server.outcome import FhirError
+from fhir_server.r4.json import decode
+from fhir_server.security.principal import Principal
+from fhir_server.settings import Settings
+from tests.features.scheduling.rules import alias, available, parameters, service, span
+
+Json = dict[str, Any]
+BASE = "http://fhir.example.org/fhir"
+DHAKA = {"url": "http://hl7.org/fhir/StructureDefinition/timezone", "valueCode": "Asia/Dhaka"}
+CARDIO = {"coding": [{"system": "urn:specialty", "code": "cardio"}]}
+DERMA = {"coding": [{"system": "urn:specialty", "code": "derma"}]}
+CHECKUP = {"coding": [{"system": "urn:type", "code": "checkup"}], "text": "Check-up"}
+NOW = datetime(2036, 11, 20, tzinfo=UTC)
+DAY = ("2036-12-01", "2036-12-01")  # a Monday
+HOURS = available("mon tue wed thu fri", "09:00:00", "11:00:00")
+HALF = parameters(HOURS, duration=span(30))
+
+
+def schedule(id: str, *actors: str, extension: Any = (HALF,), **more: Any) -> Json:
+    """Return a Schedule of ``actors``."""
+    who = [{"reference": one} for one in actors]
+    found = {"resourceType": "Schedule", "id": id, "actor": who, **more}
+    return {**found, "extension": list(extension)} if extension else found
+
+
+def busy(id: str, of: str, start: str, end: str, status: str = "busy") -> Json:
+    """Return a Slot on the first of December; times in UTC."""
+    return {
+        "resourceType": "Slot", "id": id, "schedule": {"reference": f"Schedule/{of}"},
+        "status": status, "start": f"2036-12-01T{start}Z", "end": f"2036-12-01T{end}Z",
+    }
+
+
+WORLD: tuple[Json, ...] = (
+    {
+        "resourceType": "Practitioner",
+        "id": "p1",
+        "name": [{"prefix": ["Dr."], "given": ["Rahima"], "family": "Khatun"}],
+    },
+    {
+        "resourceType": "Practitioner", "id": "p2",
+        "identifier": [{"system": "urn:staff", "value": "2"}],
+    },
+    {"resourceType": "Practitioner", "id": "p3", "extension": [DHAKA]},
+    {"resourceType": "Patient", "id": "amina"},
+    {"resourceType": "Organization", "id": "heart", "name": "Heart"},
+    {
+        "resourceType": "Location", "id": "room1", "name": "Room 1",
+        "address": {"city": "Sylhet"},
+    },
+    {"resourceType": "Location", "id": "building", "name": "House", "address": {"city": "Dhaka"}},
+    {
+        "resourceType": "PractitionerRole", "id": "r2",
+        "practitioner": {"reference": "Practitioner/p2"}, "specialty": [DERMA],
+        "organization": {"reference": "Organization/heart"},
+        "location": [{"reference": "Location/building"}],
+    },
+    service(
+        parameters(duration=span(60), bufferAfter=span(15)),
+        id="h1",
+        name="Check-up",
+        type=[CHECKUP],
+        availableTime=[
+            {
+                "daysOfWeek": ["mon"],
+                "availableStartTime": "13:00:00",
+                "availableEndTime": "15:00:00",
+            }
+        ],
+    ),
+    service(alias(duration=span(30)), id="alias", type=[CHECKUP]),
+    schedule("s1", "Practitioner/p1", specialty=[CARDIO]),
+    schedule("s2", "PractitionerRole/r2"),
+    schedule("s3", "Practitioner/p3"),
+    schedule(
+        "room1", "Location/room1", extension=(parameters(available("mon", "10:00:00", "12:00:00")),)
+    ),
+    schedule("ghost", "Practitioner/ghost", active=False),
+    busy("b1", "s1", "09:30:00", "10:00:00"),
+)
+
+
+@pytest.fixture(scope="module")
+async def world(mongodb_uri: str) -> AsyncIterator[Server]:
+    """A server with the world of these tests, at the twentieth of November."""
+    settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
+    async with opened(settings, mongodb_uri) as server:
+        server = replace(server, context=replace(server.context, now=lambda: NOW))
+        await put(server, *WORLD)
+        yield server
+        await server.database.client.drop_database(server.database.name)
+
+
+async def put(server: Server, *bodies: Json) -> None:
+    """Store ``bodies`` under their ids."""
+    for body in bodies:
+        request = Request("update", body["resourceType"], body["id"], body=body, base_url=BASE)
+        response = await answer(server.registry, request, server.context)
+        assert response.status in (200, 201), response.body
+
+
+async def remove(server: Server, *bodies: Json) -> None:
+    """Delete ``bodies`` again."""
+    for body in reversed(bodies):
+        request = Request("delete", body["resourceType"], body["id"], base_url=BASE)
+        response = await answer(server.registry, request, server.context)
+        assert response.status == 204, response.body
+
+
+async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: str) -> Json:
+    """Return what ``$find`` answers by GET; ``_`` in names stands for ``-``."""
+    named = tuple((name.replace("_", "-"), value) for name, value in more.items())
+    request = Request(
+        *("$find", "Appointment"), parameters=(*given, *named), base_url=BASE, reading=True
+    )
+    response = await answer(server.registry, request, server.context)
+    assert response.status == status, response.body
+    return decode(response.body)
+
+
+async def find(server: Server, *given: tuple[str, str], **more: str) -> list[str]:
+    """Return the starts on the first of December, each with its first actor."""
+    start, end = DAY
+    bundle = await ask(server, ("start", start), ("end", end), ("_count", "100"), *given, **more)
+    found = [one["resource"] for one in bundle.get("entry", ()) if one["search"]["mode"] == "match"]
+    assert bundle["total"] == len(found)
+    return [f"{one['start'][11:16]} {who(one)}" for one in found]
+
+
+def who(appointment: Json) -> str:
+    """Return the ids of those who have to be there."""
+    needed = (one for one in appointment["participant"] if one["required"] == "required")
+    return " ".join(one["actor"]["reference"].partition("/")[2] for one in needed)
+
+
+CASES: dict[str, tuple[tuple[tuple[str, str], ...], list[str]]] = {
+    "a practitioner; what is taken is left out": (
+        (("practitioner", "Practitioner/p1"),),
+        ["09:00 p1", "10:00 p1", "10:30 p1"],
+    ),
+    "a practitioner who has a role": (
+        (("practitioner", "p2"),),
+        ["09:00 r2", "09:30 r2", "10:00 r2", "10:30 r2"],
+    ),
+    "several are any of them, the first preferred": (
+        (("practitioner", "Practitioner/p2"), ("practitioner", "Practitioner/p1")),
+        ["09:00 r2", "09:00 p1", "09:30 r2", "10:00 r2", "10:00 p1", "10:30 r2", "10:30 p1"],
+    ),
+    "a doctor and a room": (
+        (("practitioner", "Practitioner/p1"), ("location-reference", "Location/room1")),
+        ["10:00 p1 room1", "10:30 p1 room1"],
+    ),
+    "a place without a Schedule is where they are": (
+        (("practitioner", "p1"), ("practitioner", "p2"), ("location-reference", "building")),
+        ["09:00 r2", "09:30 r2", "10:00 r2", "10:30 r2"],
+    ),
+    "who is at a place": (
+        (("location-reference", "Location/building"),),
+        ["09:00 r2", "09:30 r2", "10:00 r2", "10:30 r2"],
+    ),
+    "an address": (
+        (("location-string", "Dhak"),),
+        ["09:00 r2", "09:30 r2", "10:00 r2", "10:30 r2"],
+    ),
+    "a specialty of a Schedule": (
+        (("specialty", "urn:specialty|cardio"),),
+        ["09:00 p1", "10:00 p1", "10:30 p1"],
+    ),
+    "a specialty of a role, and its organization": (
+        (("specialty", "urn:specialty|derma"), ("organization", "Organization/heart")),
+        ["09:00 r2", "09:30 r2", "10:00 r2", "10:30 r2"],
+    ),
+    "a specialty that nobody has": ((("specialty", "urn:specialty|neuro"),), []),
+    "a practitioner without a Schedule": ((("practitioner", "Practitioner/ghost"),), []),
+    "the Schedule of a service": (
+        (("schedule", "Schedule/s1"), ("service-type-reference", "HealthcareService/h1")),
+        ["09:00 p1", "10:00 p1", "10:30 p1"],
+    ),
+    "the zone of the actor": (
+        (("practitioner", "Practitioner/p3"),),
+        ["09:00 p3", "09:30 p3", "10:00 p3", "10:30 p3"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_what_is_found(world: Server, case: str) -> None:
+    """Different kinds of actors are all wanted, of one kind anyone, in the order of preference."""
+    asked, expected = CASES[case]
+
+    assert await find(world, *asked) == expected
+
+
+async def test_a_proposal(world: Server) -> None:
+    """An Appointment as it would be booked, its Slots contained and referenced, local times."""
+    bundle = await ask(
+        world,
+        ("start", "2036-12-01T00:00:00+06:00"),
+        ("_count", "1"),
+        end=DAY[1],
+        practitioner="Practitioner/p3",
+        patient_reference="Patient/amina",
+    )
+    [entry] = bundle["entry"]
+    found = entry["resource"]
+
+    assert (bundle["type"], bundle["total"]) == ("searchset", 4)
+    assert entry["fullUrl"] == f"{BASE}/Appointment/{found['id']}"
+    assert entry["search"] == {"mode": "match"}
+    assert found["status"] == "proposed"
+    assert (found["start"], found["end"]) == (
+        "2036-12-01T09:00:00+06:00",
+        "2036-12-01T09:30:00+06:00",
+    )
+    assert found["contained"][0]["schedule"] == {"reference": "Schedule/s3"}
+    assert found["slot"] == [{"reference": f"#{found['contained'][0]['id']}"}]
+    assert [one["actor"]["reference"] for one in found["participant"]] == [
+        "Practitioner/p3",
+        "Patient/amina",
+    ]
+    assert world.context.validate({**found, "status": "proposed"}) == ()
+
+
+async def test_a_proposal_belongs_to_who_asked(world: Server) -> None:
+    """It is read again by its id, for some minutes, and by nobody else."""
+    bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="Practitioner/p1")
+    ids = [one["resource"]["id"] for one in bundle["entry"]]
+    context = world.context
+
+    for one in bundle["entry"]:
+        assert await proposed(one["resource"]["id"], context) == [one["resource"]]
+    others = [
+        replace(context, principal=Principal("user", "somebody")),
+        replace(context, now=lambda: NOW + timedelta(minutes=11)),
+    ]
+    for other in others:
+        with pytest.raises(FhirError) as refused:
+            await proposed(ids[0], other)
+        assert refused.value.issues[0].code == "not-found"
+    for wrong in (f"{ids[0][:-1]}9", f"{ids[0][:-1]}0", "x", "$gt-1", "a" * 64):
+        with pytest.raises(FhirError):
+            await proposed(wrong, context)
+
+
+async def test_nothing_is_stored_as_a_resource(world: Server) -> None:
+    """A proposal is no Appointment: it is not read, and no search finds it."""
+    bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="Practitioner/p1")
+    id = bundle["entry"][0]["resource"]["id"]
+    request = Request("read", "Appointment", id, base_url=BASE)
+
+    assert (await answer(world.registry, request, world.context)).status == 404
+
+
+async def test_count_and_total(world: Server) -> None:
+    """``_count`` bounds the entries, ``total`` says how many there are."""
+    bundle = await ask(world, start="2036-12-01", end="2036-12-05", practitioner="p2", _count="3")
+    assert (len(bundle["entry"]), bundle["total"]) == (3, 20)
+
+
+async def test_holds_and_what_expired(world: Server) -> None:
+    """A hold is not offered; once it is over it is, with nothing done about it."""
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    hold = {
+        "resourceType": "Appointment", "id": "hold", "status": "pending",
+        "start": "2036-12-01T10:00:00Z", "end": "2036-12-01T10:30:00Z",
+        "participant": [{"actor": {"reference": "Practitioner/p1"}, "status": "accepted"}],
+        "extension": [
+            {"url": "urn:fhir-server:StructureDefinition:hold-expires", "valueDateTime": until}
+        ],
+    }
+    await put(
+        world,
+        {**hold, "extension": [{**hold["extension"][0], "valueDateTime": "2036-11-20T00:10:00Z"}]},
+    )
+    asked = (("practitioner", "Practitioner/p1"),)
+    assert await find(world, *asked) == ["09:00 p1", "10:30 p1"]
+
+    later = replace(world.context, now=lambda: NOW + timedelta(minutes=10))
+    assert await find(replace(world, context=later), *asked) == ["09:00 p1", "10:00 p1", "10:30 p1"]
+    # To move it, it counts as gone.
+    moved = (*asked, ("ignore-appointment", "Appointment/hold"))
+    assert await find(world, *moved) == ["09:00 p1", "10:00 p1", "10:30 p1"]
+    await remove(world, {"resourceType": "Appointment", "id": "hold"})
+
+
+async def test_the_patient_is_busy_as_well(world: Server) -> None:
+    """What a patient has with another doctor is not offered to that patient."""
+    booked = {
+        "resourceType": "Appointment", "id": "other", "status": "booked",
+        "start": "2036-12-01T10:15:00Z", "end": "2036-12-01T10:30:00Z",
+        "participant": [
+            {"actor": {"reference": one}, "status": "accepted"}
+            for one in ("Patient/amina", "Practitioner/p2")
+        ],
+    }
+    await put(world, booked)
+    asked = (("practitioner", "Practitioner/p1"), ("patient-reference", "Patient/amina"))
+    assert await find(world, *asked) == ["09:00 p1 amina", "10:30 p1 amina"]
+    await remove(world, booked)
+
+
+async def test_a_free_slot_opens(world: Server) -> None:
+    """Its time is offered whatever the hours say."""
+    extra = busy("free1", "s1", "16:00:00", "17:00:00", "free")
+    await put(world, extra)
+    assert (await find(world, ("schedule", "Schedule/s1")))[-2:] == ["16:00 p1", "16:30 p1"]
+    await remove(world, extra)
+
+
+async def test_capacity_and_limits(world: Server) -> None:
+    """Room for two is offered until two are there; a limit of the day closes the day."""
+    limit = [{"url": "count", "valuePositiveInt": 2}, {"url": "per", "valueCode": "day"}]
+    rules = parameters(
+        HOURS,
+        {"url": "bookingLimit", "extension": limit},
+        duration=span(30),
+        slotCapacity={"valuePositiveInt": 2},
+    )
+    who = {"resourceType": "Practitioner", "id": "p9"}
+    two = schedule("s9", "Practitioner/p9", extension=(rules,))
+    first, second = (
+        {
+            "resourceType": "Appointment", "id": f"a{number}", "status": "booked",
+            "start": "2036-12-01T09:00:00Z", "end": "2036-12-01T09:30:00Z",
+            "participant": [{"actor": {"reference": "Practitioner/p9"}, "status": "accepted"}],
+        }
+        for number in (1, 2)
+    )
+    await put(world, who, two, first)
+    assert len(await find(world, ("practitioner", "p9"))) == 4
+    await put(world, second)
+    assert await find(world, ("practitioner", "p9")) == []
+    assert (
+        len((await ask(world, start="2036-12-02", end="2036-12-02", practitioner="p9"))["entry"])
+        == 4
+    )
+    await remove(world, who, two, first, second)
+
+
+async def test_a_service_gives_hours_and_duration(world: Server) -> None:
+    """A Schedule that says nothing itself has the rules of its service; buffers are Slots too."""
+    typed = [
+        {
+            "extension": [
+                {
+                    "url": "urn:fhir-server:StructureDefinition:service",
+                    "valueReference": {"reference": "HealthcareService/h1"},
+                }
+            ]
+        }
+    ]
+    plain = schedule("s8", "Practitioner/p8", extension=(), serviceType=typed)
+    await put(world, {"resourceType": "Practitioner", "id": "p8"}, plain)
+
+    bundle = await ask(
+        world, start=DAY[0], end=DAY[1], visit_type="urn:type|checkup", practitioner="p8"
+    )
+    [first, *_] = [one["resource"] for one in bundle["entry"]]
+
+    assert [one["resource"]["start"][11:16] for one in bundle["entry"]] == ["13:00", "14:00"]
+    assert first["minutesDuration"] == 60
+    assert [(one["status"], one["start"][11:16]) for one in first["contained"]] == [
+        ("busy", "13:00"),
+        ("busy-unavailable", "14:00"),
+    ]
+    assert first["serviceType"][0]["text"] == "Check-up"
+    [said] = first["serviceType"][0]["extension"]
+    assert said["valueReference"] == {"reference": "HealthcareService/h1"}
+    assert world.context.validate(first) == ()
+    await remove(world, plain)
+
+
+async def test_s15_the_alias(world: Server) -> None:
+    """S15: ``schedule`` and ``service-type-reference``, hourly starts around the clock."""
+    typed = [
+        {
+            "extension": [
+                {
+                    "url": "https://medplum.com/fhir/service-type-reference",
+                    "valueReference": {"reference": "HealthcareService/alias"},
+                }
+            ]
+        }
+    ]
+    plain = schedule("s7", "Practitioner/p3", extension=(), serviceType=typed)
+    await put(world, plain)
+    asked = {"start": "2036-12-01T00:00:00Z", "end": "2036-12-01T06:00:00Z"}
+
+    bundle = await ask(
+        world, **asked, schedule="Schedule/s7", service_type_reference="HealthcareService/alias"
+    )
+    found = [one["resource"] for one in bundle["entry"]]
+    times = [datetime.fromisoformat(one["start"]).astimezone(UTC).hour for one in found]
+    urls = [one["url"] for one in found[0]["serviceType"][0]["extension"]]
+
+    # The other Schedule of the same doctor has nothing booked.
+    assert times == [0, 1, 2, 3, 4, 5]
+    assert "https://medplum.com/fhir/service-type-reference" in urls
+    assert found[0]["contained"][0]["status"] == "busy"
+    series = await ask(
+        world,
+        **asked,
+        schedule="Schedule/s7",
+        service_type_reference="HealthcareService/alias",
+        occurrence_count="3",
+        _count="1",
+    )
+    [collection] = [one["resource"] for one in series["entry"]]
+    assert collection["type"] == "collection"
+    assert [one["resource"]["start"][:10] for one in collection["entry"]] == [
+        "2036-12-01",
+        "2036-12-08",
+        "2036-12-15",
+    ]
+    first, *_, last = (one["resource"] for one in collection["entry"])
+    assert [one["id"] for one in await proposed(last["id"], world.context)][0] == first["id"]
+    await remove(world, plain)
+
+
+async def test_a_series_leaves_out_what_one_week_has_taken(world: Server) -> None:
+    """Each of its occurrences has to be free."""
+    other = {
+        **busy("b2", "s1", "09:00:00", "09:30:00"),
+        "start": "2036-12-08T09:00:00Z",
+        "end": "2036-12-08T09:30:00Z",
+    }
+    await put(world, other)
+    bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="p1", occurrence_count="2")
+    starts = [one["resource"]["entry"][0]["resource"]["start"][11:16] for one in bundle["entry"]]
+    assert starts == ["10:00", "10:30"]
+    await remove(world, other)
+
+
+async def test_post_with_timing_and_identifier(world: Server) -> None:
+    """What cannot stand in a URL comes as Parameters."""
+    body = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "start", "valueDateTime": "2036-12-01"},
+            {"name": "end", "valueDateTime": "2036-12-07"},
+            {
+                "name": "practitioner",
+                "valueReference": {"identifier": {"system": "urn:staff", "value": "2"}},
+            },
+            {
+                "name": "timing",
+                "valueTiming": {"repeat": {"dayOfWeek": ["wed"], "timeOfDay": ["10:30:00"]}},
+            },
+        ],
+    }
+    request = Request("$find", "Appointment", body=body, base_url=BASE)
+    response = await answer(world.registry, request, world.context)
+    found = [one["resource"]["start"] for one in decode(response.body)["entry"]]
+
+    assert found == ["2036-12-03T10:30:00+00:00"]
+
+
+REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
+    "no start": ({"end": "2036-12-01"}, 400, "needs start"),
+    "no end": ({"start": "2036-12-01"}, 400, "needs end"),
+    "32 days": ({"start": "2036-12-01", "end": "2037-01-01"}, 400, "more than 31 days"),
+    "backwards": ({"start": "2036-12-02", "end": "2036-12-01"}, 400, "not after start"),
+    "no date": ({"start": "soon", "end": "2036-12-01"}, 400, "soon"),
+    "the end of time": ({"start": "9999-12-01", "end": "9999-12-31"}, 400, ""),
+    "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
+    "no token": ({"specialty": "cardio"}, 400, "system|code"),
+    "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
+    "an operator": ({"practitioner": '{"$gt":""}'}, 400, "Practitioner/1"),
+    "an unknown parameter": ({"practitoner": "p1"}, 400, "practitioner"),
+    "what is not served": ({"reason": "a|b"}, 400, "not served"),
+    "no such Schedule": ({"schedule": "Schedule/none"}, 404, "Schedule/none"),
+    "a Schedule that is not active": ({"schedule": "Schedule/ghost"}, 400, "not active"),
+    "no such service": ({"service-type-reference": "none"}, 404, "HealthcareService/none"),
+    "no such patient": ({"patient-reference": "Patient/none"}, 404, "Patient/none"),
+    "no such appointment": ({"ignore-appointment": "Appointment/none"}, 404, "Appointment/none"),
+    "no duration": (
+        {"location-reference": "Location/room1"},
+        400,
+        "No duration is said by Schedule/room1",
+    ),
+    "a series of 53": ({"occurrence-count": "53"}, 400, "1 to 52"),
+    "a series within a month": ({"occurrence-count": "2", "end": "2036-12-20"}, 400, "7 days"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_is_refused(world: Server, case: str) -> None:
+    """With a sentence that says what was expected."""
+    given, status, words = REFUSED[case]
+    asked = (
+        given
+        if "start" in given or ("end" in given and len(given) == 1)
+        else {"start": DAY[0], "end": DAY[1], **given}
+    )
+
+    outcome = await ask(world, *asked.items(), status=status)
+
+    assert words in outcome["issue"][0]["diagnostics"]
+
+
+async def test_rules_that_cannot_be_read_are_said(world: Server) -> None:
+    """Alone they refuse the question; among others they are a warning beside what is found."""
+    wrong = schedule("bad", "Practitioner/p1", extension=(parameters(HOURS, duration=span(0)),))
+    await put(world, wrong)
+    outcome = await ask(world, start=DAY[0], end=DAY[1], schedule="Schedule/bad", status=422)
+    issue = outcome["issue"][0]
+    assert (issue["code"], issue["expression"]) == (
+        "extension",
+        ["Schedule.extension[0].extension[1]"],
+    )
+
+    bundle = await ask(world, start=DAY[0], end=DAY[1], practitioner="p1")
+    last = bundle["entry"][-1]
+    assert (last["search"]["mode"], last["resource"]["issue"][0]["severity"]) == (
+        "outcome",
+        "warning",
+    )
+    assert bundle["total"] == 3
+    await remove(world, wrong)
+
+
+async def test_notice_and_horizon(world: Server) -> None:
+    """Not sooner than the notice, not later than the horizon of 90 days."""
+    soon = replace(world.context, now=lambda: datetime(2036, 12, 1, 9, 45, tzinfo=UTC))
+    assert await find(replace(world, context=soon), ("practitioner", "p1")) == [
+        "10:00 p1",
+        "10:30 p1",
+    ]
+    early = replace(world.context, now=lambda: datetime(2036, 9, 1, tzinfo=UTC))
+    assert await find(replace(world, context=early), ("practitioner", "p1")) == []
