@@ -7,6 +7,7 @@ a message may take has a bound, whatever the server does.
 
 import asyncio
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
@@ -19,6 +20,7 @@ from fhir_server.security.addresses import host_fault
 _HERE = ("127.0.0.1", "::1", "localhost")
 _PORTS = {"smtp": 587, "smtps": 465}
 _REFUSED_FOR_GOOD = range(500, 600)
+_GOODBYE_S = 2.0
 
 
 class Undelivered(Exception):
@@ -59,22 +61,14 @@ class MailServer:
 
     async def send(self, mail: Mail, *, timeout_s: float) -> None:
         """Hand ``mail`` over within ``timeout_s``. Raises :class:`Undelivered`."""
+        client = self._client(timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                await aiosmtplib.send(
-                    _message(mail),
-                    sender=mail.sender,
-                    recipients=[mail.to],
-                    hostname=self.host,
-                    port=self.port,
-                    username=self.user or None,
-                    password=self.password or None,
-                    use_tls=self.is_tls,
-                    start_tls=not (self.is_tls or self.is_here),
-                    tls_context=None if self.is_here else _tls(),
-                    timeout=timeout_s,
-                    local_hostname="localhost",  # the name of this machine is nobody's business
-                )
+                await client.connect()
+                await client.send_message(_message(mail), sender=mail.sender, recipients=[mail.to])
+            with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):  # it was taken, whatever is answered now
+                    await client.quit()
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = [one.code for one in error.recipients]
             final = bool(codes) and all(one in _REFUSED_FOR_GOOD for one in codes)
@@ -85,6 +79,21 @@ class MailServer:
             raise Undelivered("the mail server did not answer as it should") from None
         except ValueError:  # an address that cannot be written
             raise Undelivered("it cannot be addressed", is_final=True) from None
+        finally:
+            client.close()
+
+    def _client(self, timeout_s: float) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(
+            hostname=self.host,
+            port=self.port,
+            username=self.user or None,
+            password=self.password or None,
+            use_tls=self.is_tls,
+            start_tls=not (self.is_tls or self.is_here),
+            tls_context=None if self.is_here else _tls(),
+            timeout=timeout_s,
+            local_hostname="localhost",  # the name of this machine is nobody's business
+        )
 
 
 def mail_server(url: str, password: str) -> MailServer:

@@ -40,8 +40,12 @@ def schedule(id: str, *actors: str, extension: Any = (HALF,), **more: Any) -> Js
 def busy(id: str, of: str, start: str, end: str, status: str = "busy") -> Json:
     """Return a Slot on the first of December; times in UTC."""
     return {
-        "resourceType": "Slot", "id": id, "schedule": {"reference": f"Schedule/{of}"},
-        "status": status, "start": f"2036-12-01T{start}Z", "end": f"2036-12-01T{end}Z",
+        "resourceType": "Slot",
+        "id": id,
+        "schedule": {"reference": f"Schedule/{of}"},
+        "status": status,
+        "start": f"2036-12-01T{start}Z",
+        "end": f"2036-12-01T{end}Z",
     }
 
 
@@ -52,20 +56,25 @@ WORLD: tuple[Json, ...] = (
         "name": [{"prefix": ["Dr."], "given": ["Rahima"], "family": "Khatun"}],
     },
     {
-        "resourceType": "Practitioner", "id": "p2",
+        "resourceType": "Practitioner",
+        "id": "p2",
         "identifier": [{"system": "urn:staff", "value": "2"}],
     },
     {"resourceType": "Practitioner", "id": "p3", "extension": [DHAKA]},
     {"resourceType": "Patient", "id": "amina"},
     {"resourceType": "Organization", "id": "heart", "name": "Heart"},
     {
-        "resourceType": "Location", "id": "room1", "name": "Room 1",
+        "resourceType": "Location",
+        "id": "room1",
+        "name": "Room 1",
         "address": {"city": "Sylhet"},
     },
     {"resourceType": "Location", "id": "building", "name": "House", "address": {"city": "Dhaka"}},
     {
-        "resourceType": "PractitionerRole", "id": "r2",
-        "practitioner": {"reference": "Practitioner/p2"}, "specialty": [DERMA],
+        "resourceType": "PractitionerRole",
+        "id": "r2",
+        "practitioner": {"reference": "Practitioner/p2"},
+        "specialty": [DERMA],
         "organization": {"reference": "Organization/heart"},
         "location": [{"reference": "Location/building"}],
     },
@@ -275,8 +284,11 @@ async def test_holds_and_what_expired(world: Server) -> None:
     """A hold is not offered; once it is over it is, with nothing done about it."""
     until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     hold = {
-        "resourceType": "Appointment", "id": "hold", "status": "pending",
-        "start": "2036-12-01T10:00:00Z", "end": "2036-12-01T10:30:00Z",
+        "resourceType": "Appointment",
+        "id": "hold",
+        "status": "pending",
+        "start": "2036-12-01T10:00:00Z",
+        "end": "2036-12-01T10:30:00Z",
         "participant": [{"actor": {"reference": "Practitioner/p1"}, "status": "accepted"}],
         "extension": [
             {"url": "urn:fhir-server:StructureDefinition:hold-expires", "valueDateTime": until}
@@ -300,8 +312,11 @@ async def test_holds_and_what_expired(world: Server) -> None:
 async def test_the_patient_is_busy_as_well(world: Server) -> None:
     """What a patient has with another doctor is not offered to that patient."""
     booked = {
-        "resourceType": "Appointment", "id": "other", "status": "booked",
-        "start": "2036-12-01T10:15:00Z", "end": "2036-12-01T10:30:00Z",
+        "resourceType": "Appointment",
+        "id": "other",
+        "status": "booked",
+        "start": "2036-12-01T10:15:00Z",
+        "end": "2036-12-01T10:30:00Z",
         "participant": [
             {"actor": {"reference": one}, "status": "accepted"}
             for one in ("Patient/amina", "Practitioner/p2")
@@ -334,8 +349,11 @@ async def test_capacity_and_limits(world: Server) -> None:
     two = schedule("s9", "Practitioner/p9", extension=(rules,))
     first, second = (
         {
-            "resourceType": "Appointment", "id": f"a{number}", "status": "booked",
-            "start": "2036-12-01T09:00:00Z", "end": "2036-12-01T09:30:00Z",
+            "resourceType": "Appointment",
+            "id": f"a{number}",
+            "status": "booked",
+            "start": "2036-12-01T09:00:00Z",
+            "end": "2036-12-01T09:30:00Z",
             "participant": [{"actor": {"reference": "Practitioner/p9"}, "status": "accepted"}],
         }
         for number in (1, 2)
