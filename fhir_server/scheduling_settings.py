@@ -8,10 +8,11 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings
+
+from fhir_server.reminder_settings import ReminderSettings
 
 
-class SchedulingSettings(BaseSettings):
+class SchedulingSettings(ReminderSettings):
     """Free times, claims on time, holds."""
 
     scheduling_enforce: Literal["strict", "off"] = Field(

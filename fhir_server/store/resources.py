@@ -54,6 +54,7 @@ from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.offers import Offers
+from fhir_server.store.outbox import Outbox
 from fhir_server.store.proposals import Proposals
 from fhir_server.store.queues import Queues
 from fhir_server.store.search import Page
@@ -166,6 +167,11 @@ class ResourceStore:
     def queues(self) -> Queues:
         """Who waits where, in the same transaction where there is one."""
         return Queues(self.database, self.session, self.timeouts.request_s)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to leave this server, in the same transaction where there is one."""
+        return Outbox(self.database, self.session)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""

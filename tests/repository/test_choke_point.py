@@ -85,6 +85,7 @@ RAW = {
     "ensure_answers": "an index",
     "ensure_claims": "an index",
     "ensure_queues": "indexes",
+    "ensure_outbox": "an index",
     "shared_key": "the key of page links",
     "is_ready": "whether there is a database",
     "_store": "makes the store",

@@ -28,8 +28,11 @@ PLACES: dict[str, tuple[str, str]] = {
         f"fhir_server/remote/egress.py {HL7}commands.py {HL7}sending.py",
     ),
     "other ways out": (
-        "urllib.request http.client ftplib smtplib poplib imaplib xmlrpc requests aiohttp urllib3",
-        "",
+        (
+            "urllib.request http.client ftplib smtplib poplib imaplib xmlrpc requests aiohttp "
+            "urllib3 aiosmtplib"
+        ),
+        "fhir_server/remote/mail.py",
     ),
     "connections and sockets": (
         (

@@ -136,6 +136,7 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$allocate": "c s",
     "$find": "s",
     **dict.fromkeys(("$confirm", "$cancel", "$reschedule", "$no-show", "$complete"), "u"),
+    **dict.fromkeys(("$outbox", "$outbox-repeat"), ADMINISTRATOR),
     "$access-log": "r",
     "$meta": "rs",
     "$meta-add": "u",

@@ -16,6 +16,7 @@ from fhir_server.features.scheduling import (
     offer_page,
     publishing,
     queueing,
+    reminding,
     waitlist,
 )
 from fhir_server.registry import Registry
@@ -32,6 +33,7 @@ PARTS: tuple[Callable[[Registry], None], ...] = (
     changing.register,
     allocating.register,
     queueing.register,
+    reminding.register,
 )
 
 
