@@ -19,6 +19,7 @@ AS_SERVER = {
     "fhir_server/interactions/defining.py": "definitions by their canonical",
     "fhir_server/interactions/stored.py": "concept maps",
     "fhir_server/interactions/terms.py": "value sets and concept maps by id",
+    "fhir_server/features/scheduling/publishing.py": "places and free times, without patients",
     "fhir_server/features/cds/enforce.py": "what was found of an order, and who overrode it",
 }
 """The modules above the store that may use the store whole."""
@@ -53,7 +54,7 @@ DATABASE = {
 """The modules above the store that hand its database on. None of them takes a collection of it."""
 
 WHOLE = {
-    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules",
+    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules, calendar_links",
     "fhir_server/store/access.py": "the choke point",
     "fhir_server/store/versions.py": "the choke point, for what is no current version",
     "fhir_server/store/joins.py": "another word: all that a document has to meet",
@@ -83,6 +84,8 @@ RAW = {
     "ensure_people": "indexes of users and sessions",
     "ensure_answers": "an index",
     "ensure_claims": "an index",
+    "ensure_queues": "indexes",
+    "ensure_outbox": "an index",
     "shared_key": "the key of page links",
     "is_ready": "whether there is a database",
     "_store": "makes the store",
@@ -181,7 +184,8 @@ def test_the_store_uses_the_whole_for_itself_alone() -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and "_whole" in _attributes(function)
     }
-    assert using == {"narrowed", "as_server", "expunge", "parts", "guides", "granules"}
+    plain = {"narrowed", "as_server", "expunge", "parts", "guides"}
+    assert using == plain | {"granules", "calendar_links"}
 
 
 def test_few_parts_are_given_the_whole_database() -> None:

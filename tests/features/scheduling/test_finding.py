@@ -15,6 +15,7 @@ from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
 from fhir_server.security.principal import Principal
+from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
 from tests.features.scheduling.rules import alias, available, parameters, service, span
 
@@ -559,3 +560,89 @@ async def test_notice_and_horizon(world: Server) -> None:
     ]
     early = replace(world.context, now=lambda: datetime(2036, 9, 1, tzinfo=UTC))
     assert await find(replace(world, context=early), ("practitioner", "p1")) == []
+
+
+async def test_what_is_offered_can_be_booked_and_nothing_else(world: Server) -> None:
+    """Until nothing is offered: the rule that guards every write and ``$find`` are of one mind."""
+    rules = parameters(
+        HOURS,
+        duration=span(25),
+        alignmentInterval=span(15),
+        bufferBefore=span(10),
+        bufferAfter=span(5),
+        slotCapacity={"valuePositiveInt": 2},
+    )
+    await put(world, schedule("s6", "Practitioner/p6", extension=(rules,)))
+
+    async def booked(start: str) -> int:
+        begin = datetime.fromisoformat(f"2036-12-01T{start}:00+00:00")
+        body = {
+            "resourceType": "Appointment",
+            "status": "booked",
+            "start": begin.isoformat(),
+            "end": (begin + timedelta(minutes=25)).isoformat(),
+            "participant": [{"actor": {"reference": "Practitioner/p6"}, "status": "accepted"}],
+        }
+        request = Request("create", "Appointment", body=body, base_url=BASE)
+        return (await answer(world.registry, request, world.context)).status
+
+    quarters = [f"{hour:02}:{minute:02}" for hour in (9, 10) for minute in (0, 15, 30, 45)]
+    count = 0
+    while offered := [one[:5] for one in await find(world, ("practitioner", "p6"))]:
+        for start in quarters[:-1]:
+            if start not in offered and count:
+                assert await booked(start) == 409, start
+        assert await booked(offered[count % 2 - 1]) == 201
+        count += 1
+    assert count == 6, "three at a time of 40 minutes each in two hours, by two"
+
+
+async def test_what_would_cost_too_much_is_refused(world: Server) -> None:
+    """A start every minute, around the clock, and each has to be looked at."""
+    day = available("mon tue wed thu fri sat sun", "00:00:00", "00:00:00")
+    minutes = parameters(day, duration=span(1))
+    await put(
+        world, *(schedule(f"m{n}", f"Practitioner/m{n}", extension=(minutes,)) for n in range(5))
+    )
+    asked = [("start", "2036-12-01"), ("end", "2036-12-31")]
+    doctors = [("practitioner", f"Practitioner/m{n}") for n in range(5)]
+
+    assert (await ask(world, *asked, *doctors))["total"] == 5 * 31 * 1440
+    timing = {"name": "timing", "valueTiming": {"repeat": {"when": ["MORN"]}}}
+    given = [
+        *({"name": name, "valueDateTime": value} for name, value in asked),
+        *({"name": name, "valueReference": {"reference": value}} for name, value in doctors),
+    ]
+    body = {"resourceType": "Parameters", "parameter": [*given, timing]}
+    request = Request("$find", "Appointment", body=body, base_url=BASE)
+    response = await answer(world.registry, request, world.context)
+    assert (response.status, decode(response.body)["issue"][0]["code"]) == (403, "too-costly")
+
+
+SECRETARY = Principal("user", "secretary", "app", scopes_of("user/*.cruds"), roles=("front-desk",))
+AMINA = Principal(
+    *("user", "amina", "app", scopes_of("patient/*.cruds")),
+    roles=("patient",),
+    fhir_user="Patient/amina",
+    patient="amina",
+)
+LAB = Principal("client", "lab", scopes=scopes_of("system/Observation.rs"))
+
+
+async def test_who_may_find(world: Server) -> None:
+    """Front desk and patients find times; a patient none that say when another patient is busy."""
+    other = {"resourceType": "Patient", "id": "rahim"}
+    await put(world, other)
+
+    async def status(principal: Principal, **given: str) -> int:
+        pairs = {"start": DAY[0], "end": DAY[1], "practitioner": "p1", **given}
+        request = Request("$find", "Appointment", parameters=tuple(pairs.items()), base_url=BASE)
+        context = world.context.asked_by(principal)
+        return (await answer(world.registry, request, context)).status
+
+    mine = {"patient-reference": "Patient/amina"}
+    theirs = {"patient-reference": "Patient/rahim"}
+    assert [await status(SECRETARY), await status(SECRETARY, **theirs)] == [200, 200]
+    assert [await status(AMINA), await status(AMINA, **mine)] == [200, 200]
+    assert await status(AMINA, **theirs) == 404
+    assert [await status(LAB), await status(Principal("nobody", "nobody"))] == [403, 401]
