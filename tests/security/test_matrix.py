@@ -139,12 +139,14 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$hl7v2": "r",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
+    ("Appointment", "$find"): "s",
 }
 
 
 def test_every_operation_says_what_it_needs() -> None:
     """What an operation needs is in the table; one that is not there is for administrators."""
-    registry = build_registry(("fhir_server.features.cds", "adapters.hl7v2"))
+    features = ("fhir_server.features.cds", "fhir_server.features.scheduling", "adapters.hl7v2")
+    registry = build_registry(features)
     wrong = [
         (type, name, operation.needs)
         for (type, name), operation in registry.operations.items()
