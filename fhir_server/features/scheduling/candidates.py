@@ -6,7 +6,6 @@ repeated anyone will do. A Location with a Schedule of its own is an actor; one 
 others are to be.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -199,12 +198,10 @@ async def _read_around(wanted: Wanted, around: Surroundings, context: Context) -
     services = {key for one in schedules for key in named_services(one, around.bases)}
     if wanted.service:
         services.add(wanted.service)
-    read_all = [read(type, named | people, context) for type in _ACTORS]
-    around.services, *actors = await asyncio.gather(
-        read("HealthcareService", services, context), *read_all
-    )
-    for some in actors:
-        around.actors |= some
+    # One after the other: inside a transaction its session takes one command at a time.
+    around.services = await read("HealthcareService", services, context)
+    for type in _ACTORS:
+        around.actors |= await read(type, named | people, context)
     around.actors |= around.roles
     if wanted.service and wanted.service not in around.services:
         raise not_found("HealthcareService", wanted.service.partition("/")[2])

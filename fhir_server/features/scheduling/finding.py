@@ -3,7 +3,6 @@
 https://profiles.ihe.net/ITI/Scheduling/ITI-115.html; section 3 of design/scheduling.md.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import urlencode
@@ -114,12 +113,11 @@ async def _known(combinations: Sequence[Combination], question: Wanted, context:
     buffer = timedelta(minutes=max(around, default=0)) + _GRANULE_MAX
     low, high = question.start - buffer, last_moment(question) + buffer
     store = context.store.granules
-    taken, limits, free, but = await asyncio.gather(
-        store.taken(actors, low, high),
-        store.granules(limit_ids(combinations, question)),
-        _free({one.rules.schedule for one in every}, question, context),
-        _ignored(question, context),
-    )
+    # One after the other: inside a transaction its session takes one command at a time.
+    taken = await store.taken(actors, low, high)
+    limits = await store.granules(limit_ids(combinations, question))
+    free = await _free({one.rules.schedule for one in every}, question, context)
+    but = await _ignored(question, context)
     by_actor: dict[str, list[Json]] = {}
     for one in taken:
         by_actor.setdefault(one["_id"].partition("|")[0], []).append(one)

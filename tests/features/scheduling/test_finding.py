@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -17,6 +16,7 @@ from fhir_server.r4.json import decode
 from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.features.scheduling.rules import alias, available, parameters, service, span
 
 Json = dict[str, Any]
@@ -105,14 +105,15 @@ WORLD: tuple[Json, ...] = (
 
 
 @pytest.fixture(scope="module")
-async def world(mongodb_uri: str) -> AsyncIterator[Server]:
+async def world(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[Server]:
     """A server with the world of these tests, at the twentieth of November."""
-    settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
+    name = emptied.take()
+    settings = Settings.model_validate({"mongodb_database": name})
     async with opened(settings, mongodb_uri) as server:
         server = replace(server, context=replace(server.context, now=lambda: NOW))
         await put(server, *WORLD)
         yield server
-        await server.database.client.drop_database(server.database.name)
+    emptied.give_back(name)
 
 
 async def put(server: Server, *bodies: Json) -> None:
@@ -646,3 +647,28 @@ async def test_who_may_find(world: Server) -> None:
     assert [await status(AMINA), await status(AMINA, **mine)] == [200, 200]
     assert await status(AMINA, **theirs) == 404
     assert [await status(LAB), await status(Principal("nobody", "nobody"))] == [403, 401]
+
+
+@pytest.mark.parametrize("type", ["batch", "transaction"])
+async def test_in_a_bundle(world: Server, type: str) -> None:
+    """It is answered there as well; in a transaction it sees what that has taken."""
+    booked = {
+        "resourceType": "Slot",
+        "id": f"in-{type}",
+        "status": "busy-unavailable",
+        "schedule": {"reference": "Schedule/s1"},
+        "start": "2036-12-01T09:00:00Z",
+        "end": "2036-12-01T09:30:00Z",
+    }
+    url = f"Appointment/$find?start={DAY[0]}&end={DAY[1]}&practitioner=p1"
+    entries = [
+        {"request": {"method": "PUT", "url": f"Slot/in-{type}"}, "resource": booked},
+        {"request": {"method": "GET", "url": url}},
+    ]
+    body = {"resourceType": "Bundle", "type": type, "entry": entries}
+    request = Request("transaction", body=body, base_url=BASE)
+    found = decode((await answer(world.registry, request, world.context)).body)["entry"][1]
+
+    starts = [one["resource"]["start"][11:16] for one in found["resource"]["entry"]]
+    assert starts == ["10:00", "10:30"]
+    await remove(world, booked)
