@@ -3,9 +3,9 @@
 https://hl7.org/fhir/R4/operations.html#executing
 
 A table says for each name what it is: a FHIR type, or several as ``Coding|string``, ``Resource``
-and a type for a resource, or ``parts``. In a URL a Coding is written ``system|code`` and a Reference
-is its text; there are no resources. Whoever calls with the one resource itself as the body sends
-its other parameters in the URL.
+and a type for a resource, or ``parts``. In a URL a Coding is written ``system|code`` and a
+Reference is its text; there are no resources. Whoever calls with the one resource itself as the
+body sends its other parameters in the URL.
 """
 
 from collections.abc import Iterator, Mapping

@@ -143,6 +143,8 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$hl7v2": "r",
     **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
     **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
+    "$bulk-publish": "open",
+    "$calendar-link": "r",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
     ("Appointment", "$find"): "s",

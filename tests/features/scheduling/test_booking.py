@@ -413,7 +413,7 @@ async def test_what_a_proposal_says_of_itself_stays(server: Server) -> None:
 
 
 async def test_a_hold_that_is_over_is_not_moved(server: Server) -> None:
-    """It has no time any more; and a series of holds is one of the three that a patient may have."""
+    """It has no time any more; and of the holds that a patient may have a series is one."""
     await _clinic(server)
     for day in (7, 8, 9):
         asked = proposed(morning(day), "p1")
