@@ -143,7 +143,7 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$hl7v2": "r",
     **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
     **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
-    "$bulk-publish": "open",
+    **dict.fromkeys(("$bulk-publish", "$bulk-publish-file"), "open"),
     "$calendar-link": "r",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",

@@ -217,6 +217,25 @@ async def test_a_booking_sent_again_is_the_same_booking(clinic: Server) -> None:
     assert (await ask(clinic, other, DESK)).status == 201
 
 
+async def test_bookings_in_a_batch_stand_each_for_itself(clinic: Server) -> None:
+    """And a batch that is sent again with its key books nothing twice."""
+    calls = [_book(days).body for days in (7, 7, 8)]
+    entries = [
+        {"resource": body, "request": {"method": "POST", "url": "Appointment/$book"}}
+        for body in calls
+    ]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    asked = Request("transaction", body=bundle, base_url=BASE, idempotency_key="k")
+    found = [decode((await ask(clinic, asked, DESK)).body)["entry"] for _ in range(2)]
+    for said in found:
+        statuses = sorted(one["response"]["status"][:3] for one in said)
+        assert statuses == ["201", "201", "409"]
+    assert await total(clinic, "Appointment") == 2
+    bundle = {**bundle, "type": "transaction"}
+    refused = await ask(clinic, Request("transaction", body=bundle, base_url=BASE), DESK)
+    assert (refused.status, issues(refused)[0][1]) == (400, "not-supported")
+
+
 async def test_the_answer_follows_the_question(clinic: Server) -> None:
     """S15: a whole ``appointment`` gets a transaction-response with its Slots, IHE names a
     searchset; both say where the Appointment is."""
