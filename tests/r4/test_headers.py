@@ -5,7 +5,13 @@ from datetime import UTC, datetime
 import pytest
 
 from fhir_server.outcome import FhirError
-from fhir_server.r4.headers import entity_tags, http_date_or_instant, idempotency_key, preferences
+from fhir_server.r4.headers import (
+    entity_tags,
+    http_date_or_instant,
+    idempotency_key,
+    override_reason,
+    preferences,
+)
 
 TAGS = {
     None: None,
@@ -108,4 +114,21 @@ def test_what_is_no_idempotency_key(text: str) -> None:
     """Refused with 400; a header sent twice is joined by a comma."""
     with pytest.raises(FhirError) as refusal:
         idempotency_key(text)
+    assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(None, ""), (" twins ", "twins"), ("জরুরি".encode().decode("latin-1"), "জরুরি")],
+)
+def test_why_a_rule_is_overridden(text: str | None, reason: str) -> None:
+    """X-Override-Reason: ASCII, or UTF-8 as it comes."""
+    assert override_reason(text) == reason
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 501])
+def test_what_is_no_reason(text: str) -> None:
+    """Refused with 400: nobody overrides without saying why."""
+    with pytest.raises(FhirError) as refusal:
+        override_reason(text)
     assert refusal.value.status == 400

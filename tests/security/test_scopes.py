@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fhir_server.security.scopes import (
     LETTERS,
+    OVERRIDE,
     Scope,
     common,
     covers,
@@ -180,3 +181,10 @@ def test_nothing_is_widened(asked: list[Scope], registered: list[Scope]) -> None
     for one in asked:
         if any(covers(other, one) for other in registered):
             assert one.text in found
+
+
+@pytest.mark.parametrize("levels", [("patient", "user"), ("system",)])
+def test_a_power_is_granted_to_who_is_registered_for_it(levels: tuple[str, ...]) -> None:
+    """To an app and to a backend; what comes of it is up to the roles (``security/rights.py``)."""
+    assert granted([OVERRIDE], [OVERRIDE], levels) == (OVERRIDE,)
+    assert granted([OVERRIDE], ["user/*.cruds"], levels) == ()
