@@ -285,8 +285,10 @@ async def test_each_is_called_once(two: list[Server], desk: Desk, place: str) ->
 async def test_an_emergency_is_next(desk: Desk, place: str) -> None:
     """Q3: before all who came earlier; urgent before routine."""
     order = ("R", "UR", "R", "EM")
-    for code in order:
-        await desk.take(place, priority={"valueCode": code})
+    told = [
+        await desk("$issue-token", place, **BARE, priority={"valueCode": code}) for code in order
+    ]
+    assert [one["ahead"] for one in told] == [0, 0, 2, 0]
     called = [(await desk.call(place))["token"] for _ in order]
     assert called == ["CARD-004", "CARD-002", "CARD-001", "CARD-003"]
 
