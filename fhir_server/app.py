@@ -82,6 +82,7 @@ from fhir_server.store.fitness import reasons_against
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.outbox import ensure_outbox
 from fhir_server.store.packages import Packages
 from fhir_server.store.queues import ensure_queues
 from fhir_server.store.reindex import Reindex
@@ -314,8 +315,11 @@ async def _server(
         await ensure_claims(database)
         await ensure_answers(database)
         await ensure_queues(database)
+        await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.offers.ensure()
+        await store.calendar_links.ensure()
         await store.granules.ensure(settings.scheduling_granule_minutes, now())
         await store.proposals.ensure()
         await store.denials.prepare(types)

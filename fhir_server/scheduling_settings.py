@@ -8,10 +8,11 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings
+
+from fhir_server.reminder_settings import ReminderSettings
 
 
-class SchedulingSettings(BaseSettings):
+class SchedulingSettings(ReminderSettings):
     """Free times, claims on time, holds."""
 
     scheduling_enforce: Literal["strict", "off"] = Field(
@@ -66,6 +67,16 @@ class SchedulingSettings(BaseSettings):
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
     )
 
+    scheduling_waitlist: bool = Field(
+        default=True,
+        description="Whether a time that becomes free is offered to the waiting list.",
+    )
+    scheduling_offer_minutes: int = Field(
+        default=30,
+        ge=1,
+        le=10_080,
+        description="Minutes that somebody of the waiting list has to accept an offered time.",
+    )
     scheduling_calendars: Path | None = Field(
         default=None,
         description="Folder with holiday calendars of your own, CSV of local dates, beside "
@@ -87,6 +98,26 @@ class SchedulingSettings(BaseSettings):
         ge=1,
         le=10_000,
         description="Queue boards that one process keeps up to date at a time; more: 503.",
+    )
+
+    scheduling_publish: bool = Field(
+        default=False,
+        description="Whether free times are published for everybody who asks: `$bulk-publish`.",
+    )
+    scheduling_publish_days: int = Field(
+        default=14, ge=1, le=92, description="Days, today included, whose free times are published."
+    )
+    scheduling_publish_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds for which what is published may be used before it is asked for again.",
+    )
+
+    scheduling_calendar_names: bool = Field(
+        default=False,
+        description="Whether the calendar at a practitioner's secret address has names of "
+        "patients.",
     )
 
     @field_validator("scheduling_granule_minutes")
