@@ -12,6 +12,7 @@ transaction changes the Encounter, and only while the step before is still ours.
 dies in between, the next one to call after the ten seconds takes the same.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -81,28 +82,30 @@ def claim_name(location: str, service: str, date: str, patient: str) -> str:
 
 async def ensure_queues(database: Database) -> None:
     """Make the indexes, and with them the collections."""
+    await asyncio.gather(  # each is a way to the database and back, at every start
+        database[QUEUES].create_indexes(_indexes()),
+        database[CLAIMS].create_indexes(
+            [IndexModel([("until", ASCENDING)], expireAfterSeconds=_CLAIM_KEPT_S)]
+        ),
+        ensure_counters(database),
+    )
+
+
+def _indexes() -> list[IndexModel]:
     waiting = {"partialFilterExpression": {"waits": True}}
     order = [("rank", ASCENDING), ("at", ASCENDING), ("number", ASCENDING)]
     place = [("location", ASCENDING), ("service", ASCENDING)]
-    await database[QUEUES].create_indexes(
-        [
-            IndexModel([*place, *order], name="next of a service", **waiting),
-            IndexModel([place[0], *order], name="next of a place", **waiting),
-            IndexModel([*place, ("called", DESCENDING)], name="called"),
-            IndexModel([("location", ASCENDING), ("state", ASCENDING), ("called", DESCENDING)]),
-            IndexModel([*place, ("finished", DESCENDING)], name="finished"),
-            IndexModel(
-                [("call", ASCENDING)],
-                unique=True,
-                partialFilterExpression={"call": {"$gt": ""}},
-            ),
-            IndexModel([("until", ASCENDING)], expireAfterSeconds=_KEPT_S),
-        ]
-    )
-    await database[CLAIMS].create_indexes(
-        [IndexModel([("until", ASCENDING)], expireAfterSeconds=_CLAIM_KEPT_S)]
-    )
-    await ensure_counters(database)
+    return [
+        IndexModel([*place, *order], name="next of a service", **waiting),
+        IndexModel([place[0], *order], name="next of a place", **waiting),
+        IndexModel([*place, ("called", DESCENDING)], name="called"),
+        IndexModel([("location", ASCENDING), ("state", ASCENDING), ("called", DESCENDING)]),
+        IndexModel([*place, ("finished", DESCENDING)], name="finished"),
+        IndexModel(
+            [("call", ASCENDING)], unique=True, partialFilterExpression={"call": {"$gt": ""}}
+        ),
+        IndexModel([("until", ASCENDING)], expireAfterSeconds=_KEPT_S),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

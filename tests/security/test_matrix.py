@@ -14,7 +14,7 @@ import pytest
 from fhir_server.app import Server, build_registry, opened
 from fhir_server.context import Context
 from fhir_server.dispatch import answer
-from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, SIGNED_IN, admitted
+from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, OPEN, SIGNED_IN, admitted
 from fhir_server.interactions.bodies import refused
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError
@@ -136,15 +136,14 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$allocate": "c s",
     **dict.fromkeys(("$confirm", "$cancel", "$reschedule", "$no-show", "$complete"), "u"),
     **dict.fromkeys(("$outbox", "$outbox-repeat"), ADMINISTRATOR),
-    "$access-log": "r",
+    **dict.fromkeys(("$bulk-publish", "$bulk-publish-file"), OPEN),
+    **dict.fromkeys(("$access-log", "$calendar-link"), "r"),
     "$meta": "rs",
     "$meta-add": "u",
     "$meta-delete": "u",
     "$hl7v2": "r",
     **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
     **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
-    **dict.fromkeys(("$bulk-publish", "$bulk-publish-file"), "open"),
-    "$calendar-link": "r",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
     ("Appointment", "$find"): "s",

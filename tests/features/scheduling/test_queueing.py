@@ -1,6 +1,7 @@
 """design/scheduling.md, section 7, checks Q1 to Q3 and Q5: check in, take a number, be called."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from fhir_server.features.scheduling.parameters import SERVICE
 from fhir_server.features.scheduling.queue import TRIAGE_EXTENSION
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
-from fhir_server.store.queues import LEASE, QUEUES
+from fhir_server.store.queues import CLAIMS, LEASE, QUEUES, claim_name
 from tests.conftest import Emptied
 from tests.features.scheduling.queues import BARE, Desk, Told, reference, text
 from tests.security.principals import user
@@ -284,8 +285,10 @@ async def test_each_is_called_once(two: list[Server], desk: Desk, place: str) ->
 async def test_an_emergency_is_next(desk: Desk, place: str) -> None:
     """Q3: before all who came earlier; urgent before routine."""
     order = ("R", "UR", "R", "EM")
-    for code in order:
-        await desk.take(place, priority={"valueCode": code})
+    told = [
+        await desk("$issue-token", place, **BARE, priority={"valueCode": code}) for code in order
+    ]
+    assert [one["ahead"] for one in told] == [0, 0, 2, 0]
     called = [(await desk.call(place))["token"] for _ in order]
     assert called == ["CARD-004", "CARD-002", "CARD-001", "CARD-003"]
 
@@ -429,6 +432,60 @@ async def test_the_queue_and_its_waits(desk: Desk, place: str) -> None:
     assert (today["served"], today["counters"]) == (2, 2)
     assert (today["wait-median"]["value"], today["wait-90"]["value"]) == (9, 14)
     assert today["service-median"]["value"] == 6
+
+
+STATUS_OF = {
+    "waiting": {"arrived", "in-progress"},  # of who was transferred it goes on
+    "called": {"in-progress"},
+    "absent": {"arrived"},
+    "done": {"finished"},
+}
+
+
+async def test_whatever_many_do_at_once_queue_and_encounters_agree(two: list[Server]) -> None:
+    """Eight counters at two servers do everything with the same twelve patients: each entry is what
+    its Encounter says, each patient has a number in a queue as long as the visit goes on."""
+    desks = [Desk(one) for one in two]
+    places = [await desks[0].place(f"many-{n}") for n in range(2)]
+    for n in range(12):
+        await desks[0].put("Patient", f"many-{n}")
+    encounters: list[str] = []
+
+    async def work(number: int) -> Counter[int]:
+        chance, desk, statuses = random.Random(number), desks[number % 2], Counter[int]()
+        for _ in range(16):
+            place = chance.choice(places)
+            kind = chance.choice(("issue", "call", "call", "skip", "transfer", "finish", "recall"))
+            if kind == "issue" or not encounters:
+                patient = reference(f"Patient/many-{chance.randrange(12)}")
+                told = await desk("$issue-token", place, patient=patient)
+                if told.status == 201:
+                    encounters.append(f"Encounter/{told['encounter']['id']}")
+            elif kind == "call":
+                told = await desk.call(place, str(number))
+            else:
+                given = {"to": reference(place)} if kind == "transfer" else {}
+                told = await desk(f"${kind}", chance.choice(encounters), **given)
+            statuses[told.status] += 1
+        return statuses
+
+    told = sum(await asyncio.gather(*map(work, range(8))), Counter[int]())
+    assert set(told) <= {200, 201, 404, 409}, told
+    ids = [one.partition("/")[2] for one in encounters]
+    rows = await two[0].database[QUEUES].find({"_id": {"$in": ids}}).to_list()
+    assert len(rows) == len(encounters)
+    open_claims = set()
+    for row in rows:
+        encounter = await desks[0].read(f"Encounter/{row['_id']}")
+        assert encounter["status"] in STATUS_OF[row["state"]], (row, encounter)
+        assert row.get("waits", False) == (row["state"] == "waiting"), row
+        assert encounter["identifier"][0]["value"] == row["token"]
+        if row["state"] != "done":
+            parts = (row[name] for name in ("location", "service", "date", "patient"))
+            open_claims.add((claim_name(*parts), row["_id"]))
+    found = await two[0].database[CLAIMS].find({"entry": {"$in": ids}}).to_list()
+    assert {(one["_id"], one["entry"]) for one in found} == open_claims
+    assert len({one for one, _ in open_claims}) == len(open_claims)
 
 
 # ------------------------------------------------------------------------------ who may
