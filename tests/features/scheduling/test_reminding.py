@@ -100,6 +100,7 @@ async def test_nothing_is_planned_for_what_is_over(clinic: World) -> None:
     assert one["occurrenceDateTime"] == "2036-12-01T08:00:00.000Z"
 
 
+@pytest.mark.slow
 async def test_exactly_what_is_due_is_sent(clinic: World) -> None:
     """R1: many appointments over a fortnight; at any time what is due was sent, and none early."""
     pick = random.Random(9)
@@ -126,6 +127,7 @@ async def test_exactly_what_is_due_is_sent(clinic: World) -> None:
     assert len(clinic.sink.taken) == len(due)
 
 
+@pytest.mark.slow
 async def test_each_is_delivered_though_the_sink_fails_and_workers_die(
     clinic: World, tmp_path: Path
 ) -> None:
