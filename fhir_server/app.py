@@ -84,6 +84,7 @@ from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
 from fhir_server.store.outbox import ensure_outbox
 from fhir_server.store.packages import Packages
+from fhir_server.store.queues import ensure_queues
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.rules import Rules
@@ -313,9 +314,12 @@ async def _server(
         types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
+        await ensure_queues(database)
         await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
+        await store.offers.ensure()
+        await store.calendar_links.ensure()
         await store.granules.ensure(settings.scheduling_granule_minutes, now())
         await store.proposals.ensure()
         await store.denials.prepare(types)

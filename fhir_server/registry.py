@@ -43,7 +43,8 @@ class Operation:
     ``setting`` is the name of the setting that switches it on; none is always on. ``native`` says
     that a Binary which it takes or gives comes and goes by its own content type. ``needs`` is what
     its caller must have: letters of a scope for its type, or one of the words of
-    ``interactions/admitting.py``, which says how they are read.
+    ``interactions/admitting.py``, which says how they are read. ``keyed`` are the types that it may
+    write, where an Idempotency-Key makes a repeated call the same call.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operation:
     setting: str = ""
     native: bool = False
     needs: str = "administrator"
+    keyed: tuple[str, ...] = ()
 
     def takes(self, request: Request) -> bool:
         """Whether it can be called where ``request`` calls it: on a type, a resource, a version."""

@@ -67,10 +67,57 @@ class SchedulingSettings(ReminderSettings):
         default=10, ge=1, le=60, description="Minutes for which what `$find` proposes can be taken."
     )
 
+    scheduling_waitlist: bool = Field(
+        default=True,
+        description="Whether a time that becomes free is offered to the waiting list.",
+    )
+    scheduling_offer_minutes: int = Field(
+        default=30,
+        ge=1,
+        le=10_080,
+        description="Minutes that somebody of the waiting list has to accept an offered time.",
+    )
     scheduling_calendars: Path | None = Field(
         default=None,
         description="Folder with holiday calendars of your own, CSV of local dates, beside "
         "`terminology/calendars/`.",
+    )
+    queue_carry_minutes: int = Field(
+        default=240,
+        ge=0,
+        le=1440,
+        description="Minutes for which who waits at midnight is still called on the next day.",
+    )
+    queue_boards_open: bool = Field(
+        default=False,
+        description="Whether queue boards are shown to everybody; else, in production, to whoever "
+        "has the link of `$board-link`.",
+    )
+    queue_listeners_max: int = Field(
+        default=500,
+        ge=1,
+        le=10_000,
+        description="Queue boards that one process keeps up to date at a time; more: 503.",
+    )
+
+    scheduling_publish: bool = Field(
+        default=False,
+        description="Whether free times are published for everybody who asks: `$bulk-publish`.",
+    )
+    scheduling_publish_days: int = Field(
+        default=14, ge=1, le=92, description="Days, today included, whose free times are published."
+    )
+    scheduling_publish_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Seconds for which what is published may be used before it is asked for again.",
+    )
+
+    scheduling_calendar_names: bool = Field(
+        default=False,
+        description="Whether the calendar at a practitioner's secret address has names of "
+        "patients.",
     )
 
     @field_validator("scheduling_granule_minutes")

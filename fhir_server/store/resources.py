@@ -26,6 +26,7 @@ from fhir_server.security.plan import AccessPlan
 from fhir_server.store import answers, audit_rows, history, search
 from fhir_server.store.access import Visible
 from fhir_server.store.audit import Audit, Lane, Recording
+from fhir_server.store.calendar_links import CalendarLinks
 from fhir_server.store.changes import Asked, Change
 from fhir_server.store.claims import CLAIMS, Seen, claim
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
@@ -52,8 +53,10 @@ from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
+from fhir_server.store.offers import Offers
 from fhir_server.store.outbox import Outbox
 from fhir_server.store.proposals import Proposals
+from fhir_server.store.queues import Queues
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -148,6 +151,22 @@ class ResourceStore:
     def inbox(self) -> Inbox:
         """The messages received, in the same transaction where there is one."""
         return Inbox(self.database, self.session, self.timeouts.write_s)
+
+    @property
+    def offers(self) -> Offers:
+        """Times that became free, and who was asked for them, in the same transaction where there
+        is one."""
+        return Offers(self.database, self.session, self.timeouts.write_s)
+
+    @property
+    def calendar_links(self) -> CalendarLinks:
+        """The secret addresses of calendars."""
+        return CalendarLinks(self._whole, self.timeouts.write_s)
+
+    @property
+    def queues(self) -> Queues:
+        """Who waits where, in the same transaction where there is one."""
+        return Queues(self.database, self.session, self.timeouts.request_s)
 
     @property
     def outbox(self) -> Outbox:
@@ -366,17 +385,18 @@ class ResourceStore:
     def _asked(self, changes: Sequence[Change]) -> list[Change]:
         """Return ``changes`` with what is known of whoever asks for them."""
         if self.record is None or self.audit is None:
-            return [
-                replace(one, access=self.plan, override=self.override or one.override)
-                for one in changes
-            ]
+            return [self._by_rights(one) for one in changes]
         drafts = [one.record or self.record.draft for one in changes]
         if self.session is None and drafts and self.record.together:
             drafts[0] = replace(drafts[0], also=self.record.together)
         return [
-            replace(one, access=self.plan, record=draft, override=self.override or one.override)
+            replace(self._by_rights(one), record=draft)
             for one, draft in zip(changes, drafts, strict=True)
         ]
+
+    def _by_rights(self, change: Change) -> Change:
+        access = None if change.by_server else self.plan
+        return replace(change, access=access, override=self.override or change.override)
 
     def _recorded(self, changes: Sequence[Change]) -> None:
         """Note that the rows of ``changes`` are written."""

@@ -24,6 +24,7 @@ from fhir_server.store.changes import Change, Judged
 from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT
 from fhir_server.store.granules import Granules
+from fhir_server.store.offers import Offers
 from fhir_server.store.outbox import Outbox
 
 
@@ -54,6 +55,11 @@ class Inside:
     def granules(self) -> Granules:
         """The times that are taken, in this transaction."""
         return Granules(self.database, self.session)
+
+    @property
+    def offers(self) -> Offers:
+        """Times that become free, and who was asked for them, in this transaction."""
+        return Offers(self.database, self.session)
 
     @property
     def outbox(self) -> Outbox:

@@ -19,9 +19,15 @@ AS_SERVER = {
     "fhir_server/interactions/defining.py": "definitions by their canonical",
     "fhir_server/interactions/stored.py": "concept maps",
     "fhir_server/interactions/terms.py": "value sets and concept maps by id",
+    "fhir_server/features/scheduling/publishing.py": "places and free times, without patients",
     "fhir_server/features/cds/enforce.py": "what was found of an order, and who overrode it",
 }
 """The modules above the store that may use the store whole."""
+
+BY_SERVER = {
+    "fhir_server/features/scheduling/writing.py": "the Slot of an Appointment that was granted",
+}
+"""The modules above the store that write what whoever asks may not write."""
 
 DATABASE = {
     "fhir_server/__main__.py": "the marks of a load",
@@ -48,7 +54,7 @@ DATABASE = {
 """The modules above the store that hand its database on. None of them takes a collection of it."""
 
 WHOLE = {
-    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules",
+    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules, calendar_links",
     "fhir_server/store/access.py": "the choke point",
     "fhir_server/store/versions.py": "the choke point, for what is no current version",
     "fhir_server/store/joins.py": "another word: all that a document has to meet",
@@ -78,6 +84,7 @@ RAW = {
     "ensure_people": "indexes of users and sessions",
     "ensure_answers": "an index",
     "ensure_claims": "an index",
+    "ensure_queues": "indexes",
     "ensure_outbox": "an index",
     "shared_key": "the key of page links",
     "is_ready": "whether there is a database",
@@ -116,6 +123,18 @@ def test_few_modules_use_the_store_whole() -> None:
         if "as_server" in _names(tree) and not _is_store(name)
     }
     assert using == AS_SERVER.keys()
+
+
+def test_few_modules_write_for_the_server() -> None:
+    """``Change.by_server`` is said in the modules of the list, and in no other."""
+    saying = {
+        name
+        for name, tree in _modules("fhir_server", "adapters")
+        if not _is_store(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "by_server"
+    }
+    assert saying == BY_SERVER.keys()
 
 
 def test_no_module_above_the_store_takes_a_collection() -> None:
@@ -165,7 +184,8 @@ def test_the_store_uses_the_whole_for_itself_alone() -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and "_whole" in _attributes(function)
     }
-    assert using == {"narrowed", "as_server", "expunge", "parts", "guides", "granules"}
+    plain = {"narrowed", "as_server", "expunge", "parts", "guides"}
+    assert using == plain | {"granules", "calendar_links"}
 
 
 def test_few_parts_are_given_the_whole_database() -> None:
@@ -183,7 +203,7 @@ def test_few_parts_are_given_the_whole_database() -> None:
     assert given <= RAW.keys()
 
 
-@pytest.mark.parametrize("listed", [AS_SERVER, DATABASE, WHOLE])
+@pytest.mark.parametrize("listed", [AS_SERVER, BY_SERVER, DATABASE, WHOLE])
 def test_what_is_listed_is_there(listed: dict[str, str]) -> None:
     """No list names what is gone."""
     assert all((ROOT / name).is_file() for name in listed)

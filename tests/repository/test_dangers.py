@@ -86,7 +86,11 @@ PLACES: dict[str, tuple[str, str]] = {
     ),
     "markup that is shown": (
         "nh3 html.escape",
-        "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py",
+        (
+            "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
+            "fhir_server/features/scheduling/markup.py "
+            "fhir_server/features/scheduling/queue_board.py"
+        ),
     ),
 }
 

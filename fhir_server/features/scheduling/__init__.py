@@ -5,12 +5,34 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 
 from collections.abc import Callable
 
-from fhir_server.features.scheduling import finding, holding, reminding
+from fhir_server.features.scheduling import (
+    allocating,
+    booking,
+    calendar_feed,
+    calendar_page,
+    changing,
+    finding,
+    holding,
+    offer_page,
+    publishing,
+    queueing,
+    reminding,
+    waitlist,
+)
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
+    waitlist.register,
+    offer_page.register,
+    publishing.register,
+    calendar_feed.register,
+    calendar_page.register,
     finding.register,
+    booking.register,
+    changing.register,
+    allocating.register,
+    queueing.register,
     reminding.register,
 )
 

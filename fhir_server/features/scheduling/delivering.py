@@ -32,7 +32,7 @@ from fhir_server.features.scheduling.planning import (
 )
 from fhir_server.features.scheduling.reminder_policy import Desk
 from fhir_server.features.scheduling.reminders import LIVE, Person, reachable, started, ways
-from fhir_server.features.scheduling.replies import mark
+from fhir_server.features.scheduling.sms_replies import mark
 from fhir_server.features.scheduling.sms_segments import segments
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError

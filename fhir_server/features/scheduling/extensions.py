@@ -15,6 +15,9 @@ HOLD_EXPIRES = f"{_BASE}hold-expires"
 """On an Appointment that is pending: until when its time is held (dateTime)."""
 OVERRIDE_REASON = f"{_BASE}override-reason"
 """On an Appointment that takes a time where it was taken: why (string)."""
+WAITLIST_ENTRY = f"{_BASE}waitlist-entry"
+"""On an Appointment that is pending: an offer to an entry of the waiting list, and the version that
+it was the entry in (string)."""
 SERVER_MADE = {"system": "urn:fhir-server:CodeSystem:origin", "code": "server-made"}
 """The tag of a Slot that was made for one appointment, and goes with it."""
 

@@ -12,7 +12,7 @@ from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import objection, objects
 from fhir_server.features.scheduling.planning import objections, resource
 from fhir_server.features.scheduling.reminders import started
-from fhir_server.features.scheduling.replies import Reply, is_signed, mark, meant, reply_of
+from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark, meant, reply_of
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, too_large
 from fhir_server.r4.json import decode

@@ -1,92 +1,52 @@
-"""What somebody answers to an SMS, and whether it really comes from the gateway. Pure.
+"""What booking operations answer: Appointments as a searchset, or all that was written. Pure.
 
-The body is signed like a webhook of ours: ``X-Signature: sha256=<hex>`` is the HMAC-SHA256 of
-``<X-Timestamp>.<body>``, the timestamp in seconds since 1970, five minutes old at most.
+IHE ITI Scheduling answers with a searchset; whoever gave a whole ``appointment`` gets a
+transaction-response that has the Slots as well. Section 3 of design/scheduling.md.
 """
 
-import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
 
-from fhir_server.outcome import FhirError, Issue
-from fhir_server.store.outbox import Row
-
-Meaning = Literal["stop", "start", "confirm", "cancel", ""]
-
-AGE_MAX_S = 300
-_WORDS: dict[str, Meaning] = {
-    **dict.fromkeys(("stop", "stopall", "unsubscribe", "end", "quit", "বন্ধ"), "stop"),
-    **dict.fromkeys(("start", "unstop", "চালু"), "start"),
-    **dict.fromkeys(("1", "১", "yes", "হ্যাঁ"), "confirm"),
-    **dict.fromkeys(("2", "২", "no", "না"), "cancel"),
-}
-_DIGITS_THAT_COUNT = 9
-_APART = timedelta(hours=12)
+from fhir_server.messages import Request, Response
+from fhir_server.r4.bundles import bundle, entry
+from fhir_server.store.documents import Stored
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came in: the number it came from, and its text."""
-
-    sender: str
-    text: str
-
-    @property
-    def meaning(self) -> Meaning:
-        """What it means; ``""`` where that is not plain: then nothing is done.
-
-        >>> Reply("", " Stop. ").meaning, Reply("", "1").meaning, Reply("", "1 or 2?").meaning
-        ('stop', 'confirm', '')
-        """
-        return _WORDS.get(self.text.strip().strip(".!").casefold(), "")
-
-
-def is_signed(secret: str, timestamp: str, signature: str, body: bytes, now: datetime) -> bool:
-    """Whether ``signature`` is that of ``body``, made a short while ago."""
-    if not secret or not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
-        return False
-    made = hmac.new(secret.encode(), timestamp.encode() + b"." + body, "sha256").hexdigest()
-    is_right = hmac.compare_digest(
-        f"sha256={made}".encode(), signature.encode("latin-1", "replace")
+def reply(stored: Sequence[Stored], request: Request, status: int, *, with_slots: bool) -> Response:
+    """Return the answer that ``stored`` was written, Appointments and Slots; its Location is that
+    of the first Appointment."""
+    appointments = [one for one in stored if one.type == "Appointment"]
+    first = appointments[0]
+    if with_slots:
+        shown = [*appointments, *(one for one in stored if one.type == "Slot")]
+        body = bundle("transaction-response", [_written(one, request) for one in shown])
+    else:
+        entries = [_found(one, request) for one in appointments]
+        body = bundle("searchset", entries, total=len(entries))
+    concerns = [place for one in appointments for place in one.compartments]
+    return Response(
+        *(status, body, first.version, first.last_updated),
+        _location(first) if status == 201 else "",
+        concerns=concerns,
     )
-    return is_right and abs(now.timestamp() - int(timestamp)) <= AGE_MAX_S
 
 
-def reply_of(body: Any) -> Reply:
-    """Return what ``{"from": "+880…", "text": "STOP"}`` says. Raises ``structure``."""
-    sender, text = (body.get("from"), body.get("text")) if isinstance(body, dict) else (None, None)
-    if not isinstance(sender, str) or not isinstance(text, str):
-        raise FhirError(Issue("structure", "The body has from and text, both texts."))
-    return Reply(sender, text)
+def _found(one: Stored, request: Request) -> bytes:
+    return entry(_full_url(one, request), one.json, search={"mode": "match"})
 
 
-def mark(number: str) -> str:
-    """Return by what the messages to ``number`` are found: its last nine digits, since a gateway
-    writes numbers in its own way; ``""`` for too few.
+def _written(one: Stored, request: Request) -> bytes:
+    said = {
+        "status": "201 Created" if one.created else "200 OK",
+        "location": _location(one),
+        "etag": f'W/"{one.version}"',
+        "lastModified": one.last_updated.isoformat(timespec="milliseconds"),
+    }
+    return entry(_full_url(one, request), one.json, response=said)
 
-    >>> mark("+880 1711-000001") == mark("01711000001")
-    True
-    """
-    digits = "".join(one for one in number if one in "0123456789")
-    return f"sms:{digits[-_DIGITS_THAT_COUNT:]}" if len(digits) >= _DIGITS_THAT_COUNT else ""
+
+def _full_url(one: Stored, request: Request) -> str:
+    return f"{request.base_url}/{one.type}/{one.id}" if request.base_url else ""
 
 
-def meant(rows: Sequence[Row], now: datetime) -> Row | None:
-    """Return which of ``rows``, sent to one number, newest first, an answer is about: the last that
-    was sent of an appointment to come. ``None`` where another one was sent at about that time, as
-    to a family with one phone: then it is not known."""
-    asked = [
-        one
-        for one in rows
-        if one.content.get("kind") in ("reminder", "moved") and one.content["start"] > now
-    ]
-    if not asked:
-        return None
-    last = asked[0]
-    for one in asked[1:]:
-        near = last.at is None or one.at is None or last.at - one.at < _APART
-        if one.subject != last.subject and near:
-            return None
-    return last
+def _location(one: Stored) -> str:
+    return f"{one.type}/{one.id}/_history/{one.version}"

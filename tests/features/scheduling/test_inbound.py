@@ -10,7 +10,7 @@ import pytest
 
 from fhir_server.app import Server
 from fhir_server.features.scheduling.inbound import application
-from fhir_server.features.scheduling.replies import Reply, is_signed, mark
+from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
 from tests.conftest import Emptied

@@ -1,0 +1,263 @@
+"""Free times are offered to those who wait for one: one after the other, until somebody takes it.
+
+Section 6 of design/scheduling.md. A task takes events that a rule has left (``freeing.py``); each
+has a lease, so that another process goes on where this one ends. An offer is a write like any
+other: the rule that no time is given twice decides whether it can be made, and its version whether
+the entry was asked meanwhile for another time.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from fhir_server.context import Context
+from fhir_server.features.scheduling.claims import is_live
+from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
+from fhir_server.features.scheduling.extensions import hold_expires
+from fhir_server.features.scheduling.freeing import Freeing
+from fhir_server.features.scheduling.subjects import ids_of, participants
+from fhir_server.features.scheduling.waiting import (
+    Place,
+    declined,
+    entry_version,
+    in_turn,
+    link_token,
+    offered,
+    place_for,
+    time_name,
+)
+from fhir_server.messages import Request, Resource
+from fhir_server.outcome import FhirError
+from fhir_server.r4.json import decode
+from fhir_server.registry import Registry, Task
+from fhir_server.settings import Settings
+from fhir_server.store.documents import instant
+from fhir_server.store.offers import Freed
+from fhir_server.store.resources import ResourceStore
+
+PATH = "/offer/"
+_LEASE = timedelta(seconds=60)
+_TRIES_MAX = 10
+_LOOK_EVERY_S = 0.5
+_TIMES_MAX = 50
+_TAKEN = 409
+_CHANGED = 412
+_GONE = (404, 410)
+_TYPES = ("Appointment", "CommunicationRequest")
+_MESSAGE = {"system": "urn:fhir-server:CodeSystem:message", "code": "message"}
+_LOG = logging.getLogger("fhir_server.waitlist")
+
+
+def register(registry: Registry) -> None:
+    """Add the rule and the task."""
+    registry.rule("freed", Freeing())
+    registry.task(Task("waitlist", run))
+
+
+async def run(context: Context) -> None:
+    """Offer what becomes free, until cancelled."""
+    if not context.settings.scheduling_waitlist:
+        return
+    await context.store.indexes.ensure(_TYPES)
+    while True:
+        try:
+            while await work(context):
+                pass
+        except Exception as error:  # noqa: BLE001 - outermost shell: events stay, and are taken later
+            _LOG.error("%s", json.dumps(f"free times are not offered: {type(error).__name__}"))
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def work(context: Context) -> bool:
+    """Take one event that is due, and work it off; return whether there was one."""
+    context, now = context.under("waitlist"), context.now()
+    offers = context.store.offers
+    event = await offers.take(context.new_id(), now, now + _LEASE)
+    if event is None:
+        return False
+    if event.tried > _TRIES_MAX:  # whoever took it has died of it, time and again
+        _LOG.error("%s", json.dumps(f"a free time was given up: {event.id}"))
+    elif event.kind == "hold":
+        await _lapse(event, context)
+    elif event.end > now:
+        for one in await _times(event, context):
+            await _offer(one, context)
+    await offers.drop(event)
+    return True
+
+
+async def _lapse(event: Freed, context: Context) -> None:
+    """End a hold that nobody has confirmed; its time is then an event of its own."""
+    held = await resource(event.subject, context)
+    until = hold_expires(held) if held is not None else None
+    if held is None or until is None or until > context.now():
+        return
+    if entry_version(held):
+        await give_back(held, context)
+    else:
+        await put({**held, "status": "cancelled"}, context)
+
+
+async def give_back(offer: Resource, context: Context) -> None:
+    """Put the entry that ``offer`` is for back on the waiting list; its time is free."""
+    version = entry_version(offer)
+    was = await resource(f"Appointment/{offer['id']}", context, version)
+    await put(declined(offer, was), context, of=offer)
+
+
+async def _times(event: Freed, context: Context) -> list[Freed]:
+    """Return the times that ``event`` has freed: of a block, which covers many, those that the
+    rules of its calendars offer. Where they say no length it is taken as one."""
+    now = context.now()
+    if event.subject.startswith("Slot/") and event.actors:
+        asked = (("actor", ",".join(event.actors)),)
+        lengths: dict[datetime, timedelta] = {}
+        for diary in await diaries(await found("Schedule", asked, context), context):
+            for opening in openings_of(diary, context):
+                span = (event.start, event.end)
+                length = timedelta(minutes=opening.rules.duration or 0)
+                for start in (await with_starts(opening, span, (), context)).starts:
+                    lengths[start] = max(lengths.get(start, length), length)
+        if lengths:
+            return [
+                replace(event, start=start, end=start + lengths[start])
+                for start in sorted(lengths)[:_TIMES_MAX]
+            ]
+    return [event] if event.start > now else []
+
+
+async def _offer(event: Freed, context: Context) -> None:
+    """Ask the first who wants the time of ``event`` and was not asked for it before."""
+    asked = await context.store.offers.asked(time_name(event))
+    bases = context.parameters.base_urls
+    for entry in in_turn(await _entries(event, context)):
+        place = place_for(entry, event, bases)
+        if place is None or entry["id"] in asked or await _is_elsewhere(entry, place, context):
+            continue
+        try:
+            await _ask(entry, place, event, context)
+        except FhirError as error:
+            if error.status == _TAKEN:
+                return  # somebody has it already
+            if error.status >= 500:
+                raise  # later
+            if error.status != _CHANGED:
+                _LOG.warning(
+                    "%s", json.dumps(f"Appointment/{entry['id']} cannot be offered a time")
+                )
+            continue
+        return
+
+
+async def _entries(event: Freed, context: Context) -> list[Resource]:
+    """Return the entries that name one who has the time, or nobody."""
+    by_id: dict[str, Resource] = {}
+    named = (("actor", ",".join(event.actors)),) if event.actors else ()
+    for more in (named, (("practitioner:missing", "true"),)):
+        if more:
+            asked = (("status", "waitlist"), *more)
+            by_id |= {one["id"]: one for one in await found("Appointment", asked, context)}
+    return list(by_id.values())
+
+
+async def _is_elsewhere(entry: Resource, place: Place, context: Context) -> bool:
+    """Whether a patient of ``entry`` has another appointment then."""
+    if not context.settings.scheduling_patients:
+        return False
+    patients = _patients(entry, context)
+    taken = await context.store.granules.taken(patients, place.start, place.end)
+    return any(is_live(one, context.now()) for granule in taken for one in granule["h"])
+
+
+def _patients(entry: Resource, context: Context) -> list[str]:
+    named = participants(entry, context.parameters.base_urls)
+    return sorted(one for one in named if one.startswith("Patient/"))
+
+
+async def _ask(entry: Resource, place: Place, event: Freed, context: Context) -> None:
+    """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
+    is taken, 412 where the entry is not as it was."""
+    now = context.now()
+    minutes = context.settings.scheduling_offer_minutes
+    expires = min(now + timedelta(minutes=minutes), place.start)
+    offer = offered(entry, place, event, expires, await _free_slots(event, place, context))
+    said = _message(offer, place, expires, context)
+    message = {**said, "id": context.new_id()}
+
+    async def within(store: ResourceStore) -> None:
+        inside = replace(context, store=store)
+        await put(offer, inside, of=entry)
+        await context.perform(
+            Request("update", "CommunicationRequest", message["id"], body=message), inside
+        )
+
+    await context.store.in_transaction(within, _TYPES)
+
+
+async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
+    """Return those Slots of clients that stand for this time: the offer takes them along."""
+    slots = [await resource(f"Slot/{id}", context) for id in sorted(ids_of("Slot", event.slots))]
+    return [
+        f"Slot/{one['id']}"
+        for one in slots
+        if one is not None and one.get("status") == "free" and event.end == place.end
+    ]
+
+
+def _message(offer: Resource, place: Place, expires: datetime, context: Context) -> Resource:
+    settings = context.settings
+    zone = ZoneInfo(settings.scheduling_timezone)
+    token = link_token(context.page_key, offer["id"], entry_version(offer))
+    start, until = place.start.astimezone(zone), expires.astimezone(zone)
+    text = (
+        f"A time is free for you: {start:%Y-%m-%d %H:%M}. To take it, open "
+        f"{root_of(settings)}{PATH}{token} until {until:%Y-%m-%d %H:%M}."
+    )
+    patients = [{"reference": one} for one in _patients(offer, context)]
+    return {
+        "resourceType": "CommunicationRequest",
+        "status": "active",
+        "category": [{"coding": [_MESSAGE], "text": "offer"}],
+        "priority": "asap",
+        **({"subject": patients[0], "recipient": patients} if patients else {}),
+        "about": [{"reference": f"Appointment/{offer['id']}"}],
+        "payload": [{"contentString": text}],
+        "occurrenceDateTime": instant(context.now()),
+    }
+
+
+def root_of(settings: Settings) -> str:
+    """Return what this server is called by those who get its links, without the FHIR path."""
+    base = settings.base_url or f"http://{settings.host}:{settings.port}"
+    return base.rstrip("/").removesuffix("/fhir")
+
+
+async def resource(reference: str, context: Context, version: str = "") -> Resource | None:
+    """Return what is at ``reference`` (``Patient/1``), ``None`` where nothing is."""
+    type, _, id = reference.partition("/")
+    asked = Request("vread" if version else "read", type, id, version)
+    try:
+        answer = await context.perform(asked, context)
+    except FhirError as error:
+        if error.status in _GONE:
+            return None
+        raise
+    return decode(answer.body, depth_max=context.settings.depth_max)
+
+
+async def put(appointment: Resource, context: Context, of: Resource | None = None) -> None:
+    """Write ``appointment`` in the place of the version ``of`` it. Raises 412 where it has changed
+    since."""
+    version = (of or appointment)["meta"]["versionId"]
+    request = Request(
+        "update",
+        appointment["resourceType"],
+        appointment["id"],
+        body=appointment,
+        if_match=frozenset((version,)),
+    )
+    await context.perform(request, context)
