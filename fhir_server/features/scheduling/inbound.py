@@ -10,6 +10,8 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import objection, objects
+from fhir_server.features.scheduling.drafting import asked_of
+from fhir_server.features.scheduling.places import check_cutoff, places_of
 from fhir_server.features.scheduling.planning import objections, resource
 from fhir_server.features.scheduling.reminders import started
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark, meant, reply_of
@@ -99,12 +101,14 @@ async def _wanted(patient: str, context: Context, *, is_wanted: bool) -> None:
 
 
 async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:
-    """Confirm or cancel the appointment of ``row``; return whether it was still to come."""
+    """Confirm or cancel the appointment of ``row``; return whether that was still possible."""
     appointment = await resource(row.subject, context)
     if appointment is None or appointment.get("status") != "booked":
         return False
     if started(appointment) != row.content["start"]:
         return False  # it was moved: the answer is to what is not so any more
+    if is_off and await _is_late(appointment, context):
+        return False
     if is_off:
         await _update({**appointment, "status": "cancelled", "cancelationReason": _REASON}, context)
         return True
@@ -116,6 +120,17 @@ async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:
     ]
     await _update({**appointment, "participant": participants}, context)
     return True
+
+
+async def _is_late(appointment: Resource, context: Context) -> bool:
+    """Whether only the clinic may cancel ``appointment`` by now: who answers is the patient,
+    whatever this server may do itself."""
+    try:
+        asked, places = await places_of(asked_of(appointment), context, stands=True)
+        check_cutoff("cancel", asked.start, places, context.now())
+    except FhirError as error:
+        return error.issues[0].code == "business-rule"  # else it is in no Schedule: no rule holds
+    return False
 
 
 async def _update(body: Resource, context: Context) -> None:

@@ -105,7 +105,7 @@ def _notices(
         last = max(told, key=lambda one: one.at or now)
         is_off = status == "cancelled" or (status in LIVE and reference not in taking_part)
         kind = "cancelled" if is_off else "moved" if status in LIVE else ""
-        if last.content["kind"] == "cancelled" or not kind:
+        if not kind:
             continue
         if kind == "cancelled":  # they know of the time that they were told
             told_of = {**appointment, "start": last.content["start"].isoformat()}

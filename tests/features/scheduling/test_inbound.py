@@ -10,6 +10,7 @@ import pytest
 
 from fhir_server.app import Server
 from fhir_server.features.scheduling.inbound import application
+from fhir_server.features.scheduling.parameters import PARAMETERS
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
@@ -114,6 +115,20 @@ async def test_what_is_not_plain_changes_nothing(clinic: World) -> None:
     assert await post(clinic, {"from": "+8801999999999", "text": "2"}) == (200, {"did": "nothing"})
     await clinic.write(appointment("a", TOMORROW + timedelta(days=1)))
     assert await post(clinic, said("2")) == (200, {"did": "nothing"})
+
+
+async def test_a_patient_does_not_cancel_too_late(clinic: World) -> None:
+    """What the rules of a Schedule leave to the clinic, 2 does not do."""
+    part = {"url": "duration", "valueDuration": {"value": 30, "code": "min", "unit": "min"}}
+    cutoff = {"url": "cancelCutoff", "valueDuration": {"value": 48, "code": "h", "unit": "h"}}
+    rules = {"url": PARAMETERS, "extension": [part, cutoff]}
+    who = [{"reference": "Practitioner/d"}]
+    schedule = {"resourceType": "Schedule", "id": "s", "actor": who, "extension": [rules]}
+    await clinic.write({"resourceType": "Practitioner", "id": "d"}, schedule)
+    await clinic.write(appointment("a", TOMORROW, "Patient/p", "Practitioner/d"))
+
+    assert await post(clinic, said("2")) == (200, {"did": "nothing"})
+    assert await post(clinic, said("1")) == (200, {"did": "confirm"})
 
 
 async def test_a_family_with_one_phone(clinic: World) -> None:
