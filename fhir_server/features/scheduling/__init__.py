@@ -8,17 +8,17 @@ from collections.abc import Callable
 from fhir_server.features.scheduling import (
     calendar_feed,
     calendar_page,
+    events,
     finding,
     holding,
     offer_page,
     publishing,
-    waitlist,
 )
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
-    waitlist.register,
+    events.register,
     offer_page.register,
     publishing.register,
     calendar_feed.register,

@@ -1,12 +1,10 @@
 """Free times are offered to those who wait for one: one after the other, until somebody takes it.
 
-Section 6 of design/scheduling.md. A task takes events that a rule has left (``freeing.py``); each
-has a lease, so that another process goes on where this one ends. An offer is a write like any
+Section 6 of design/scheduling.md. What ``events.py`` takes comes here. An offer is a write like any
 other: the rule that no time is given twice decides whether it can be made, and its version whether
 the entry was asked meanwhile for another time.
 """
 
-import asyncio
 import json
 import logging
 from collections.abc import Collection
@@ -17,8 +15,7 @@ from zoneinfo import ZoneInfo
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
 from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
-from fhir_server.features.scheduling.extensions import hold_expires
-from fhir_server.features.scheduling.freeing import Freeing
+from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.subjects import ids_of, participants
 from fhir_server.features.scheduling.waiting import (
     Place,
@@ -33,64 +30,29 @@ from fhir_server.features.scheduling.waiting import (
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
-from fhir_server.registry import Registry, Task
 from fhir_server.settings import Settings
 from fhir_server.store.documents import instant
 from fhir_server.store.offers import Freed
 from fhir_server.store.resources import ResourceStore
 
 PATH = "/offer/"
-_LEASE = timedelta(seconds=60)
-_TRIES_MAX = 10
-_LOOK_EVERY_S = 0.5
 _TIMES_MAX = 50
 _TAKEN = 409
 _CHANGED = 412
 _GONE = (404, 410)
-_TYPES = ("Appointment", "CommunicationRequest")
+TYPES = ("Appointment", "CommunicationRequest")
 _MESSAGE = {"system": "urn:fhir-server:CodeSystem:message", "code": "message"}
 _LOG = logging.getLogger("fhir_server.waitlist")
 
 
-def register(registry: Registry) -> None:
-    """Add the rule and the task."""
-    registry.rule("freed", Freeing())
-    registry.task(Task("waitlist", run))
-
-
-async def run(context: Context) -> None:
-    """Offer what becomes free, until cancelled."""
-    if not context.settings.scheduling_waitlist:
-        return
-    await context.store.indexes.ensure(_TYPES)
-    while True:
-        try:
-            while await work(context):
-                pass
-        except Exception as error:  # noqa: BLE001 - outermost shell: events stay, and are taken later
-            _LOG.error("%s", json.dumps(f"free times are not offered: {type(error).__name__}"))
-        await asyncio.sleep(_LOOK_EVERY_S)
-
-
-async def work(context: Context) -> bool:
-    """Take one event that is due, and work it off; return whether there was one."""
-    context, now = context.under("waitlist"), context.now()
-    offers = context.store.offers
-    event = await offers.take(context.new_id(), now, now + _LEASE)
-    if event is None:
-        return False
-    if event.tried > _TRIES_MAX:  # whoever took it has died of it, time and again
-        _LOG.error("%s", json.dumps(f"a free time was given up: {event.id}"))
-    elif event.kind == "hold":
-        await _lapse(event, context)
-    elif event.end > now:
+async def offer(event: Freed, context: Context) -> None:
+    """Offer the times that ``event`` has freed, each to the first who wants it."""
+    if event.end > context.now():
         for one in await _times(event, context):
             await _offer(one, context)
-    await offers.drop(event)
-    return True
 
 
-async def _lapse(event: Freed, context: Context) -> None:
+async def lapse(event: Freed, context: Context) -> None:
     """End a hold that nobody has confirmed; its time is then an event of its own."""
     held = await resource(event.subject, context)
     until = hold_expires(held) if held is not None else None
@@ -195,7 +157,7 @@ async def _ask(entry: Resource, place: Place, event: Freed, context: Context) ->
             Request("update", "CommunicationRequest", message["id"], body=message), inside
         )
 
-    await context.store.in_transaction(within, _TYPES)
+    await context.store.in_transaction(within, TYPES)
 
 
 async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
@@ -210,22 +172,30 @@ async def _free_slots(event: Freed, place: Place, context: Context) -> Collectio
 
 def _message(offer: Resource, place: Place, expires: datetime, context: Context) -> Resource:
     settings = context.settings
-    zone = ZoneInfo(settings.scheduling_timezone)
     token = link_token(context.page_key, offer["id"], entry_version(offer))
-    start, until = place.start.astimezone(zone), expires.astimezone(zone)
+    until = expires.astimezone(ZoneInfo(settings.scheduling_timezone))
     text = (
-        f"A time is free for you: {start:%Y-%m-%d %H:%M}. To take it, open "
+        "A time is free for you: {start}. To take it, open "
         f"{root_of(settings)}{PATH}{token} until {until:%Y-%m-%d %H:%M}."
     )
-    patients = [{"reference": one} for one in _patients(offer, context)]
+    return message_of(offer, "offer", text, context)
+
+
+def message_of(appointment: Resource, kind: str, text: str, context: Context) -> Resource:
+    """Return the CommunicationRequest that tells the patients of ``appointment`` the ``text``, in
+    which ``{start}`` is its local time."""
+    zone = ZoneInfo(context.settings.scheduling_timezone)
+    start = moment(appointment["start"])
+    said = f"{start.astimezone(zone):%Y-%m-%d %H:%M}" if start is not None else ""
+    patients = [{"reference": one} for one in _patients(appointment, context)]
     return {
         "resourceType": "CommunicationRequest",
         "status": "active",
-        "category": [{"coding": [_MESSAGE], "text": "offer"}],
+        "category": [{"coding": [_MESSAGE], "text": kind}],
         "priority": "asap",
         **({"subject": patients[0], "recipient": patients} if patients else {}),
-        "about": [{"reference": f"Appointment/{offer['id']}"}],
-        "payload": [{"contentString": text}],
+        "about": [{"reference": f"Appointment/{appointment['id']}"}],
+        "payload": [{"contentString": text.replace("{start}", said)}],
         "occurrenceDateTime": instant(context.now()),
     }
 

@@ -11,6 +11,7 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.context import Context
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling.events import work
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.offer_page import answered
 from fhir_server.features.scheduling.waiting import (
@@ -20,7 +21,6 @@ from fhir_server.features.scheduling.waiting import (
     place_for,
     read_token,
 )
-from fhir_server.features.scheduling.waitlist import work
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
