@@ -82,7 +82,9 @@ from fhir_server.store.fitness import reasons_against
 from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Integrity
 from fhir_server.store.keys import SearchKeys
+from fhir_server.store.outbox import ensure_outbox
 from fhir_server.store.packages import Packages
+from fhir_server.store.queues import ensure_queues
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.rules import Rules
@@ -312,6 +314,8 @@ async def _server(
         types = await indexes.ensure_existing()
         await ensure_claims(database)
         await ensure_answers(database)
+        await ensure_queues(database)
+        await ensure_outbox(database)
         await contents.ensure()
         await store.concepts.ensure()
         await store.offers.ensure()

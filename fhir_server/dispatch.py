@@ -7,7 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from fhir_server.context import Context
-from fhir_server.interactions.admitting import ADMINISTRATOR, NEEDS, admitted, check_part
+from fhir_server.interactions.admitting import (
+    ADMINISTRATOR,
+    NEEDS,
+    admitted,
+    check_part,
+    check_power,
+)
 from fhir_server.interactions.bodies import refused
 from fhir_server.interactions.consenting import as_opened
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
@@ -16,6 +22,7 @@ from fhir_server.interactions.recording import drafted, recorded
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
+from fhir_server.security.scopes import OVERRIDE
 from fhir_server.store.changes import Change
 
 GUARDED = (*KEYED, "transaction")
@@ -40,6 +47,9 @@ async def _performed(registry: Registry, request: Request, context: Context) -> 
     if operation is not None:
         _check_operation(operation, request, context)
     context = await admitted(request, _needs(operation, request), context)
+    if request.override and _is_writing(request, operation):
+        check_power(OVERRIDE, context)
+        context = replace(context, store=replace(context.store, override=request.override))
     is_plain = True
     if request.interaction in GUARDED:
         guarded = registry.guarded(handler, request, context)
@@ -59,14 +69,25 @@ async def _handled(
     is_plain: bool,
 ) -> Response:
     if request.idempotency_key is not None:
-        if request.pieces is not None or (operation is not None and operation.affects_state):
+        keyed = operation.keyed if operation is not None else ()
+        changing = operation is not None and operation.affects_state
+        if request.pieces is not None or (changing and not keyed):
             raise _not_keyed(request)
+        if keyed:
+            unkeyed = replace(request, idempotency_key=None)
+            return await once(request, context, keyed, partial(handler, unkeyed))
         if request.interaction in KEYED:
             if is_plain and is_one_change(request):
                 return await once_alone(request, context, partial(handler, request, context))
             unkeyed = replace(request, idempotency_key=None)  # the key is taken here
             return await once(request, context, [request.type], partial(handler, unkeyed))
     return await handler(request, context)
+
+
+def _is_writing(request: Request, operation: Operation | None) -> bool:
+    if operation is not None:
+        return operation.affects_state
+    return request.interaction in GUARDED
 
 
 def prepare(registry: Registry, request: Request, context: Context) -> Change:

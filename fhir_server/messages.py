@@ -48,7 +48,8 @@ class Request:
     ``pieces`` is the body of a Binary by its own content type; it becomes the ``data`` of ``body``
     or, where it is large, the ``content`` beside it. ``text`` is the body of an operation as it was
     sent, JSON or XML, for those who say where something stands in it. ``entry`` is the place in the
-    bundle that it came in, :data:`NO_ENTRY` for none.
+    bundle that it came in, :data:`NO_ENTRY` for none. ``override`` is why a rule is not to hold for
+    what is written (``store/rules.py``).
     """
 
     interaction: str
@@ -70,6 +71,7 @@ class Request:
     content: Content | None = None
     text: bytes = b""
     entry: int = NO_ENTRY
+    override: str = ""
 
 
 @dataclass(frozen=True, slots=True)

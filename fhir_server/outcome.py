@@ -38,18 +38,24 @@ STATUS_OF_ISSUE = {
 }
 
 
+DETAILS = "urn:fhir-server:CodeSystem:issue-details"
+"""The system of the codes in ``OperationOutcome.issue.details``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One issue of an OperationOutcome.
 
     ``diagnostics`` is one sentence for a person; ``expression`` the FHIRPath of the place, such as
     ``Patient.name[0].family``, or ``""``. It never carries patient data beyond the refused value.
+    ``detail`` is a code of :data:`DETAILS` that programs tell one refusal from another by.
     """
 
     code: str
     diagnostics: str
     expression: str = ""
     severity: str = "error"
+    detail: str = ""
 
 
 class FhirError(Exception):
@@ -81,6 +87,8 @@ def _rendered(issue: Issue) -> dict[str, Any]:
         "code": issue.code,
         "diagnostics": issue.diagnostics,
     }
+    if issue.detail:
+        rendered["details"] = {"coding": [{"system": DETAILS, "code": issue.detail}]}
     if issue.expression:
         rendered["expression"] = [issue.expression]
     return rendered

@@ -1,6 +1,7 @@
 """What this server can do, as a table that routing, CapabilityStatement and documentation read."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -42,7 +43,8 @@ class Operation:
     ``setting`` is the name of the setting that switches it on; none is always on. ``native`` says
     that a Binary which it takes or gives comes and goes by its own content type. ``needs`` is what
     its caller must have: letters of a scope for its type, or one of the words of
-    ``interactions/admitting.py``, which says how they are read.
+    ``interactions/admitting.py``, which says how they are read. ``keyed`` are the types that it may
+    write, where an Idempotency-Key makes a repeated call the same call.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Operation:
     setting: str = ""
     native: bool = False
     needs: str = "administrator"
+    keyed: tuple[str, ...] = ()
 
     def takes(self, request: Request) -> bool:
         """Whether it can be called where ``request`` calls it: on a type, a resource, a version."""
@@ -89,6 +92,42 @@ class Service:
     handler: Callable[..., Awaitable[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to one person. ``key`` is the same whenever it is sent again, and goes with it, so
+    that a gateway sends it once. ``to`` is an address of the channel. ``about`` is for receivers
+    that are programs: references and times, no names."""
+
+    key: str
+    to: str
+    text: str
+    subject: str = ""
+    language: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+class Unsent(Exception):
+    """A message was not taken; the text says why, without address and text of the message.
+    ``is_final``: it would not be taken later either."""
+
+    def __init__(self, why: str, *, is_final: bool = False) -> None:
+        super().__init__(why)
+        self.is_final = is_final
+
+
+Send = Callable[[Outgoing], Awaitable[None]]
+"""Hands a message over; returns when it was taken. Raises :class:`Unsent`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A way out for messages, such as ``sms``: ``opened`` opens it for as long as the server runs,
+    and raises ``ValueError`` where the settings do not say how."""
+
+    name: str
+    opened: Callable[[Context], AbstractAsyncContextManager[Send]]
+
+
 @dataclass(slots=True)
 class Registry:
     """Handlers by name. A name can be taken once: a second registration is an error at start.
@@ -105,6 +144,7 @@ class Registry:
     hooks: dict[str, Service] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
     typed: dict[tuple[str, str], Handler] = field(default_factory=dict)
     typed_changes: dict[tuple[str, str], Preparer] = field(default_factory=dict)
     refused: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -157,6 +197,10 @@ class Registry:
     def rule(self, name: str, rule: Rule) -> None:
         """Add what holds inside the transaction of every write of its types, by its name."""
         _take(self.rules, name, rule)
+
+    def channel(self, channel: Channel) -> None:
+        """Add a way out for messages, by its name."""
+        _take(self.channels, channel.name, channel)
 
     def guarded(self, handler: Handler, request: Request, context: Context) -> Handler:
         """Return ``handler`` behind the guards that ``request`` concerns."""

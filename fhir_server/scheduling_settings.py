@@ -8,10 +8,11 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings
+
+from fhir_server.reminder_settings import ReminderSettings
 
 
-class SchedulingSettings(BaseSettings):
+class SchedulingSettings(ReminderSettings):
     """Free times, claims on time, holds."""
 
     scheduling_enforce: Literal["strict", "off"] = Field(
@@ -80,6 +81,23 @@ class SchedulingSettings(BaseSettings):
         default=None,
         description="Folder with holiday calendars of your own, CSV of local dates, beside "
         "`terminology/calendars/`.",
+    )
+    queue_carry_minutes: int = Field(
+        default=240,
+        ge=0,
+        le=1440,
+        description="Minutes for which who waits at midnight is still called on the next day.",
+    )
+    queue_boards_open: bool = Field(
+        default=False,
+        description="Whether queue boards are shown to everybody; else, in production, to whoever "
+        "has the link of `$board-link`.",
+    )
+    queue_listeners_max: int = Field(
+        default=500,
+        ge=1,
+        le=10_000,
+        description="Queue boards that one process keeps up to date at a time; more: 503.",
     )
 
     scheduling_publish: bool = Field(

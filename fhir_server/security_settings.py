@@ -24,7 +24,10 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)]
 """Names with commas between, or a JSON list."""
 
 StaffRoles = Annotated[
-    tuple[Literal["physician", "nurse", "front-desk", "billing", "lab", "analyst"], ...],
+    tuple[
+        Literal["physician", "nurse", "front-desk", "front-desk-lead", "billing", "lab", "analyst"],
+        ...,
+    ],
     NoDecode,
     BeforeValidator(listed),
 ]

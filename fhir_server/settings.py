@@ -137,7 +137,10 @@ class Settings(SchedulingSettings, SecuritySettings):
         default=None, description="A folder with `profiles/` and `terminology/` in place of ours."
     )
     features: tuple[str, ...] = Field(
-        default=("fhir_server.features.cds", "fhir_server.features.scheduling"),
+        default=(
+            *("fhir_server.features.cds", "fhir_server.features.scheduling"),
+            "adapters.notify",
+        ),
         description="What is loaded beyond FHIR REST, modules by dotted name, as a JSON list.",
     )
 

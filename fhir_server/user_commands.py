@@ -32,7 +32,7 @@ _DataOption = Annotated[
 _Name = Annotated[str, typer.Argument(help="What is typed to sign in.")]
 _Role = Annotated[
     list[str] | None,
-    typer.Option("--role", help="physician, nurse, front-desk, billing, lab, analyst, patient …"),
+    typer.Option("--role", help="physician, nurse, front-desk, front-desk-lead, billing, lab, …"),
 ]
 _FhirUser = Annotated[
     str | None, typer.Option("--fhir-user", help="The resource the user is: Practitioner/1.")

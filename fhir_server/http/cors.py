@@ -9,7 +9,7 @@ from typing import Any
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _HEADERS = (
     b"Accept, Authorization, Content-Type, If-Match, If-None-Match, If-None-Exist, "
-    b"If-Modified-Since, Prefer, Idempotency-Key, X-Request-Id"
+    b"If-Modified-Since, Prefer, Idempotency-Key, X-Override-Reason, X-Request-Id"
 )
 _EXPOSED = b"ETag, Last-Modified, Location, Content-Location, X-Request-Id"
 _DISCOVERY = ("/metadata", "/.well-known/smart-configuration", "/.well-known/openid-configuration")

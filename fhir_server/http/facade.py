@@ -38,6 +38,7 @@ from fhir_server.r4.headers import (
     entity_tags,
     http_date_or_instant,
     idempotency_key,
+    override_reason,
     preferences,
 )
 from fhir_server.r4.json import decode, encode
@@ -293,6 +294,7 @@ class Facade:
             idempotency_key=idempotency_key(_text(headers, b"idempotency-key")),
             base_url=wish.base_url,
             format=wish.format,
+            override=override_reason(_text(headers, b"x-override-reason")),
             pieces=pieces,
             text=text if routed.interaction.startswith("$") else b"",
         )

@@ -20,6 +20,8 @@ from fhir_server.http.protection import ALWAYS
 from fhir_server.outcome import Issue, operation_outcome
 from fhir_server.r4.json import encode
 
+ENDING = "fhir_server.ending"
+"""Where in the state of a request an answer without an end has the event that ends it."""
 _CONNECT = b"CONNECT"  # asks for a tunnel; uvicorn refuses it
 HEAD_TIMEOUT_S = 60.0  # for a whole head, as for a body
 HEAD_BYTES_MAX = 262_144  # twice what the settings allow of URL and headers, in one read or several
@@ -59,6 +61,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waiting_bytes = 0 if self._is_moving else self._waiting_bytes + len(data)
         if self._waiting_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self._refuse()
+
+    def shutdown(self) -> None:
+        """End an answer that has no end of its own, such as events: uvicorn waits for it."""
+        ending = self.scope.get("state", {}).get(ENDING) if self.scope else None
+        if ending is not None:
+            ending.set()
+        super().shutdown()
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""

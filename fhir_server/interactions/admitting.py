@@ -13,6 +13,7 @@ from fhir_server.messages import Request
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import SERVER
+from fhir_server.security.rights import has_power
 from fhir_server.store.resources import ResourceStore
 
 OPEN = "open"
@@ -106,6 +107,13 @@ def check_part(request: Request, context: Context) -> None:
     """Raise ``forbidden`` where a part of a request, such as an entry, may not be asked for."""
     if context.rights is not None:
         check(request, NEEDS.get(request.interaction, ADMINISTRATOR), context.rights)
+
+
+def check_power(power: str, context: Context) -> None:
+    """Raise ``forbidden`` where whoever asks has not the right ``power``, which belongs to no type,
+    such as ``scheduling.override``."""
+    if not has_power(context.principal, power):
+        raise forbidden(f"This needs the right {power}, by a role and the scope of that name.")
 
 
 def check_named(types: Iterable[str], context: Context) -> None:

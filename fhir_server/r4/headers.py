@@ -20,6 +20,7 @@ _PREFERENCE = re.compile(r'\s*([A-Za-z\-]+)\s*(?:=\s*"?([A-Za-z0-9\-]+)"?\s*)?')
 # A quoted string (RFC 9651, 3.3.3) or, as most clients send it, the key alone. A comma without
 # quotes would be the mark of a header sent twice.
 _KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\[\\"]){1,510})"|([!#-+\--\[\]-~]{1,255})')
+_REASON_CHARACTERS_MAX = 500
 _KEY_CHARACTERS_MAX = 255
 
 
@@ -77,6 +78,20 @@ def idempotency_key(text: str | None) -> str | None:
         expected = f"1 to {_KEY_CHARACTERS_MAX} printable ASCII characters, in quotes or without"
         raise invalid_value("Idempotency-Key", text, expected)
     return key
+
+
+def override_reason(text: str | None) -> str:
+    """Return the reason in an X-Override-Reason, ``""`` if not sent. What is not ASCII is UTF-8.
+
+    Raises ``value`` for an empty one, and for one that is longer than 500 characters.
+    """
+    if text is None:
+        return ""
+    found = text.encode("latin-1", "replace").decode("utf-8", "replace").strip()
+    if not 0 < len(found) <= _REASON_CHARACTERS_MAX:
+        expected = f"a reason of 1 to {_REASON_CHARACTERS_MAX} characters"
+        raise invalid_value("X-Override-Reason", found, expected)
+    return found
 
 
 def preferences(text: str | None) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ members, without those that are empty:
 ``action``  ``C``, ``R``, ``U``, ``D``, ``E``         ``purpose``  ``TREAT``, ``BTG``
 ``token``   what names the token                      ``request``  X-Request-Id
 ``address``  where the request came from              ``entry``   place in the bundle
+``reason``  why a rule was overridden
 ==========  ========================================  ==========  ================================
 """
 
@@ -66,7 +67,8 @@ class Row:
 
     ``did`` is an interaction in the specification's word, an operation with its dollar sign, or one
     of :data:`EVENTS`. ``by`` is who asked. ``concerns`` are references; those to patients are kept.
-    ``entry`` is the place in the bundle, ``NO_ENTRY`` for none.
+    ``entry`` is the place in the bundle, ``NO_ENTRY`` for none. ``reason`` is why a rule was not to
+    hold.
     """
 
     at: datetime
@@ -81,6 +83,7 @@ class Row:
     issue: str = ""
     purpose: str = ""
     entry: int = NO_ENTRY
+    reason: str = ""
 
     @property
     def patients(self) -> list[str]:
@@ -133,6 +136,7 @@ def row_document(row: Row) -> Document:
         "issue": row.issue,
         "purpose": row.purpose or by.purpose,
         "request": by.request_id,
+        "reason": row.reason,
     }
     kept = {name: value for name, value in said.items() if value}
     if row.entry != NO_ENTRY:

@@ -156,7 +156,8 @@ def _concept(code: tuple[str, str]) -> dict[str, Any]:
 
 def _described(row: Mapping[str, Any]) -> dict[str, str]:
     if row["status"] < _REFUSED:
-        return {}
+        reason = row.get("reason", "")
+        return {"outcomeDesc": f"Override: {reason}"} if reason else {}
     issue = row.get("issue", "")
     return {"outcomeDesc": f"HTTP {row['status']}" + (f", {issue}" if issue else "")}
 

@@ -12,7 +12,7 @@ import re2 as re
 
 from fhir_server.security.jose import Untrusted, audiences_of, check_times
 from fhir_server.security.principal import Principal
-from fhir_server.security.scopes import OF_BACKENDS, scopes_of
+from fhir_server.security.scopes import OF_BACKENDS, POWERS, scopes_of
 
 CLAIMS: Mapping[str, str] = {
     "name": "sub",
@@ -72,7 +72,7 @@ def principal_of(
         patient,
         token=token,
         context={"encounter": encounter} if encounter else {},
-        others=tuple(one for one in _words(claims, table, "scopes") if one in OF_BACKENDS),
+        others=tuple(one for one in _words(claims, table, "scopes") if one in OF_BACKENDS | POWERS),
     )
 
 

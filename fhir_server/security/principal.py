@@ -51,6 +51,7 @@ class Principal:
         return Principal(
             *(self.kind, self.name, self.client, self.scopes, self.roles, self.fhir_user),
             *(self.patient, self.purpose, self.token, address, request_id, self.context),
+            self.others,
         )
 
     @property

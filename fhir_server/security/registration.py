@@ -12,7 +12,7 @@ import re2 as re
 
 from fhir_server.security.grants import Client
 from fhir_server.security.jose import CLIENT_ALGORITHMS, Untrusted, public_keys
-from fhir_server.security.scopes import OF_BACKENDS, is_context, scope_of
+from fhir_server.security.scopes import OF_BACKENDS, POWERS, is_context, scope_of
 
 KINDS = ("public", "confidential-symmetric", "confidential-asymmetric")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-\._~]{0,99}")
@@ -178,7 +178,7 @@ def _is_redirection(uri: str) -> bool:
 
 def is_scope(text: str) -> bool:
     """Whether a client may be registered for the scope ``text``."""
-    return is_context(text) or text in OF_BACKENDS or scope_of(text) is not None
+    return is_context(text) or text in OF_BACKENDS | POWERS or scope_of(text) is not None
 
 
 def words(text: Iterable[str]) -> tuple[str, ...]:

@@ -69,6 +69,19 @@ def rights(principal: Principal, known: Known) -> Rights:
     return Rights(may, _offices(principal), principal.purpose)
 
 
+def has_power(principal: Principal, power: str) -> bool:
+    """Whether ``principal`` has the right ``power``, which belongs to no type: a user by a role,
+    and through an app only with its scope; a backend by its scope."""
+    if principal.is_unrestricted:
+        return True
+    if principal.kind == "client":
+        return power in principal.others
+    by_role = any(power in ROLES[name].powers for name in principal.roles if name in ROLES)
+    return (
+        principal.kind == "user" and by_role and (not principal.client or power in principal.others)
+    )
+
+
 def _own(principal: Principal) -> tuple[str, ...]:
     """Return whose data is the user's own. A missing ``fhirUser``: nobody's."""
     return (principal.fhir_user,) if principal.fhir_user.startswith("Patient/") else ()

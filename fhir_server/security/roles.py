@@ -5,11 +5,12 @@ types that a role does not name: nothing. Roles of one user are joined by OR.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fhir_server.security.compartments import CATALOGUE, DEFINITIONS, DIRECTORY
 from fhir_server.security.labels import CONTROLLED
+from fhir_server.security.scopes import OVERRIDE
 
 Reach = Literal["all", "staff", "own"]
 
@@ -76,7 +77,8 @@ class Role:
     ``letters`` are those of SMART scopes by group. ``reach`` is whose data: ``all``, ``staff``
     (all patients, but only messages of one's own; the setting FHIR_CARE_RELATIONSHIP may demand a
     relationship with the patient) or ``own`` (one's own). ``labels`` are the codes of labels that
-    hide a resource from whoever does not have them here.
+    hide a resource from whoever does not have them here. ``powers`` are rights that belong to no
+    type, by the texts of their scopes.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Role:
     letters: Mapping[str, str]
     reach: Reach = "staff"
     labels: frozenset[str] = frozenset()
+    powers: frozenset[str] = frozenset()
 
     def each(self) -> Iterator[tuple[str, str]]:
         """Yield each type with a letter that the role has of it."""
@@ -138,6 +141,12 @@ FRONT_DESK = Role(
         **dict.fromkeys(("patients", "encounters", "insurance", "consents"), "crus"),
         "answers": "crs",
     },
+)
+FRONT_DESK_LEAD = replace(
+    FRONT_DESK,
+    name="front-desk-lead",
+    title="Front desk lead",
+    powers=frozenset((OVERRIDE,)),
 )
 BILLING = Role(
     "billing",
@@ -201,6 +210,7 @@ ADMINISTRATOR = Role(
         "operation": "cruds",
         "audit": "crs",
     },
+    powers=frozenset((OVERRIDE,)),
 )
 CDS = Role(
     "cds",
@@ -217,7 +227,7 @@ CDS = Role(
 ROLES: Mapping[str, Role] = {
     role.name: role
     for role in (
-        *(PHYSICIAN, NURSE, FRONT_DESK, BILLING, LAB, ANALYST),
+        *(PHYSICIAN, NURSE, FRONT_DESK, FRONT_DESK_LEAD, BILLING, LAB, ANALYST),
         *(PATIENT, BACKEND, ADMINISTRATOR, CDS),
     )
 }

@@ -11,6 +11,7 @@ scope                      what it is
 ``openid fhirUser``        who signs in; ``profile`` is the older word
 ``offline_access``         a refresh token that outlives the login, ``online_access`` one
                            that does not
+``scheduling.override``    one of our own: a time that is taken may be given out again
 =========================  ==============================================================
 """
 
@@ -37,6 +38,11 @@ _IDENTITY = ("fhirUser", "profile")
 OF_BACKENDS = frozenset(("introspect", "hl7v2/submit"))
 """The scopes of backends that are about no resource: to ask what any token stands for, to hand in
 HL7 v2 messages."""
+OVERRIDE = "scheduling.override"
+"""The scope to take a time that is taken, or to book against the rules, with a reason."""
+POWERS = frozenset((OVERRIDE,))
+"""The scopes about no resource that a backend and an app can have: of a user no more than the
+roles give."""
 _SCOPES_MAX = 400  # a client that lists each letter of each type by itself is mistaken
 _UNQUOTED = ":/|,.-_~$!*'();@"
 
@@ -164,6 +170,8 @@ def granted(
 
 def _is_granted(text: str, levels: Collection[str], *, has_fhir_user: bool) -> bool:
     """Whether the scope ``text``, which is about no resource, is for this kind of grant."""
+    if text in POWERS:
+        return True
     if "system" in levels:
         return text in OF_BACKENDS
     return is_context(text) and (has_fhir_user or text not in _IDENTITY)

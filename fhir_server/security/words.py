@@ -33,6 +33,7 @@ _OF_CONTEXT = {
     "launch/patient": "Know which patient is chosen",
     "launch/encounter": "Know which visit is chosen",
     "offline_access": "Stay connected when you have signed out, until you end it",
+    "scheduling.override": "Give out times of the calendar again that are taken, with a reason",
     "online_access": "Stay connected as long as you are signed in",
 }
 _WORDS = re.compile(r"([a-z0-9])([A-Z])")

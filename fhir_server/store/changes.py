@@ -72,7 +72,8 @@ class Change:
     (``claims.py``). ``access`` is what whoever asks may see and change; the store sets it, ``None``
     is everything. ``record`` is what is known of the audit row of the change, which is written with
     it; the store sets it where the front door has not. ``override`` is why a rule is not to hold
-    (``rules.py``).
+    (``rules.py``). ``by_server`` says that it follows from another change, and that the server
+    makes it whatever whoever asks may do: a test lists who may say so.
     """
 
     interaction: str
@@ -89,6 +90,7 @@ class Change:
     access: AccessPlan | None = None
     record: Draft | None = None
     override: str = ""
+    by_server: bool = False
 
     @property
     def relies_on_version(self) -> bool:

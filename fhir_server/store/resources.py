@@ -54,7 +54,9 @@ from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
 from fhir_server.store.offers import Offers
+from fhir_server.store.outbox import Outbox
 from fhir_server.store.proposals import Proposals
+from fhir_server.store.queues import Queues
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -160,6 +162,16 @@ class ResourceStore:
     def calendar_links(self) -> CalendarLinks:
         """The secret addresses of calendars."""
         return CalendarLinks(self._whole, self.timeouts.write_s)
+
+    @property
+    def queues(self) -> Queues:
+        """Who waits where, in the same transaction where there is one."""
+        return Queues(self.database, self.session, self.timeouts.request_s)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to leave this server, in the same transaction where there is one."""
+        return Outbox(self.database, self.session)
 
     async def read(self, type: str, id: str) -> Stored | None:
         """Return the current version of ``type/id``, which may be a deletion, or ``None``."""
@@ -373,17 +385,18 @@ class ResourceStore:
     def _asked(self, changes: Sequence[Change]) -> list[Change]:
         """Return ``changes`` with what is known of whoever asks for them."""
         if self.record is None or self.audit is None:
-            return [
-                replace(one, access=self.plan, override=self.override or one.override)
-                for one in changes
-            ]
+            return [self._by_rights(one) for one in changes]
         drafts = [one.record or self.record.draft for one in changes]
         if self.session is None and drafts and self.record.together:
             drafts[0] = replace(drafts[0], also=self.record.together)
         return [
-            replace(one, access=self.plan, record=draft, override=self.override or one.override)
+            replace(self._by_rights(one), record=draft)
             for one, draft in zip(changes, drafts, strict=True)
         ]
+
+    def _by_rights(self, change: Change) -> Change:
+        access = None if change.by_server else self.plan
+        return replace(change, access=access, override=self.override or change.override)
 
     def _recorded(self, changes: Sequence[Change]) -> None:
         """Note that the rows of ``changes`` are written."""

@@ -25,6 +25,7 @@ from fhir_server.store.client import Database
 from fhir_server.store.documents import PRESENT
 from fhir_server.store.granules import Granules
 from fhir_server.store.offers import Offers
+from fhir_server.store.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class Inside:
     def offers(self) -> Offers:
         """Times that become free, and who was asked for them, in this transaction."""
         return Offers(self.database, self.session)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to leave this server once the transaction is committed."""
+        return Outbox(self.database, self.session)
 
     async def read(self, type: str, ids: Collection[str]) -> dict[str, Resource]:
         """Return those of ``type`` that are there, by their ids."""

@@ -405,6 +405,7 @@ def rows_of(judged: Judged) -> list[Row]:
         version=stored.version,
         concerns=places,
         status=status,
+        reason=change.override,
     )
     return [row] if change.record.also is None else [row, change.record.also]
 

@@ -24,6 +24,11 @@ AS_SERVER = {
 }
 """The modules above the store that may use the store whole."""
 
+BY_SERVER = {
+    "fhir_server/features/scheduling/writing.py": "the Slot of an Appointment that was granted",
+}
+"""The modules above the store that write what whoever asks may not write."""
+
 DATABASE = {
     "fhir_server/__main__.py": "the marks of a load",
     "fhir_server/app.py": "the parts of the server are made of it",
@@ -79,6 +84,8 @@ RAW = {
     "ensure_people": "indexes of users and sessions",
     "ensure_answers": "an index",
     "ensure_claims": "an index",
+    "ensure_queues": "indexes",
+    "ensure_outbox": "an index",
     "shared_key": "the key of page links",
     "is_ready": "whether there is a database",
     "_store": "makes the store",
@@ -116,6 +123,18 @@ def test_few_modules_use_the_store_whole() -> None:
         if "as_server" in _names(tree) and not _is_store(name)
     }
     assert using == AS_SERVER.keys()
+
+
+def test_few_modules_write_for_the_server() -> None:
+    """``Change.by_server`` is said in the modules of the list, and in no other."""
+    saying = {
+        name
+        for name, tree in _modules("fhir_server", "adapters")
+        if not _is_store(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "by_server"
+    }
+    assert saying == BY_SERVER.keys()
 
 
 def test_no_module_above_the_store_takes_a_collection() -> None:
@@ -184,7 +203,7 @@ def test_few_parts_are_given_the_whole_database() -> None:
     assert given <= RAW.keys()
 
 
-@pytest.mark.parametrize("listed", [AS_SERVER, DATABASE, WHOLE])
+@pytest.mark.parametrize("listed", [AS_SERVER, BY_SERVER, DATABASE, WHOLE])
 def test_what_is_listed_is_there(listed: dict[str, str]) -> None:
     """No list names what is gone."""
     assert all((ROOT / name).is_file() for name in listed)

@@ -28,8 +28,11 @@ PLACES: dict[str, tuple[str, str]] = {
         f"fhir_server/remote/egress.py {HL7}commands.py {HL7}sending.py",
     ),
     "other ways out": (
-        "urllib.request http.client ftplib smtplib poplib imaplib xmlrpc requests aiohttp urllib3",
-        "",
+        (
+            "urllib.request http.client ftplib smtplib poplib imaplib xmlrpc requests aiohttp "
+            "urllib3 aiosmtplib"
+        ),
+        "fhir_server/remote/mail.py",
     ),
     "connections and sockets": (
         (
@@ -85,7 +88,8 @@ PLACES: dict[str, tuple[str, str]] = {
         "nh3 html.escape",
         (
             "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
-            "fhir_server/features/scheduling/markup.py"
+            "fhir_server/features/scheduling/markup.py "
+            "fhir_server/features/scheduling/queue_board.py"
         ),
     ),
 }

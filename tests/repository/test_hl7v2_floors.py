@@ -58,7 +58,7 @@ LISTED = {
     for contract in CONTRACTS["contracts"]
     if contract["name"] == "Floors 0 to 2 are pure"
     for module in contract["source_modules"]
-    if module.startswith("adapters.")
+    if module.startswith("adapters.*.")
 }
 PURE = [path for path in MODULES if name_of(path).partition("/")[0] in LISTED]
 

@@ -132,11 +132,19 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     "$client-rotate-secret": ADMINISTRATOR,
     **dict.fromkeys(("$export", "$export-status", "$export-cancel", "$export-file"), SIGNED_IN),
     **dict.fromkeys(("$break-glass", "$launch"), SIGNED_IN),
+    **dict.fromkeys(("$hold", "$book"), "c"),
+    "$allocate": "c s",
+    "$find": "s",
+    **dict.fromkeys(("$confirm", "$cancel", "$reschedule", "$no-show", "$complete"), "u"),
+    **dict.fromkeys(("$outbox", "$outbox-repeat"), ADMINISTRATOR),
     "$access-log": "r",
     "$meta": "rs",
     "$meta-add": "u",
     "$meta-delete": "u",
     "$hl7v2": "r",
+    **dict.fromkeys(("$issue-token", "$call-next", "$queue", "$board-link"), "r"),
+    **dict.fromkeys(("$check-in", "$recall", "$skip", "$transfer", "$finish"), "u"),
+    ("Appointment", "$find"): "s",
     ("MedicationRequest", "$check-interactions"): "rs",
     ("Patient", "$check-interactions"): "r",
 }
@@ -144,7 +152,9 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
 
 def test_every_operation_says_what_it_needs() -> None:
     """What an operation needs is in the table; one that is not there is for administrators."""
-    registry = build_registry(("fhir_server.features.cds", "adapters.hl7v2"))
+    registry = build_registry(
+        ("fhir_server.features.cds", "fhir_server.features.scheduling", "adapters.hl7v2")
+    )
     wrong = [
         (type, name, operation.needs)
         for (type, name), operation in registry.operations.items()

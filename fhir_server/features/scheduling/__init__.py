@@ -6,13 +6,18 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 from collections.abc import Callable
 
 from fhir_server.features.scheduling import (
+    allocating,
+    booking,
     calendar_feed,
     calendar_page,
+    changing,
     events,
     finding,
     holding,
     offer_page,
     publishing,
+    queueing,
+    reminding,
 )
 from fhir_server.registry import Registry
 
@@ -24,6 +29,11 @@ PARTS: tuple[Callable[[Registry], None], ...] = (
     calendar_feed.register,
     calendar_page.register,
     finding.register,
+    booking.register,
+    changing.register,
+    allocating.register,
+    queueing.register,
+    reminding.register,
 )
 
 

@@ -28,7 +28,7 @@ from fhir_server.features.scheduling.slots import Interval, ceil_minute, floor_m
 from fhir_server.features.scheduling.wanted import TABLE, UNSERVED, Wanted, wanted
 from fhir_server.messages import Request, Response
 from fhir_server.operations.asked import given
-from fhir_server.outcome import Issue, not_found, operation_outcome
+from fhir_server.outcome import FhirError, Issue, not_found, operation_outcome
 from fhir_server.r4.bundles import bundle, entry
 from fhir_server.r4.json import encode
 from fhir_server.registry import Operation, Registry
@@ -106,6 +106,7 @@ async def _check_patients(question: Wanted, context: Context) -> None:
 async def _known(combinations: Sequence[Combination], question: Wanted, context: Context) -> Known:
     """Return what is taken of the actors of ``combinations`` in the time of ``question``."""
     every = {id(one): one for some in combinations for one in some}.values()
+    _check_cost(len(every), question, context)
     actors = {actor for one in every for actor in one.actors}
     if context.settings.scheduling_patients:
         actors.update(question.patients)
@@ -123,6 +124,16 @@ async def _known(combinations: Sequence[Combination], question: Wanted, context:
     for one in taken:
         by_actor.setdefault(one["_id"].partition("|")[0], []).append(one)
     return Known(by_actor, limits, free, but, context.settings.scheduling_granule_minutes)
+
+
+def _check_cost(schedules: int, question: Wanted, context: Context) -> None:
+    """Refuse a series of so many weeks and Schedules that nobody would wait for it."""
+    settings = context.settings
+    most = settings.scheduling_find_schedules_max * settings.scheduling_find_days_max
+    days = (last_moment(question) - question.start).days + 1
+    if schedules * days > max(most, days):
+        text = f"{schedules} Schedules for {days} days are too much at once; ask for fewer."
+        raise FhirError(Issue("too-costly", text))
 
 
 async def _free(

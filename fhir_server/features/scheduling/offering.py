@@ -5,7 +5,7 @@ many starts there are in them; what is taken is one list of intervals for each a
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -29,10 +29,11 @@ from fhir_server.features.scheduling.slots import (
     reach,
     union,
 )
-from fhir_server.features.scheduling.wanted import Wanted
+from fhir_server.features.scheduling.wanted import ANY_TIME, Wanted
 from fhir_server.outcome import FhirError, Issue
 
 _WEEK = timedelta(days=7)
+_LOOKED_AT_MAX = 200_000  # some half a second
 _END = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -104,11 +105,13 @@ def offers(
 ) -> tuple[list[Offer], int]:
     """Return the first offers, by start and then by preference, and how many there are in all."""
     offering = Offering(wanted, known, now)
-    all = [list(offering.starts(some)) for some in combinations]
-    streams = [[(one[0], place, one) for one in found] for place, found in enumerate(all)]
+    total, streams = 0, []
+    for place, some in enumerate(combinations):
+        count, found = offering.starts(some)
+        total += count
+        streams.append([(one[0], place, one) for one in found])
     first = islice(merge(*streams), wanted.count)
-    found = [Offer(tuple(map(moment_at, starts)), place) for _, place, starts in first]
-    return found, sum(map(len, all))
+    return [Offer(tuple(map(moment_at, one)), place) for _, place, one in first], total
 
 
 @dataclass(slots=True)
@@ -118,37 +121,44 @@ class Offering:
     wanted: Wanted
     known: Known
     now: datetime
+    _looked_at: int = 0
     _allowed: dict[tuple[int, int], list[Interval]] = field(default_factory=dict)
     _taken: dict[tuple[str, str, int], list[Interval]] = field(default_factory=dict)
 
-    def starts(self, some: Combination) -> Iterator[tuple[int, ...]]:
-        """Yield the starts of each offer of ``some``, which say a duration, in minutes."""
+    def starts(self, some: Combination) -> tuple[int, list[tuple[int, ...]]]:
+        """Return how many offers there are of ``some``, which say a duration, and the starts of the
+        first of them in minutes.
+
+        Raises ``too-costly`` where more would have to be looked at than is reasonable.
+        """
         duration = duration_of(some)
         possible = self._possible(some, duration)
         first = (ceil_minute(self.wanted.start), floor_minute(self.wanted.end) - duration + 1)
-        lead = some[0].rules
-        others = [(one.rules, one.rules.interval or duration) for one in some[1:]]
-        ranges = aligned(both(possible, [first]), lead, lead.interval or duration)
-        every = [(lead, lead.interval or duration), *others]
+        steps = [(one.rules, one.rules.interval or duration) for one in some]
+        ranges = list(aligned(both(possible, [first]), *steps[0]))
+        minutes = chain.from_iterable(ranges)
         limited = [one.rules for one in some if one.rules.limits]
-        is_any = self.wanted.timing.suits
-        for minute in chain.from_iterable(ranges):
-            if not all(is_aligned(minute, rules, step) for rules, step in others):
-                continue
-            if not is_any(moment_at(minute), lead.zone):
-                continue
-            if self.wanted.occurrences == 1:
-                if not limited or self._is_within(minute, limited):
-                    yield (minute,)
-                continue
-            series = self._series(minute, lead.zone)
-            if series and all(
+        is_plain = self.wanted.occurrences == 1 and self.wanted.timing == ANY_TIME
+        if is_plain and not limited and len(some) == 1:
+            few = islice(minutes, self.wanted.count)
+            return sum(map(len, ranges)), [(one,) for one in few]
+        self._looked_at += sum(map(len, ranges)) * self.wanted.occurrences
+        if self._looked_at > _LOOKED_AT_MAX:
+            text = "More times would have to be looked at than is reasonable; ask for less at once."
+            raise FhirError(Issue("too-costly", text))
+        every = (self._series(one, some[0].rules) for one in minutes)
+        fitting = [
+            series
+            for series in every
+            if series
+            and all(
                 _is_in(one, possible)
-                and all(is_aligned(one, rules, step) for rules, step in every)
+                and all(is_aligned(one, *step) for step in steps)
                 and self._is_within(one, limited)
                 for one in series
-            ):
-                yield series
+            )
+        ]
+        return len(fitting), fitting[: self.wanted.count]
 
     def _possible(self, some: Combination, duration: int) -> list[Interval]:
         """Return when an appointment of so many minutes may start that all of ``some`` have room
@@ -185,14 +195,23 @@ class Offering:
         key = (actor, schedule, capacity)
         if key not in self._taken:
             room = Room(schedule, capacity, _END)
-            but, now, length = self.known.but, self.now, self.known.granule
-            full = (
-                minute_of(one["_id"])
-                for one in self.known.granules.get(actor, ())
-                if not has_room(one, room, now, but)
-            )
-            self._taken[key] = union((minute, minute + length) for minute in full)
+            found: list[Interval] = []
+            begin = end = 0
+            for one in self.known.granules.get(actor, ()):
+                if self._is_full(one, room):
+                    minute = minute_of(one["_id"])
+                    if minute != end:  # most follow the one before
+                        found.append((begin, end))
+                        begin = minute
+                    end = minute + self.known.granule
+            self._taken[key] = union([*found, (begin, end)])
         return self._taken[key]
+
+    def _is_full(self, one: Json, room: Room) -> bool:
+        here = one["h"]
+        if room.count == 1 and len(here) == 1 and here[0]["x"] is None and not self.known.but:
+            return True  # as nearly all are, at a third of the time
+        return not has_room(one, room, self.now, self.known.but)
 
     def _is_within(self, minute: int, limited: Sequence[Rules]) -> bool:
         """Whether the day and the week of ``minute`` have not as many as they may."""
@@ -208,10 +227,15 @@ class Offering:
             for id, most in rules.limits_at(start).items()
         )
 
-    def _series(self, minute: int, zone: ZoneInfo) -> tuple[int, ...]:
+    def _series(self, minute: int, rules: Rules) -> tuple[int, ...]:
         """Return the starts of a series from ``minute`` on, at the same local time each week; empty
-        where a week has no such time."""
-        first = moment_at(minute).astimezone(zone)
+        where that does not suit, or a week has no such time."""
+        moment, zone = moment_at(minute), rules.zone
+        if self.wanted.timing != ANY_TIME and not self.wanted.timing.suits(moment, zone):
+            return ()
+        if self.wanted.occurrences == 1:
+            return (minute,)
+        first = moment.astimezone(zone)
         found = []
         for week in range(self.wanted.occurrences):
             # Of a time that comes twice it is the one that the first occurrence is, else the first.

@@ -4,7 +4,7 @@ Section 3 of design/scheduling.md; https://profiles.ihe.net/ITI/Scheduling/ITI-1
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -73,6 +73,9 @@ class Timing:
         )
 
 
+ANY_TIME = Timing()
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be found between ``start`` and ``end`` (UTC): ``count`` proposals at most, each of
@@ -92,7 +95,7 @@ class Wanted:
     service: str = ""
     patients: tuple[str, ...] = ()
     ignored: str = ""
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = ANY_TIME
 
 
 def wanted(given: Given, zone: ZoneInfo, days_max: int, bases: Sequence[str]) -> Wanted:
@@ -198,7 +201,7 @@ def _token(name: str, said: str) -> Token:
 def _timing(said: Any, zone: ZoneInfo) -> Timing:
     """Return what the Timing ``said`` allows. https://hl7.org/fhir/R4/datatypes.html#Timing"""
     if not said:
-        return Timing()
+        return ANY_TIME
     repeat = said.get("repeat", {})
     unknown = [*(name for name in said if name != "repeat"), *(repeat.keys() - _TIMING)]
     if unknown:

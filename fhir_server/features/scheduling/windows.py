@@ -18,7 +18,7 @@ Span = tuple[datetime, datetime]
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY = 1440
-_WINDOWS_MAX = 500
+_WINDOWS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)

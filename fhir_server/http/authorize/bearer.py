@@ -15,7 +15,7 @@ from fhir_server.outcome import FhirError, Issue
 from fhir_server.security.grants import Known
 from fhir_server.security.principal import Principal
 from fhir_server.security.rates import Buckets, Rate
-from fhir_server.security.scopes import OF_BACKENDS, scopes_of
+from fhir_server.security.scopes import OF_BACKENDS, POWERS, scopes_of
 
 REMEMBERED_S = 1.0
 _REMEMBERED_MAX = 10_000
@@ -108,7 +108,7 @@ def principal_of(known: Known) -> Principal:
         grant.patient,
         token=known.id,
         context=context | ({"encounter": grant.encounter} if grant.encounter else {}),
-        others=tuple(one for one in grant.scopes if one in OF_BACKENDS),
+        others=tuple(one for one in grant.scopes if one in OF_BACKENDS | POWERS),
     )
 
 

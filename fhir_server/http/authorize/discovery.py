@@ -16,7 +16,7 @@ from fhir_server.remote.fetching import Unfetched
 from fhir_server.remote.key_sets import Published
 from fhir_server.security.jose import CLIENT_ALGORITHMS
 from fhir_server.security.oauth import OAuthError
-from fhir_server.security.scopes import OF_BACKENDS
+from fhir_server.security.scopes import OF_BACKENDS, POWERS
 from fhir_server.store.signing_keys import SIGNING_ALGORITHMS
 
 _KEPT = (("Cache-Control", "public, max-age=300"),)
@@ -111,6 +111,7 @@ class Discovery:
             "scopes_supported": [
                 *_CONTEXT_SCOPES,
                 *OF_BACKENDS,
+                *POWERS,
                 *(f"{level}/*.{letters}" for level in _LEVELS for letters in _LETTERS),
             ],
         }

@@ -1,0 +1,351 @@
+"""design/scheduling.md, section 8 and checks R1 to R5: what is due is sent, and nothing else."""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from adapters.notify.sms import SMS
+from fhir_server.app import Server, opened
+from fhir_server.features.scheduling.delivering import LEASE, TRIES_MAX, Deliveries
+from fhir_server.features.scheduling.reminder_policy import desk_of
+from fhir_server.messages import Request, Resource
+from fhir_server.registry import Outgoing, Unsent
+from fhir_server.settings import Settings
+from tests.adapters.notify.sinks import HttpSink, running
+from tests.conftest import Emptied
+from tests.features.scheduling.reminder_world import (
+    NOON,
+    REMINDING,
+    World,
+    appointment,
+    opted_out,
+    patient,
+    world,
+)
+
+PHONE = ("phone", "+8801711000001")
+TOMORROW = NOON + timedelta(days=1, hours=3)  # three in the afternoon
+MANY = int(os.environ.get("FHIR_TEST_REMINDERS", "40"))
+"""How many appointments the check of what is due has: 1,000 in the page."""
+SOME = min(MANY, 60)  # all of them are to be due within a day
+
+
+@pytest.fixture
+def settings(emptied: Emptied) -> Iterator[Settings]:
+    """Settings by which patients are reminded."""
+    name = emptied.take()
+    yield Settings.model_validate({"mongodb_database": name, **REMINDING})
+    emptied.give_back(name)
+
+
+@pytest.fixture
+async def clinic(server: Server) -> World:
+    """A clinic with one patient."""
+    found = world(server)
+    await found.write(patient("p", PHONE))
+    return found
+
+
+async def test_a_booking_has_a_reminder_for_each_offset(clinic: World) -> None:
+    """A CommunicationRequest for each, active, with its time, text and medium."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+
+    found = await clinic.all("CommunicationRequest", _sort="occurrence")
+    assert [one["occurrenceDateTime"] for one in found] == [
+        "2036-12-01T09:00:00.000Z",
+        "2036-12-02T07:00:00.000Z",
+    ]
+    one = found[0]
+    assert one["status"] == "active"
+    assert one["about"] == [{"reference": "Appointment/a"}]
+    assert one["recipient"] == [{"reference": "Patient/p"}]
+    assert one["medium"][0]["coding"][0]["code"] == "sms"
+    assert "Tue 2 Dec 2036 at 15:00" in one["payload"][0]["contentString"]
+    assert clinic.sink.taken == []
+
+
+async def test_what_is_sent_has_a_communication(clinic: World) -> None:
+    """After the send the request is completed, and a Communication of the same id says so."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+
+    [(when, sent)] = clinic.sink.taken
+    assert when == NOON + timedelta(hours=3)
+    assert sent.to == "+8801711000001"
+    [said] = await clinic.all("Communication")
+    assert (said["id"], said["status"]) == (sent.key, "completed")
+    assert said["note"] == [{"text": "Sent as 1 SMS (GSM-7)."}]
+    [request] = await clinic.all("CommunicationRequest", status="completed")
+    assert request["id"] == sent.key
+
+
+async def test_nothing_is_planned_for_what_is_over(clinic: World) -> None:
+    """R1: of a booking for this afternoon, the offset of a day gives nothing."""
+    await clinic.write(appointment("a", NOON + timedelta(hours=4)))
+    await clinic.work()
+
+    [one] = await clinic.all("CommunicationRequest")
+    assert one["occurrenceDateTime"] == "2036-12-01T08:00:00.000Z"
+
+
+async def test_exactly_what_is_due_is_sent(clinic: World) -> None:
+    """R1: many appointments over a fortnight; at any time what is due was sent, and none early."""
+    pick = random.Random(9)
+    # One patient has one appointment at a time: each has another quarter of an hour.
+    starts = [NOON + timedelta(minutes=15 * n) for n in pick.sample(range(16, 14 * 24 * 4), k=MANY)]
+    booked = [
+        appointment(f"a{n}", start, end=(start + timedelta(minutes=15)).isoformat())
+        for n, start in enumerate(starts)
+    ]
+    for at in range(0, MANY, 100):
+        await clinic.write(*booked[at : at + 100])
+    await clinic.work()
+
+    due = [row["due"] for row in await clinic.rows(kind="message")]
+    assert MANY < len(due) <= 2 * MANY
+    for one in sorted(set(due)):
+        clinic.clock.at = one - timedelta(seconds=1)
+        await clinic.work()
+        assert len(clinic.sink.taken) == sum(1 for other in due if other < one), "none is early"
+        clinic.clock.at = one
+        await clinic.work()
+        assert len(clinic.sink.taken) == sum(1 for other in due if other <= one)
+    assert set(clinic.sink.keys.values()) == {1}
+    assert len(clinic.sink.taken) == len(due)
+
+
+async def test_each_is_delivered_though_the_sink_fails_and_workers_die(
+    clinic: World, tmp_path: Path
+) -> None:
+    """R2: a gateway that fails 30 % and hangs 5 %, workers killed five times: each at least once,
+    what comes twice has one key, none is lost."""
+    tried: Counter[str] = Counter()
+
+    def lot(key: str) -> int:
+        # By message and try, not by arrival: the same whichever worker is first.
+        tried[key] += 1
+        drawn = random.Random(f"{key}/{tried[key]}").random()
+        return 503 if drawn < 0.30 else 0 if drawn < 0.35 else 200
+
+    async with running(HttpSink(lot=lot)) as sink:
+        path = tmp_path / "gateway.json"
+        path.write_text(json.dumps({"url": sink.url, "json": {"to": "{to}", "text": "{text}"}}))
+        more = {"sms_gateway": path, "reminder_timeout_s": 0.3}
+        settings = clinic.context.settings.model_copy(update=more)
+        context = replace(clinic.context, settings=settings)
+        async with SMS.opened(context) as send:
+            await clinic.write(*in_turn(SOME))
+            await clinic.work()
+            clinic.clock.pass_by(days=1)
+            wanted = {row["_id"] for row in await clinic.rows(due={"$lte": clinic.clock()})}
+            assert len(wanted) == SOME
+            killed, sent = 0, set[str]()
+            for _ in range(80):
+                deliveries = Deliveries(context, desk_of(settings), {"sms": send})
+                workers = [asyncio.create_task(worked_off(deliveries)) for _ in range(4)]
+                if killed < 5:
+                    before = len(sink.requests)
+                    while len(sink.requests) < before + 2 and not all(
+                        one.done() for one in workers
+                    ):
+                        await asyncio.sleep(0.001)
+                    killed += 1
+                    for one in workers:
+                        one.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                clinic.clock.pass_by(seconds=LEASE.total_seconds() + 1)
+                sent = {row["_id"] for row in await clinic.rows(state="sent")}
+                if wanted <= sent:
+                    break
+
+    assert killed == 5
+    left = await clinic.rows(_id={"$in": sorted(wanted - sent)})
+    assert [(one["state"], one["tried"], one.get("reason")) for one in left] == []
+    assert sent <= sink.taken.keys(), "what is noted as sent was taken: none is lost"
+    assert sink.taken.keys() <= {row["_id"] for row in await clinic.rows(kind="message")}
+    assert {one["id"] for one in await clinic.all("Communication", status="completed")} == sent
+
+
+async def worked_off(deliveries: Deliveries) -> None:
+    """Work off what is due, as one worker."""
+    while await deliveries.one():
+        pass
+
+
+def in_turn(count: int) -> list[Resource]:
+    """Return so many appointments, a quarter of an hour each."""
+    quarter = timedelta(minutes=15)
+    starts = [TOMORROW + n * quarter for n in range(count)]
+    return [
+        appointment(f"a{n}", start, end=(start + quarter).isoformat())
+        for n, start in enumerate(starts)
+    ]
+
+
+async def test_no_row_is_taken_twice_at_once(clinic: World) -> None:
+    """R3: two workers with all their hands: at no time do two have the same message."""
+    held: set[str] = set()
+
+    async def before(outgoing: Outgoing) -> None:
+        assert outgoing.key not in held
+        held.add(outgoing.key)
+        await asyncio.sleep(0)
+        held.discard(outgoing.key)
+
+    clinic.sink.before = before
+    await clinic.write(*in_turn(20))
+    await clinic.work()
+    clinic.clock.pass_by(hours=10)
+    await asyncio.gather(*(clinic.work() for _ in range(8)))
+
+    assert set(clinic.sink.keys.values()) == {1}
+    assert len(clinic.sink.taken) == 20
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted", "moved"])
+async def test_what_is_cancelled_just_before_is_not_sent(clinic: World, how: str) -> None:
+    """R4: cancelled a second before it is due: revoked, nothing sent; whether or not the plan was
+    made again by then."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.at = datetime.fromisoformat("2036-12-01T08:59:59+00:00")
+    if how == "deleted":
+        await clinic.ask(Request("delete", "Appointment", "a"))
+    elif how == "moved":
+        await clinic.write(appointment("a", TOMORROW + timedelta(days=7)))
+    else:
+        await clinic.write(appointment("a", TOMORROW, status="cancelled"))
+    assert {row["state"] for row in await clinic.rows(kind="message")} == {"withdrawn"}
+    clinic.clock.pass_by(seconds=2)
+    await clinic.work()
+
+    assert clinic.sink.taken == []
+    assert len(await clinic.all("CommunicationRequest", status="revoked")) == 2
+    planned = await clinic.all("CommunicationRequest", status="active")
+    assert len(planned) == (2 if how == "moved" else 0)
+
+
+async def test_who_was_reminded_is_told_that_it_is_off(clinic: World) -> None:
+    """A cancellation after a reminder went out is followed by a notice, once."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=4)
+    await clinic.work()
+    await clinic.write(appointment("a", TOMORROW, status="cancelled"))
+    await clinic.work()
+    clinic.clock.pass_by(hours=30)
+    await clinic.work()
+
+    texts = [one.text for _, one in clinic.sink.taken]
+    assert len(texts) == 2
+    assert "is cancelled" in texts[1]
+
+
+async def test_who_was_reminded_is_told_of_another_time(clinic: World) -> None:
+    """So is a move; and the new time has its reminders."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=4)
+    await clinic.work()
+    await clinic.write(appointment("a", TOMORROW + timedelta(days=3)))
+    await clinic.work()
+    clinic.clock.pass_by(days=5)
+    await clinic.work()
+
+    texts = [one.text for _, one in clinic.sink.taken]
+    assert len(texts) == 2, "what was slept through is not sent late"
+    assert "is now on Fri 5 Dec 2036" in texts[1]
+    assert len(await clinic.all("Communication", status="not-done")) == 2
+
+
+async def test_who_wants_no_messages_gets_none(clinic: World) -> None:
+    """R5: a Communication says why, with the patient's objection."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    await clinic.write(opted_out("c", "Patient/p"))
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+
+    assert clinic.sink.taken == []
+    [said] = await clinic.all("Communication")
+    assert said["status"] == "not-done"
+    assert said["statusReason"]["coding"][0]["code"] == "patient-objection"
+
+
+async def test_another_channel_is_taken_where_one_is_not_wanted(clinic: World) -> None:
+    """Who wants no SMS is written to."""
+    await clinic.write(patient("p", PHONE, ("email", "amina@example.org")))
+    await clinic.write(opted_out("c", "Patient/p", "sms"))
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+
+    [(_, sent)] = clinic.sink.taken
+    assert sent.to == "amina@example.org"
+    assert sent.subject == "Your appointment on Tue 2 Dec 2036"
+
+
+@pytest.mark.parametrize("gone", [{"deceasedBoolean": True}, {"active": False}])
+async def test_nobody_writes_to_who_has_died(clinic: World, gone: dict[str, bool]) -> None:
+    """Neither to the dead, nor to a record that is not used any more."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    await clinic.write(patient("p", PHONE, **gone))
+    clinic.clock.pass_by(days=2)
+    await clinic.work()
+
+    assert clinic.sink.taken == []
+
+
+async def test_what_fails_time_and_again_is_given_up(clinic: World) -> None:
+    """Eight tries with waits that double; then the row is dead, and may be tried again."""
+    tried: list[datetime] = []
+
+    async def before(outgoing: Outgoing) -> None:
+        tried.append(clinic.clock())
+        raise Unsent("the gateway answered with 503")
+
+    clinic.sink.before = before
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    for _ in range(400):
+        await clinic.work()
+        clinic.clock.pass_by(seconds=20)
+
+    waits = [(b - a).total_seconds() for a, b in pairwise(tried)]
+    assert len(tried) == TRIES_MAX
+    assert all(0.74 * 30 * 2**n <= one <= 1.26 * 30 * 2**n + 20 for n, one in enumerate(waits))
+    [row] = await clinic.rows(state="dead")
+    [said] = await clinic.all("Communication")
+    assert said["statusReason"]["coding"][0]["code"] == "system-error"
+
+    clinic.sink.before = None
+    assert await clinic.context.store.outbox.repeat([row["_id"]], clinic.clock()) == 1
+    await clinic.work()
+    [said] = await clinic.all("Communication")
+    assert said["status"] == "completed"
+
+
+async def test_without_channels_nothing_is_kept(mongodb_uri: str, emptied: Emptied) -> None:
+    """Where nobody is to be reminded, a booking leaves no row."""
+    name = emptied.take()
+    async with opened(Settings.model_validate({"mongodb_database": name}), mongodb_uri) as plain:
+        found = world(plain)
+        await found.write(patient("p", PHONE))
+        await found.write(appointment("a", TOMORROW))
+        assert await found.rows() == []
+    emptied.give_back(name)
