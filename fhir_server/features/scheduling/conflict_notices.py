@@ -4,8 +4,8 @@ design/scheduling.md.
 Before the handlers of writes: whoever asks is told of appointments as far as he may search them.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.conflicts import (
@@ -16,13 +16,15 @@ from fhir_server.features.scheduling.conflicts import (
     outside_hours,
     unmarked,
 )
-from fhir_server.features.scheduling.diaries import found
-from fhir_server.features.scheduling.waitlist import message_of, put, resource
+from fhir_server.features.scheduling.diaries import by_key
+from fhir_server.features.scheduling.telling import Message, messages, plain_message, tell
+from fhir_server.features.scheduling.waitlist import TYPES, put, resource
 from fhir_server.messages import Request, Resource, Response
 from fhir_server.outcome import FhirError, Issue, operation_outcome
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Handler
 from fhir_server.store.offers import Freed
+from fhir_server.store.resources import ResourceStore
 
 _LISTED_MAX = 50
 _TAKEN = 409
@@ -153,12 +155,18 @@ async def told(event: Freed, context: Context) -> None:
     slot = await resource(event.subject, context)
     some = await during(slot, context) if slot is not None else []
     for one in some:
-        if not is_marked(one, event.subject):
-            continue
-        said = message_of(one, "blocked", _TEXT, context)
-        # The same message, should this be done once more.
-        id = sha256(f"{event.subject}|{one['id']}|{one['start']}".encode()).hexdigest()[:40]
-        if await found("CommunicationRequest", (("_id", id),), context):
-            continue
-        request = Request("update", "CommunicationRequest", id, body={**said, "id": id})
-        await context.perform(request, context)
+        plain = plain_message("blocked", one, _TEXT, context)
+        to_be = await messages("blocked", one, context)
+        ids = {message.reminder.id for message in to_be} or {plain["id"]}
+        known = await by_key([f"CommunicationRequest/{id}" for id in ids], context)
+        if is_marked(one, event.subject) and not known:  # it may be that this is done once more
+            await _tell(to_be, one, plain, context)
+
+
+async def _tell(
+    some: Sequence[Message], appointment: Resource, plain: Resource, context: Context
+) -> None:
+    async def within(store: ResourceStore) -> None:
+        await tell(some, appointment, plain, {}, replace(context, store=store))
+
+    await context.store.in_transaction(within, TYPES)

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
 from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
-from fhir_server.features.scheduling.extensions import hold_expires, moment
+from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.subjects import ids_of, participants
+from fhir_server.features.scheduling.telling import messages, plain_message, tell, until
 from fhir_server.features.scheduling.waiting import (
     Place,
     declined,
@@ -31,7 +32,6 @@ from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
-from fhir_server.store.documents import instant
 from fhir_server.store.offers import Freed
 from fhir_server.store.resources import ResourceStore
 
@@ -41,7 +41,6 @@ _TAKEN = 409
 _CHANGED = 412
 _GONE = (404, 410)
 TYPES = ("Appointment", "CommunicationRequest")
-_MESSAGE = {"system": "urn:fhir-server:CodeSystem:message", "code": "message"}
 _LOG = logging.getLogger("fhir_server.waitlist")
 
 
@@ -55,8 +54,8 @@ async def offer(event: Freed, context: Context) -> None:
 async def lapse(event: Freed, context: Context) -> None:
     """End a hold that nobody has confirmed; its time is then an event of its own."""
     held = await resource(event.subject, context)
-    until = hold_expires(held) if held is not None else None
-    if held is None or until is None or until > context.now():
+    end = hold_expires(held) if held is not None else None
+    if held is None or end is None or end > context.now():
         return
     if entry_version(held):
         await give_back(held, context)
@@ -143,21 +142,32 @@ def _patients(entry: Resource, context: Context) -> list[str]:
 async def _ask(entry: Resource, place: Place, event: Freed, context: Context) -> None:
     """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
     is taken, 412 where the entry is not as it was."""
-    now = context.now()
-    minutes = context.settings.scheduling_offer_minutes
-    expires = min(now + timedelta(minutes=minutes), place.start)
-    offer = offered(entry, place, event, expires, await _free_slots(event, place, context))
-    said = _message(offer, place, expires, context)
-    message = {**said, "id": context.new_id()}
+    now, slots = context.now(), await _free_slots(event, place, context)
+    minutes = timedelta(minutes=context.settings.scheduling_offer_minutes)
+    draft = offered(entry, place, event, place.start, slots)
+    some = await messages("offer", draft, context)
+    # Who is not to be woken up is told later, and has as long to answer as others.
+    told = max((one.reminder.due for one in some), default=now)
+    expires = min(told + minutes, place.start)
+    made = offered(entry, place, event, expires, slots)
+    link = f"{root_of(context.settings)}{PATH}{link_token(context.page_key, *_token_of(made))}"
+    zone = ZoneInfo(context.settings.scheduling_timezone)
+    text = (
+        f"A time is free for you: {{start}}. To take it, open {link} until "
+        f"{expires.astimezone(zone):%Y-%m-%d %H:%M}."
+    )
+    plain = plain_message("offer", made, text, context)
 
     async def within(store: ResourceStore) -> None:
         inside = replace(context, store=store)
-        await put(offer, inside, of=entry)
-        await context.perform(
-            Request("update", "CommunicationRequest", message["id"], body=message), inside
-        )
+        await put(made, inside, of=entry)
+        await tell(until(some, expires), made, plain, {"link": link}, inside)
 
     await context.store.in_transaction(within, TYPES)
+
+
+def _token_of(offer: Resource) -> tuple[str, str]:
+    return offer["id"], entry_version(offer)
 
 
 async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
@@ -168,36 +178,6 @@ async def _free_slots(event: Freed, place: Place, context: Context) -> Collectio
         for one in slots
         if one is not None and one.get("status") == "free" and event.end == place.end
     ]
-
-
-def _message(offer: Resource, place: Place, expires: datetime, context: Context) -> Resource:
-    settings = context.settings
-    token = link_token(context.page_key, offer["id"], entry_version(offer))
-    until = expires.astimezone(ZoneInfo(settings.scheduling_timezone))
-    text = (
-        "A time is free for you: {start}. To take it, open "
-        f"{root_of(settings)}{PATH}{token} until {until:%Y-%m-%d %H:%M}."
-    )
-    return message_of(offer, "offer", text, context)
-
-
-def message_of(appointment: Resource, kind: str, text: str, context: Context) -> Resource:
-    """Return the CommunicationRequest that tells the patients of ``appointment`` the ``text``, in
-    which ``{start}`` is its local time."""
-    zone = ZoneInfo(context.settings.scheduling_timezone)
-    start = moment(appointment["start"])
-    said = f"{start.astimezone(zone):%Y-%m-%d %H:%M}" if start is not None else ""
-    patients = [{"reference": one} for one in _patients(appointment, context)]
-    return {
-        "resourceType": "CommunicationRequest",
-        "status": "active",
-        "category": [{"coding": [_MESSAGE], "text": kind}],
-        "priority": "asap",
-        **({"subject": patients[0], "recipient": patients} if patients else {}),
-        "about": [{"reference": f"Appointment/{appointment['id']}"}],
-        "payload": [{"contentString": text.replace("{start}", said)}],
-        "occurrenceDateTime": instant(context.now()),
-    }
 
 
 def root_of(settings: Settings) -> str:
