@@ -36,6 +36,7 @@ BLOCKED, RULES = "blocked", "rules"
 _LOOK_AGAIN = timedelta(seconds=60)
 _KEPT = timedelta(days=1)
 _AHEAD = timedelta(days=400)
+_LONGEST = timedelta(days=31)
 # What of a Schedule or a HealthcareService says when there is time.
 _HOURS = ("extension", "availableTime", "notAvailable", "planningHorizon", "active", "actor")
 
@@ -205,7 +206,8 @@ async def outside_hours(key: str, context: Context) -> tuple[list[Resource], lis
     for person in sorted(people):
         actors = await with_roles([person], context)
         some = await ahead(actors, context)
-        open = await _open(actors, context) if some else None
+        now = context.now()
+        open = await _open(actors, now, now + _AHEAD + _LONGEST, context) if some else None
         own = await _with_own_slots(some, context) if open is not None else set()
         for one in some if open is not None else ():
             fits = one["id"] in own or _fits(one, open or ())
@@ -213,7 +215,9 @@ async def outside_hours(key: str, context: Context) -> tuple[list[Resource], lis
     return list(outside.values()), [one for id, one in inside.items() if id not in outside]
 
 
-async def _open(actors: Collection[str], context: Context) -> list[Interval] | None:
+async def _open(
+    actors: Collection[str], low: datetime, high: datetime, context: Context
+) -> list[Interval] | None:
     """Return when one of the Schedules of ``actors`` is open; ``None`` where none says hours."""
     schedules = await found("Schedule", (("actor", ",".join(actors)),), context)
     openings = [
@@ -223,9 +227,19 @@ async def _open(actors: Collection[str], context: Context) -> list[Interval] | N
     ]
     if not any(one.rules.windows for one in openings):
         return None
-    low = floor_minute(context.now())
-    high = ceil_minute(context.now() + _AHEAD + timedelta(days=31))
-    return union(interval for one in openings for interval in opened(one.rules, low, high))
+    span = (floor_minute(low), ceil_minute(high))
+    return union(interval for one in openings for interval in opened(one.rules, *span))
+
+
+async def are_open(
+    actors: Collection[str], start: datetime, end: datetime, context: Context
+) -> bool:
+    """Whether ``start`` to ``end`` lies in the hours of each of ``actors`` who says hours."""
+    for actor in actors:
+        open = await _open(await with_roles([actor], context), start, end, context)
+        if open is not None and (floor_minute(start), ceil_minute(end)) not in open:
+            return False
+    return True
 
 
 def _fits(appointment: Json, open: Collection[Interval]) -> bool:

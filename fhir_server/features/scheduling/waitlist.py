@@ -7,13 +7,13 @@ the entry was asked meanwhile for another time.
 
 import json
 import logging
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
+from fhir_server.features.scheduling.conflicts import are_open
 from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
 from fhir_server.features.scheduling.extensions import hold_expires
 from fhir_server.features.scheduling.subjects import ids_of, participants
@@ -77,13 +77,15 @@ async def _times(event: Freed, context: Context) -> list[Freed]:
     if event.subject.startswith("Slot/") and event.actors:
         asked = (("actor", ",".join(event.actors)),)
         lengths: dict[datetime, timedelta] = {}
+        has_rules = False
         for diary in await diaries(await found("Schedule", asked, context), context):
             for opening in openings_of(diary, context):
                 span = (event.start, event.end)
                 length = timedelta(minutes=opening.rules.duration or 0)
+                has_rules = has_rules or bool(length)
                 for start in (await with_starts(opening, span, (), context)).starts:
                     lengths[start] = max(lengths.get(start, length), length)
-        if lengths:
+        if has_rules:
             return [
                 replace(event, start=start, end=start + lengths[start])
                 for start in sorted(lengths)[:_TIMES_MAX]
@@ -99,8 +101,11 @@ async def _offer(event: Freed, context: Context) -> None:
         place = place_for(entry, event, bases)
         if place is None or entry["id"] in asked or await _is_elsewhere(entry, place, context):
             continue
+        slots = await _free_slots(event, place, context)
+        if not slots and not await are_open(event.actors, place.start, place.end, context):
+            continue
         try:
-            await _ask(entry, place, event, context)
+            await _ask(entry, replace(event, slots=slots), place, context)
         except FhirError as error:
             if error.status == _TAKEN:
                 return  # somebody has it already
@@ -139,10 +144,10 @@ def _patients(entry: Resource, context: Context) -> list[str]:
     return sorted(one for one in named if one.startswith("Patient/"))
 
 
-async def _ask(entry: Resource, place: Place, event: Freed, context: Context) -> None:
+async def _ask(entry: Resource, event: Freed, place: Place, context: Context) -> None:
     """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
     is taken, 412 where the entry is not as it was."""
-    now, slots = context.now(), await _free_slots(event, place, context)
+    now, slots = context.now(), event.slots
     minutes = timedelta(minutes=context.settings.scheduling_offer_minutes)
     draft = offered(entry, place, event, place.start, slots)
     some = await messages("offer", draft, context)
@@ -170,7 +175,7 @@ def _token_of(offer: Resource) -> tuple[str, str]:
     return offer["id"], entry_version(offer)
 
 
-async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
+async def _free_slots(event: Freed, place: Place, context: Context) -> list[str]:
     """Return those Slots of clients that stand for this time: the offer takes them along."""
     slots = [await resource(f"Slot/{id}", context) for id in sorted(ids_of("Slot", event.slots))]
     return [

@@ -26,7 +26,7 @@ from tests.features.scheduling.test_holding import (
     slot,
 )
 from tests.features.scheduling.test_publishing import RULES
-from tests.features.scheduling.test_waiting import Clinic
+from tests.features.scheduling.test_waiting import Clinic, entry
 
 BLOCK = slot("leave", "d1", 0, 120, "busy-unavailable")
 OUTCOME = {"return": "OperationOutcome"}
@@ -172,3 +172,18 @@ async def test_without_hours_nothing_lies_outside(clinic: Clinic) -> None:
     taken = appointment(180, 210, "Practitioner/p1", "Patient/z")
     await clinic.make({**taken, "slot": [{"reference": "Slot/own"}]})
     assert named(await clinic(hours("10:00:00", prefer=OUTCOME))) == [second]
+
+
+async def test_a_time_outside_the_hours_is_offered_to_nobody(clinic: Clinic) -> None:
+    """What was cancelled because the doctor is not there any more stays free."""
+    first, second = await two(clinic)
+    assert (await clinic(hours("10:00:00"))).status == 200
+    waiting = [await clinic.make(entry(f"Patient/w{n}")) for n in range(2)]
+    for one in (second, first):
+        assert (await clinic.change(one, status="cancelled")).status == 200
+    await clinic.worked()
+    found = [await read(clinic, f"Appointment/{one}") for one in waiting]
+    assert [(one["status"], one.get("start", "")[11:16]) for one in found] == [
+        ("pending", "09:00"),
+        ("waitlist", ""),
+    ]
