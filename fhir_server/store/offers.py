@@ -2,7 +2,8 @@
 
 ==========  ====================================================================================
 ``freed``   An event, written in the transaction that frees a time; ``kind`` is ``freed``, or
-            ``hold`` for a time that may become free at the end of a hold. ``due`` is when it may be
+            ``hold`` for a time that may become free at the end of a hold. Other kinds are of blocks
+            and hours (``conflicts.py``). ``due`` is when it may be
             taken: of one that is being worked off, when its lease ends. ``by`` is who has it,
             ``tried`` how often it was taken. ``end`` is when nobody can use the time any more.
 ``offers``  ``_id`` is ``freed time|entry``: who was asked for a time is not asked again. ``end`` as

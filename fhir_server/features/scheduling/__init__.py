@@ -11,19 +11,19 @@ from fhir_server.features.scheduling import (
     calendar_feed,
     calendar_page,
     changing,
+    events,
     finding,
     holding,
     offer_page,
     publishing,
     queueing,
     reminding,
-    waitlist,
 )
 from fhir_server.registry import Registry
 
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
-    waitlist.register,
+    events.register,
     offer_page.register,
     publishing.register,
     calendar_feed.register,

@@ -199,10 +199,10 @@ def _row(entry: Entry, others: Iterable[Entry], zone: ZoneInfo, day: date) -> Ht
         '<li class="{status}{twice}"><time>{start}–{end}</time> {who}<small>{what}{over}</small>'
         "</li>",
         status=entry.status,
-        twice=" twice" if over else "",
+        twice=" twice" if over or entry.has_conflict else "",
         start=from_,
         end=until,
         who=entry.who,
         what=what,
-        over=", beside another" if over else "",
+        over=", to be moved" if entry.has_conflict else ", beside another" if over else "",
     )

@@ -1,12 +1,12 @@
 """The appointments and blocks of one practitioner, looked up by the rights of who asks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.diaries import by_key, found
-from fhir_server.features.scheduling.extensions import moment
+from fhir_server.features.scheduling.extensions import CONFLICTS_WITH, extensions, moment
 from fhir_server.features.scheduling.subjects import Json, participants
 from fhir_server.features.scheduling.surroundings import display
 from fhir_server.messages import Resource
@@ -25,7 +25,8 @@ _LONGEST = timedelta(days=31)  # a block is no longer
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What is in a calendar: an Appointment or a block. Times are UTC; ``key`` is
-    ``Appointment/1``. ``who`` are names of patients, where they are wanted and may be read."""
+    ``Appointment/1``. ``who`` are names of patients, where they are wanted and may be read.
+    ``has_conflict``: something that came later leaves no time for it."""
 
     key: str
     version: int
@@ -35,6 +36,7 @@ class Entry:
     title: str
     who: str = ""
     place: str = ""
+    has_conflict: bool = False
 
 
 async def entries(
@@ -111,9 +113,10 @@ def _appointment(
         for one in appointment.get("participant", ())
         if "Location/" in str(one.get("actor", {}).get("reference", ""))
     ]
-    return _entry(
+    made = _entry(
         appointment, _service(appointment) or _APPOINTMENT, ", ".join(names), ", ".join(places)
     )
+    return replace(made, has_conflict=any(extensions(appointment, CONFLICTS_WITH)))
 
 
 def _block(slot: Resource) -> Entry:

@@ -96,6 +96,16 @@ async def by_key(keys: Iterable[str], context: Context) -> dict[str, Resource]:
     return resources
 
 
+async def with_roles(people: Iterable[str], context: Context) -> list[str]:
+    """Return ``people`` and the roles that they have, as far as these may be searched."""
+    actors = sorted(set(people))
+    named = [one for one in actors if one.startswith("Practitioner/")]
+    if named:
+        roles = await found(_ROLE, (("practitioner", ",".join(named)),), context)
+        actors += [f"{_ROLE}/{one['id']}" for one in roles]
+    return actors
+
+
 async def diaries(schedules: Iterable[Resource], context: Context) -> list[Diary]:
     """Return the diaries of ``schedules`` that are in use."""
     bases = context.parameters.base_urls

@@ -13,6 +13,7 @@ from fhir_server.features.scheduling.extensions import (
     HOLD_EXPIRES,
     OVERRIDE_REASON,
     SERVER_MADE,
+    WAITLIST_ENTRY,
 )
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -30,7 +31,7 @@ _ANEW = frozenset(
     )
 )
 _PLAIN = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")  # what is on this server
-_OURS = frozenset((HOLD_EXPIRES, OVERRIDE_REASON))
+_OURS = frozenset((HOLD_EXPIRES, OVERRIDE_REASON, WAITLIST_ENTRY))
 _OF_SLOT = ("serviceCategory", "serviceType", "specialty", "appointmentType")
 _ASKED = ("needs-action", "tentative")
 _BOOKABLE = ("proposed", "pending", "booked")

@@ -18,6 +18,9 @@ OVERRIDE_REASON = f"{_BASE}override-reason"
 WAITLIST_ENTRY = f"{_BASE}waitlist-entry"
 """On an Appointment that is pending: an offer to an entry of the waiting list, and the version that
 it was the entry in (string)."""
+CONFLICTS_WITH = f"{_BASE}conflicts-with"
+"""On an Appointment: what came after it and leaves no time for it (Reference to a Slot, a Schedule
+or a HealthcareService)."""
 SERVER_MADE = {"system": "urn:fhir-server:CodeSystem:origin", "code": "server-made"}
 """The tag of a Slot that was made for one appointment, and goes with it."""
 

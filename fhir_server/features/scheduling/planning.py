@@ -98,7 +98,10 @@ def _notices(
         told = [
             one
             for one in rows
-            if one.state in (SENT, SENDING) and one.content["patient"] == reference
+            if one.state in (SENT, SENDING)
+            and one.content["patient"] == reference
+            # What was offered is not known to be anybody's time.
+            and one.content["kind"] != "offer"
         ]
         if not told:
             continue

@@ -26,7 +26,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 }
 """The names that a template of a channel may have. There is no other way for data into a text."""
 
-KINDS = ("reminder", "cancelled", "moved", "medication", "offer")
+KINDS = ("reminder", "cancelled", "moved", "medication", "offer", "blocked")
 VALUE_CHARACTERS_MAX = 40
 """What a value has at most in a text; it is cut behind them. It is what bounds an SMS."""
 _TEMPLATE_CHARACTERS_MAX = 2000
@@ -117,6 +117,23 @@ TEXTS: Texts = {
             "email": "প্রিয় {given},\n\n{day}, {time} ({practitioner}) খালি হয়েছে। নিতে চাইলে খুলুন: "
             "{link}\n\n{clinic}\n",
             "webhook": "{day}, {time}: {link}",
+        },
+    },
+    "blocked": {
+        "en": {
+            "sms": "{clinic}: your appointment on {day} at {time} cannot be kept. We will tell you "
+            "of another time. {phone}",
+            "subject": "Your appointment on {day} cannot be kept",
+            "email": "Dear {given},\n\nyour appointment on {day} at {time} cannot be kept. We will "
+            "tell you of another time; you can also call {phone}.\n\n{clinic}\n",
+            "webhook": "Appointment on {day} at {time} cannot be kept.",
+        },
+        "bn": {
+            "sms": "{clinic}: আপনার {day}, {time} অ্যাপয়েন্টমেন্ট রাখা যাচ্ছে না। নতুন সময় জানানো হবে। {phone}",
+            "subject": "{day} আপনার অ্যাপয়েন্টমেন্ট রাখা যাচ্ছে না",
+            "email": "প্রিয় {given},\n\nআপনার {day}, {time} অ্যাপয়েন্টমেন্ট রাখা যাচ্ছে না। নতুন "
+            "সময় জানানো হবে; ফোনও করতে পারেন: {phone}।\n\n{clinic}\n",
+            "webhook": "{day}, {time} অ্যাপয়েন্টমেন্ট রাখা যাচ্ছে না।",
         },
     },
 }

@@ -1,25 +1,23 @@
 """Free times are offered to those who wait for one: one after the other, until somebody takes it.
 
-Section 6 of design/scheduling.md. A task takes events that a rule has left (``freeing.py``); each
-has a lease, so that another process goes on where this one ends. An offer is a write like any
+Section 6 of design/scheduling.md. What ``events.py`` takes comes here. An offer is a write like any
 other: the rule that no time is given twice decides whether it can be made, and its version whether
 the entry was asked meanwhile for another time.
 """
 
-import asyncio
 import json
 import logging
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
+from fhir_server.features.scheduling.conflicts import are_open
 from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
 from fhir_server.features.scheduling.extensions import hold_expires
-from fhir_server.features.scheduling.freeing import Freeing
 from fhir_server.features.scheduling.subjects import ids_of, participants
+from fhir_server.features.scheduling.telling import messages, plain_message, tell, until
 from fhir_server.features.scheduling.waiting import (
     Place,
     declined,
@@ -33,68 +31,31 @@ from fhir_server.features.scheduling.waiting import (
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
-from fhir_server.registry import Registry, Task
 from fhir_server.settings import Settings
-from fhir_server.store.documents import instant
 from fhir_server.store.offers import Freed
 from fhir_server.store.resources import ResourceStore
 
 PATH = "/offer/"
-_LEASE = timedelta(seconds=60)
-_TRIES_MAX = 10
-_LOOK_EVERY_S = 0.5
 _TIMES_MAX = 50
 _TAKEN = 409
 _CHANGED = 412
 _GONE = (404, 410)
-_TYPES = ("Appointment", "CommunicationRequest")
-_MESSAGE = {"system": "urn:fhir-server:CodeSystem:message", "code": "message"}
+TYPES = ("Appointment", "CommunicationRequest")
 _LOG = logging.getLogger("fhir_server.waitlist")
 
 
-def register(registry: Registry) -> None:
-    """Add the rule and the task."""
-    registry.rule("freed", Freeing())
-    registry.task(Task("waitlist", run))
-
-
-async def run(context: Context) -> None:
-    """Offer what becomes free, until cancelled."""
-    if not context.settings.scheduling_waitlist:
-        return
-    await context.store.indexes.ensure(_TYPES)
-    while True:
-        try:
-            while await work(context):
-                pass
-        except Exception as error:  # noqa: BLE001 - outermost shell: events stay, and are taken later
-            _LOG.error("%s", json.dumps(f"free times are not offered: {type(error).__name__}"))
-        await asyncio.sleep(_LOOK_EVERY_S)
-
-
-async def work(context: Context) -> bool:
-    """Take one event that is due, and work it off; return whether there was one."""
-    context, now = context.under("waitlist"), context.now()
-    offers = context.store.offers
-    event = await offers.take(context.new_id(), now, now + _LEASE)
-    if event is None:
-        return False
-    if event.tried > _TRIES_MAX:  # whoever took it has died of it, time and again
-        _LOG.error("%s", json.dumps(f"a free time was given up: {event.id}"))
-    elif event.kind == "hold":
-        await _lapse(event, context)
-    elif event.end > now:
+async def offer(event: Freed, context: Context) -> None:
+    """Offer the times that ``event`` has freed, each to the first who wants it."""
+    if event.end > context.now():
         for one in await _times(event, context):
             await _offer(one, context)
-    await offers.drop(event)
-    return True
 
 
-async def _lapse(event: Freed, context: Context) -> None:
+async def lapse(event: Freed, context: Context) -> None:
     """End a hold that nobody has confirmed; its time is then an event of its own."""
     held = await resource(event.subject, context)
-    until = hold_expires(held) if held is not None else None
-    if held is None or until is None or until > context.now():
+    end = hold_expires(held) if held is not None else None
+    if held is None or end is None or end > context.now():
         return
     if entry_version(held):
         await give_back(held, context)
@@ -116,13 +77,15 @@ async def _times(event: Freed, context: Context) -> list[Freed]:
     if event.subject.startswith("Slot/") and event.actors:
         asked = (("actor", ",".join(event.actors)),)
         lengths: dict[datetime, timedelta] = {}
+        has_rules = False
         for diary in await diaries(await found("Schedule", asked, context), context):
             for opening in openings_of(diary, context):
                 span = (event.start, event.end)
                 length = timedelta(minutes=opening.rules.duration or 0)
+                has_rules = has_rules or bool(length)
                 for start in (await with_starts(opening, span, (), context)).starts:
                     lengths[start] = max(lengths.get(start, length), length)
-        if lengths:
+        if has_rules:
             return [
                 replace(event, start=start, end=start + lengths[start])
                 for start in sorted(lengths)[:_TIMES_MAX]
@@ -138,8 +101,11 @@ async def _offer(event: Freed, context: Context) -> None:
         place = place_for(entry, event, bases)
         if place is None or entry["id"] in asked or await _is_elsewhere(entry, place, context):
             continue
+        slots = await _free_slots(event, place, context)
+        if not slots and not await are_open(event.actors, place.start, place.end, context):
+            continue
         try:
-            await _ask(entry, place, event, context)
+            await _ask(entry, replace(event, slots=slots), place, context)
         except FhirError as error:
             if error.status == _TAKEN:
                 return  # somebody has it already
@@ -178,27 +144,38 @@ def _patients(entry: Resource, context: Context) -> list[str]:
     return sorted(one for one in named if one.startswith("Patient/"))
 
 
-async def _ask(entry: Resource, place: Place, event: Freed, context: Context) -> None:
+async def _ask(entry: Resource, event: Freed, place: Place, context: Context) -> None:
     """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
     is taken, 412 where the entry is not as it was."""
-    now = context.now()
-    minutes = context.settings.scheduling_offer_minutes
-    expires = min(now + timedelta(minutes=minutes), place.start)
-    offer = offered(entry, place, event, expires, await _free_slots(event, place, context))
-    said = _message(offer, place, expires, context)
-    message = {**said, "id": context.new_id()}
+    now, slots = context.now(), event.slots
+    minutes = timedelta(minutes=context.settings.scheduling_offer_minutes)
+    draft = offered(entry, place, event, place.start, slots)
+    some = await messages("offer", draft, context)
+    # Who is not to be woken up is told later, and has as long to answer as others.
+    told = max((one.reminder.due for one in some), default=now)
+    expires = min(told + minutes, place.start)
+    made = offered(entry, place, event, expires, slots)
+    link = f"{root_of(context.settings)}{PATH}{link_token(context.page_key, *_token_of(made))}"
+    zone = ZoneInfo(context.settings.scheduling_timezone)
+    text = (
+        f"A time is free for you: {{start}}. To take it, open {link} until "
+        f"{expires.astimezone(zone):%Y-%m-%d %H:%M}."
+    )
+    plain = plain_message("offer", made, text, context)
 
     async def within(store: ResourceStore) -> None:
         inside = replace(context, store=store)
-        await put(offer, inside, of=entry)
-        await context.perform(
-            Request("update", "CommunicationRequest", message["id"], body=message), inside
-        )
+        await put(made, inside, of=entry)
+        await tell(until(some, expires), made, plain, {"link": link}, inside)
 
-    await context.store.in_transaction(within, _TYPES)
+    await context.store.in_transaction(within, TYPES)
 
 
-async def _free_slots(event: Freed, place: Place, context: Context) -> Collection[str]:
+def _token_of(offer: Resource) -> tuple[str, str]:
+    return offer["id"], entry_version(offer)
+
+
+async def _free_slots(event: Freed, place: Place, context: Context) -> list[str]:
     """Return those Slots of clients that stand for this time: the offer takes them along."""
     slots = [await resource(f"Slot/{id}", context) for id in sorted(ids_of("Slot", event.slots))]
     return [
@@ -206,28 +183,6 @@ async def _free_slots(event: Freed, place: Place, context: Context) -> Collectio
         for one in slots
         if one is not None and one.get("status") == "free" and event.end == place.end
     ]
-
-
-def _message(offer: Resource, place: Place, expires: datetime, context: Context) -> Resource:
-    settings = context.settings
-    zone = ZoneInfo(settings.scheduling_timezone)
-    token = link_token(context.page_key, offer["id"], entry_version(offer))
-    start, until = place.start.astimezone(zone), expires.astimezone(zone)
-    text = (
-        f"A time is free for you: {start:%Y-%m-%d %H:%M}. To take it, open "
-        f"{root_of(settings)}{PATH}{token} until {until:%Y-%m-%d %H:%M}."
-    )
-    patients = [{"reference": one} for one in _patients(offer, context)]
-    return {
-        "resourceType": "CommunicationRequest",
-        "status": "active",
-        "category": [{"coding": [_MESSAGE], "text": "offer"}],
-        "priority": "asap",
-        **({"subject": patients[0], "recipient": patients} if patients else {}),
-        "about": [{"reference": f"Appointment/{offer['id']}"}],
-        "payload": [{"contentString": text}],
-        "occurrenceDateTime": instant(context.now()),
-    }
 
 
 def root_of(settings: Settings) -> str:

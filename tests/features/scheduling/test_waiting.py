@@ -11,6 +11,7 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.context import Context
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling.events import work
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.offer_page import answered
 from fhir_server.features.scheduling.waiting import (
@@ -20,7 +21,6 @@ from fhir_server.features.scheduling.waiting import (
     place_for,
     read_token,
 )
-from fhir_server.features.scheduling.waitlist import work
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
@@ -249,6 +249,18 @@ async def test_who_declines_makes_room_at_once(clinic: Clinic) -> None:
     assert (await clinic.page(late, "POST"))[0] == 410
 
 
+async def test_an_offer_is_confirmed_like_any_hold(clinic: Clinic) -> None:
+    """By who is signed in as well; nothing of the offer stays."""
+    old = await booked(clinic)
+    id = await clinic.make(entry("Patient/b"))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+    done = await clinic(Request("$confirm", "Appointment", id, base_url=BASE))
+    assert done.status == 200, done.body
+    now = await read(clinic, f"Appointment/{id}")
+    assert (now["status"], now.get("extension")) == ("booked", None)
+
+
 @pytest.mark.parametrize("way", ["moved", "deleted", "hold", "block", "bundle"])
 async def test_every_way_of_freeing_a_time_counts(clinic: Clinic, way: str) -> None:
     """An appointment that moves or goes, a hold that lapses, a block that goes, in a bundle too."""
@@ -310,6 +322,41 @@ async def test_it_can_be_switched_off(quiet: Clinic) -> None:
     await quiet(put(schedule("d1", "Practitioner/p1")))
     await quiet.change(await booked(quiet), status="cancelled")
     assert await quiet.worked() == 0
+
+
+@pytest.fixture
+async def calling(mongodb_uri: str, settings: Settings) -> AsyncIterator[Clinic]:
+    """A clinic that sends SMS, not between 22:00 and 8:00."""
+    sms = settings.model_copy(update={"reminder_channels": ("sms",)})
+    async with opened(sms, mongodb_uri) as server:
+        yield Clinic(server)
+
+
+@pytest.mark.parametrize(("hour", "due"), [(12, 12), (23, 32)])
+async def test_an_offer_goes_out_as_reminders_do(calling: Clinic, hour: int, due: int) -> None:
+    """In the language of its patient and not at night; the time to answer begins then."""
+    calling.clock.time = datetime(2036, 11, 28, hour, tzinfo=UTC)
+    bangla = {"language": {"coding": [{"system": "urn:ietf:bcp:47", "code": "bn"}]}}
+    rahima = {"resourceType": "Patient", "id": "b", "communication": [bangla]}
+    number = {"telecom": [{"system": "phone", "use": "mobile", "value": "+8801700000001"}]}
+    assert (await calling(put({**rahima, **number}))).status == 201
+    old = await booked(calling)
+    id = await calling.make(entry("Patient/b"))
+    await calling.change(old, status="cancelled")
+    await calling.worked()
+
+    offer = await read(calling, f"Appointment/{id}")
+    sent = datetime(2036, 11, 28, tzinfo=UTC) + timedelta(hours=due)
+    assert hold_expires(offer) == sent + timedelta(minutes=30)
+    [message] = await calling.messages()
+    text = message["payload"][0]["contentString"]
+    assert link_token(calling.context.page_key, id, "1") in text
+    assert "খালি" in text
+    [row] = await calling.context.store.outbox.about(f"Appointment/{id}")
+    assert (row.content["kind"], row.due, row.content["until"]) == (
+        *("offer", sent),
+        sent + timedelta(minutes=30),
+    )
 
 
 FREE = Freed(
