@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from fhir_server.features.scheduling.instants import instant_of
 from fhir_server.messages import Resource
 from fhir_server.operations.asked import Given, Table
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -77,11 +78,8 @@ def reference_of(value: Any, type: str, name: str, bases: Sequence[str] = ()) ->
 
 def moment_of(value: Any, name: str) -> datetime:
     """Return the instant ``value``. Raises ``value`` for what has no zone, or is none."""
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found.tzinfo is None:
+    found = instant_of(value)
+    if found is None:
         expected = "a time with its zone, such as 2026-12-01T09:00:00+06:00"
         raise invalid_value(name, value, expected, "Parameters.parameter")
     return found

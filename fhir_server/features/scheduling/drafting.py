@@ -15,6 +15,7 @@ from fhir_server.features.scheduling.extensions import (
     SERVER_MADE,
     WAITLIST_ENTRY,
 )
+from fhir_server.features.scheduling.instants import instant_of
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value
 
@@ -99,7 +100,11 @@ def _moment(proposal: Resource, name: str) -> datetime:
     if name not in proposal:
         text = f"An appointment to be booked needs a {name}."
         raise FhirError(Issue("required", text, f"Appointment.{name}"))
-    return datetime.fromisoformat(proposal[name])
+    found = instant_of(proposal[name])
+    if found is None:
+        expected = "a time such as 2026-12-01T09:00:00+06:00"
+        raise invalid_value(name, proposal[name], expected, f"Appointment.{name}")
+    return found
 
 
 def _slots(proposal: Resource, start: datetime, end: datetime) -> Iterator[SlotAsked]:
@@ -121,9 +126,7 @@ def _slots(proposal: Resource, start: datetime, end: datetime) -> Iterator[SlotA
 
 
 def _contained(slot: Resource, start: datetime, end: datetime) -> SlotAsked:
-    times = (slot.get("start"), slot.get("end"))
-    given = [datetime.fromisoformat(one) if isinstance(one, str) else None for one in times]
-    if given != [start, end]:
+    if [instant_of(slot.get(name)) for name in ("start", "end")] != [start, end]:
         text = "A contained Slot has the start and the end of its Appointment."
         raise FhirError(Issue("value", text, "Appointment.contained"))
     place = "Appointment.contained.schedule"

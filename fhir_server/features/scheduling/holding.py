@@ -27,8 +27,17 @@ from fhir_server.features.scheduling.extensions import (
     is_server_made,
     moment,
 )
+from fhir_server.features.scheduling.instants import LATEST, LONGEST
 from fhir_server.features.scheduling.states import fault
-from fhir_server.features.scheduling.subjects import Json, Subject, ids_of, subject_of
+from fhir_server.features.scheduling.subjects import (
+    BLOCK,
+    BUSY,
+    Json,
+    Subject,
+    ids_of,
+    is_block,
+    subject_of,
+)
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
@@ -37,7 +46,6 @@ from fhir_server.store.changes import Change, Judged
 from fhir_server.store.granules import moment_of
 from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
 
-_LONGEST = timedelta(days=31)
 _NAMED_MAX = 10
 
 
@@ -108,12 +116,15 @@ def _lasting(subject: Subject | None, now: datetime) -> Subject | None:
 
 
 def _state_fault(event: _Event, now: datetime) -> FhirError | None:
-    if event.now is not None and event.now.end - event.now.start > _LONGEST:
-        return _ruled_out(f"{event.holder} is longer than {_LONGEST.days} days.")
+    if event.now is not None and event.now.end >= LATEST:
+        return _ruled_out(f"{event.holder} is not before the year {LATEST.year}.")
+    if event.now is not None and event.now.end - event.now.start > LONGEST:
+        return _ruled_out(f"{event.holder} is longer than {LONGEST.days} days.")
     if event.change.type != "Appointment" or event.after is None:
         return None
     before = str((event.before or {}).get("status", ""))
-    text = fault(before, str(event.after.get("status", "")), moment(event.after.get("end")), now)
+    end = moment(event.after.get("end")) or moment(event.after.get("start"))
+    text = fault(before, str(event.after.get("status", "")), end, now)
     return _ruled_out(text) if text else None
 
 
@@ -155,6 +166,8 @@ async def _known(events: Sequence[_Event], inside: Inside) -> _Known:
     known.learn((await inside.granules.bookings(holders | slots)).values())
     slots |= {slot for one in known.bookings.values() for slot in one["slots"]}
     known.learn(await inside.granules.bookings_of_slots(slots))
+    own = {slot for one in known.bookings.values() for slot in one["slots"]} - slots - holders
+    known.learn((await inside.granules.bookings(own)).values())
     return known
 
 
@@ -176,21 +189,57 @@ def _wants(
     events: Sequence[_Event], known: _Known, found: Calendars, inside: Inside
 ) -> Iterator[Want]:
     """Yield what each of ``events`` wants. A Slot that an appointment stands for wants nothing."""
-    held = {slot for one in events if one.now is not None for slot in one.now.slots}
-    for event in events:
-        if event.now is None:
+    busy = known.bookings.keys() | {one.holder for one in events}
+    held: set[str] = set()
+    for event in sorted(events, key=lambda one: one.change.type):  # Appointments, then Slots
+        if event.now is None or (
+            event.change.type == "Slot" and _is_held(event, held, known, inside)
+        ):
             continue
-        if event.change.type == "Slot":
-            others = known.by_slot.get(event.holder, set())
-            if event.holder in held or any(
-                is_live(known.bookings[one], inside.now) for one in others
-            ):
-                continue
-        rooms = dict(_rooms(event.now, found.calendars(event.now), inside))
+        calendars = found.calendars(event.now)
+        rooms = dict(_rooms(event.now, calendars, inside))
+        slots = sorted(_own_slots(event.now, calendars, found))
+        held.update(slots)
+        for slot in busy & set(slots):  # what that has taken is the appointment's now
+            taken = subject_of(found.slots.get(slot.partition("/")[2]), inside.table.base_urls)
+            if taken is not None:
+                rooms = {**dict(_rooms(taken, found.calendars(taken), inside)), **rooms}
         yield Want(
-            *(event.holder, rooms, event.now.end, sorted(event.now.slots), event.now.expires),
+            *(event.holder, rooms, event.now.end, slots, event.now.expires),
             overrides=bool(event.change.override),
         )
+
+
+def _is_held(event: _Event, held: Collection[str], known: _Known, inside: Inside) -> bool:
+    """Whether an appointment stands for the Slot of ``event``; not where that becomes a block."""
+    if event.holder in held:
+        return True
+    if event.now is not None and event.now.blocks and not (event.was and event.was.blocks):
+        return False
+    others = known.by_slot.get(event.holder, set())
+    return any(is_live(known.bookings[one], inside.now) for one in others)
+
+
+def _own_slots(
+    subject: Subject, calendars: Mapping[str, Calendar], found: Calendars
+) -> Iterator[str]:
+    """Yield those of its Slots that ``subject`` stands for: they are of its time, buffers included.
+    In a block nobody is seen, whoever refers to it; one that lies in a buffer is that buffer."""
+    low = min((subject.start - one.before for one in calendars.values()), default=subject.start)
+    high = max((subject.end + one.after for one in calendars.values()), default=subject.end)
+    for key in subject.slots:
+        slot = found.slots.get(key.partition("/")[2])
+        if slot is None:  # it may come later
+            yield key
+            continue
+        start, end = moment(slot.get("start")), moment(slot.get("end"))
+        if start is None or end is None:
+            continue
+        if is_block(slot):
+            if low <= start and end <= high and (end <= subject.start or subject.end <= start):
+                yield key
+        elif start < high and low < end:
+            yield key
 
 
 def _rooms(
@@ -199,9 +248,14 @@ def _rooms(
     """Yield the granules that ``subject`` wants, and what room there may be in them."""
     granule = timedelta(minutes=inside.settings.scheduling_granule_minutes)
     for actor, calendar in found.items():
-        start, end = subject.start - calendar.before, subject.end + calendar.after
+        start, end = subject.start, subject.end
+        if not subject.schedules:
+            start, end = start - calendar.before, end + calendar.after
+        count = 1 if subject.blocks else calendar.count  # where nobody is, there is no room
         for id, until in granules_of(actor, start, end, granule):
-            yield id, Room(calendar.schedule, calendar.count, until)
+            yield id, Room(calendar.schedule, count, until)
+        if subject.schedules:  # a Slot has no buffers, and is none of the appointments of a day
+            continue
         for id, most in (calendar.limits or {}).items():
             yield id, Room(calendar.schedule, most, subject.end)
     if inside.settings.scheduling_patients:
@@ -249,7 +303,7 @@ async def _followers(
     left = {slot for one in ended for slot in known.bookings.get(one, {}).get("slots", ())}
     left = {
         slot
-        for slot in left - standing.keys()
+        for slot in left - standing.keys() - known.bookings.keys()
         if not any(is_live(known.bookings[one], inside.now) for one in known.by_slot[slot] - ended)
     }
     reasons = {one.holder: one.change.override for one in events if one.holder in plan.overrode}
@@ -295,7 +349,7 @@ def _lapsed(appointment: Resource) -> Resource:
 def _taken_up(slot: Resource, want: Want, plan: Plan) -> Resource:
     """A Slot that an appointment stands for is busy; one that is blocked stays so."""
     status = "busy" if want.expires is None else "busy-tentative"
-    if slot.get("status") not in ("busy-unavailable", "entered-in-error"):
+    if slot.get("status") not in (BLOCK, "entered-in-error"):
         slot = {**slot, "status": status}
     return {**slot, "overbooked": True} if want.holder in plan.overrode else slot
 
@@ -304,4 +358,4 @@ def _freed(slot: Resource) -> Resource | None:
     """Return ``slot`` without its appointment; ``None`` for one that was made for that."""
     if is_server_made(slot):
         return None
-    return {**slot, "status": "free"} if slot.get("status") in ("busy", "busy-tentative") else slot
+    return {**slot, "status": "free"} if slot.get("status") in BUSY else slot

@@ -19,6 +19,7 @@ from fhir_server.features.scheduling.drafting import (
 )
 from fhir_server.features.scheduling.governing import actors_of as schedule_actors
 from fhir_server.features.scheduling.governing import governed, read_all
+from fhir_server.features.scheduling.instants import LONGEST, instant_of
 from fhir_server.features.scheduling.parameters import Rules
 from fhir_server.features.scheduling.refusals import against_rules, gone
 from fhir_server.features.scheduling.slots import (
@@ -99,8 +100,8 @@ def _check_slot(slot: Resource, asked: Asked) -> None:
     """A stored Slot that is asked for covers the appointment, and is free."""
     if slot["status"] != "free":
         raise gone(f"Slot/{slot['id']} is not free.")
-    start, end = (datetime.fromisoformat(slot[name]) for name in ("start", "end"))
-    if not (start <= asked.start and asked.end <= end):
+    start, end = (instant_of(slot[name]) for name in ("start", "end"))
+    if not (start and end and start <= asked.start and asked.end <= end):
         text = f"Slot/{slot['id']} does not cover the time of the appointment."
         raise FhirError(Issue("value", text, "Appointment.slot"))
 
@@ -185,11 +186,14 @@ def check_times(
     start: datetime, end: datetime, places: Iterable[Place], now: datetime, *, strictly: bool
 ) -> None:
     """Raise ``business-rule`` where a rule of one of ``places`` does not offer the time: too soon,
-    too far ahead, or closed. A Slot that somebody has put there is open whatever the hours say.
+    too far ahead, too long, or closed. A Slot that somebody has put there is open whatever the
+    hours say.
 
     ``strictly`` asks also for a start and a length that are offered: the front desk may fit
     somebody in between.
     """
+    if end - start > LONGEST:  # before its days are looked at one by one
+        raise against_rules(f"An appointment is {_said(LONGEST)} long at most.")
     for place in places:
         rules = place.rules
         if start < now + rules.notice:

@@ -2,17 +2,24 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from fhir_server.features.scheduling.extensions import hold_expires, moment
+from fhir_server.features.scheduling.extensions import (
+    hold_expires,
+    is_server_made,
+    moment,
+)
+from fhir_server.features.scheduling.instants import LATEST, LONGEST
 from fhir_server.features.scheduling.parameters import named_services
 from fhir_server.features.scheduling.states import LIVE
 from fhir_server.r4.references import Target, target
 
 Json = Mapping[str, Any]
 
-BUSY = frozenset(("busy", "busy-tentative", "busy-unavailable"))
+_MINUTE = timedelta(minutes=1)
+BLOCK = "busy-unavailable"
+BUSY = frozenset(("busy", "busy-tentative", BLOCK))
 _WITHOUT_TIME = frozenset(("optional", "information-only"))
 # Whom a Schedule is about; a place that stands beside one of them is where they work, and can hold
 # others as well.
@@ -24,7 +31,8 @@ _BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
 class Subject:
     """What takes a time: ``actors`` and ``slots`` as ``Practitioner/1``, ``start`` and ``end`` in
     UTC, ``expires`` the end of a hold. ``schedules`` are those of a Slot, ``services`` what an
-    Appointment is for, the first before the others."""
+    Appointment is for, the first before the others. ``blocks`` says that it is a Slot in which
+    nobody is to be seen."""
 
     start: datetime
     end: datetime
@@ -33,6 +41,7 @@ class Subject:
     schedules: frozenset[str] = frozenset()
     services: tuple[str, ...] = ()
     expires: datetime | None = None
+    blocks: bool = False
 
 
 def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
@@ -40,20 +49,38 @@ def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
     ``bases`` are what this server is called."""
     if resource is None:
         return None
-    start, end = moment(resource.get("start")), moment(resource.get("end"))
-    if start is None or end is None or end <= start:
+    start = moment(resource.get("start"))
+    if start is None:
         return None
+    end = _end(resource, start)
     if resource["resourceType"] == "Slot":
         if resource.get("status") not in BUSY:
             return None
         schedules = frozenset(_keys([resource.get("schedule")], bases, {"Schedule"}))
-        return Subject(start, end, schedules=schedules)
+        return Subject(start, end, schedules=schedules, blocks=is_block(resource))
     if resource.get("status") not in LIVE:
         return None
     slots = frozenset(_keys(resource.get("slot", ()), bases, {"Slot"}))
     actors = frozenset(participants(resource, bases))
     services = tuple(named_services(resource, bases))
     return Subject(start, end, actors, slots, frozenset(), services, hold_expires(resource))
+
+
+def is_block(slot: Json) -> bool:
+    """Whether ``slot`` says that there is nobody: not the buffer that we made of an appointment."""
+    return slot.get("status") == BLOCK and not is_server_made(slot)
+
+
+def _end(resource: Json, start: datetime) -> datetime:
+    """Return when ``resource`` is over. One that does not say, or says that it ends before it has
+    begun, lasts as long as it says, or a minute: its start is taken by nobody else."""
+    end = moment(resource.get("end"))
+    if end is not None and end > start:
+        return end
+    said = resource.get("minutesDuration")
+    most = LONGEST // _MINUTE
+    minutes = said if isinstance(said, int) and 0 < said <= most else 1
+    return start if start >= LATEST else start + minutes * _MINUTE
 
 
 def participants(appointment: Json, bases: Sequence[str]) -> Iterator[str]:
