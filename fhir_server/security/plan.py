@@ -25,13 +25,15 @@ class AccessPlan:
     """What one request may see and change. A type that is not named: nothing.
 
     ``see`` is type -> predicate, ``change`` (type, ``c``, ``u`` or ``d``) -> predicate; ``{}`` is
-    everything. ``purpose`` is for the audit record: ``TREAT``, ``BTG``. ``kept`` is for what others
-    make of a plan, since its requests are many.
+    everything. ``purpose`` is for the audit record: ``TREAT``, ``BTG``. ``own`` says that somebody
+    acts for himself, as a patient does. ``kept`` is for what others make of a plan, since its
+    requests are many.
     """
 
     see: Mapping[str, Filter]
     change: Mapping[tuple[str, str], Filter]
     purpose: str = "TREAT"
+    own: bool = False
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _names: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -56,13 +58,14 @@ class AccessPlan:
 class Rights:
     """All that a principal may do: (type, letter) -> predicate. Plans of requests are made of it.
 
-    ``roles`` open operations that belong to no type. A plan is made once: one of a clinician has
-    some 700 predicates, and takes milliseconds.
+    ``roles`` open operations that belong to no type. ``own`` is that of a plan. A plan is made
+    once: one of a clinician has some 700 predicates, and takes milliseconds.
     """
 
     may: Mapping[tuple[str, str], Filter]
     roles: tuple[str, ...] = ()
     purpose: str = "TREAT"
+    own: bool = False
     _plans: dict[str, AccessPlan] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -92,7 +95,7 @@ class Rights:
             if letter in letters:
                 see[type] = either(see[type], predicate) if type in see else predicate
         change = {key: one for key, one in self.may.items() if key[1] in "cud"}
-        return AccessPlan(see, change, self.purpose)
+        return AccessPlan(see, change, self.purpose, self.own)
 
 
 def either(one: Filter, other: Filter) -> Filter:

@@ -66,7 +66,15 @@ def rights(principal: Principal, known: Known) -> Rights:
     elif principal.kind == "client":
         roles = principal.roles or (BACKEND.name,)
         may = _scoped(principal.scopes, "system", _of_roles(roles, (), principal, known), known)
-    return Rights(may, _offices(principal), principal.purpose)
+    return Rights(may, _offices(principal), principal.purpose, is_own(principal))
+
+
+def is_own(principal: Principal) -> bool:
+    """Whether ``principal`` acts for himself, as a patient does: not staff, a backend, the server
+    itself."""
+    if principal.is_unrestricted or principal.kind == "client":
+        return False
+    return all(ROLES[name].reach == "own" for name in principal.roles if name in ROLES)
 
 
 def has_power(principal: Principal, power: str) -> bool:

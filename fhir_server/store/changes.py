@@ -73,7 +73,8 @@ class Change:
     is everything. ``record`` is what is known of the audit row of the change, which is written with
     it; the store sets it where the front door has not. ``override`` is why a rule is not to hold
     (``rules.py``). ``by_server`` says that it follows from another change, and that the server
-    makes it whatever whoever asks may do: a test lists who may say so.
+    makes it whatever whoever asks may do; ``by_operation`` that an operation makes it, which has
+    asked for more than rules do. A test lists who may say so.
     """
 
     interaction: str
@@ -91,6 +92,7 @@ class Change:
     record: Draft | None = None
     override: str = ""
     by_server: bool = False
+    by_operation: bool = False
 
     @property
     def relies_on_version(self) -> bool:

@@ -126,13 +126,14 @@ def test_few_modules_use_the_store_whole() -> None:
 
 
 def test_few_modules_write_for_the_server() -> None:
-    """``Change.by_server`` is said in the modules of the list, and in no other."""
+    """``Change.by_server`` and ``by_operation`` are said in the modules of the list, and in no
+    other."""
     saying = {
         name
         for name, tree in _modules("fhir_server", "adapters")
         if not _is_store(name)
         for node in ast.walk(tree)
-        if isinstance(node, ast.keyword) and node.arg == "by_server"
+        if isinstance(node, ast.keyword) and node.arg in ("by_server", "by_operation")
     }
     assert saying == BY_SERVER.keys()
 

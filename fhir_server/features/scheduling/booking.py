@@ -22,6 +22,7 @@ from fhir_server.features.scheduling.drafting import (
     to_book,
 )
 from fhir_server.features.scheduling.extensions import hold_expires
+from fhir_server.features.scheduling.governing import read_all
 from fhir_server.features.scheduling.persons import is_scheduler, own_patient
 from fhir_server.features.scheduling.places import (
     Place,
@@ -185,9 +186,11 @@ async def made(
     )
     changes: list[Change] = []
     if wish.person is not None:
-        id = wish.person.get("id") or context.new_id()
+        id = wish.person.get("id", "")
+        if id not in await read_all("Patient", [id] if id else [], context):
+            id = context.new_id()
+            changes.append(created("Patient", id, wish.person, request, context))
         terms = replace(terms, patient=f"Patient/{id}")
-        changes.append(created("Patient", id, wish.person, request, context))
     for one in times:
         changes += _changes(one, places, terms, request, context)
 

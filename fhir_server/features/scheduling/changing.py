@@ -110,6 +110,10 @@ async def confirmed(
         if before["status"] not in ("pending", "proposed"):
             raise _wrong_state(before, "confirmed")
         _check_hold(before, now)
+        if before["status"] == "proposed" and not is_scheduler(context.principal):
+            asked, places = await places_of(drafting.asked_of(before), inside)
+            check_active(places)
+            check_times(asked.start, asked.end, places, now, strictly=True)
         if patient and drafting.patient_of(before) not in ("", patient):
             text = f"Appointment/{before['id']} is held for another patient."
             raise FhirError(Issue("forbidden", text))

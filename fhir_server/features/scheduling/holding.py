@@ -28,6 +28,7 @@ from fhir_server.features.scheduling.extensions import (
     moment,
 )
 from fhir_server.features.scheduling.instants import LATEST, LONGEST
+from fhir_server.features.scheduling.own_writes import own_fault
 from fhir_server.features.scheduling.states import fault
 from fhir_server.features.scheduling.subjects import (
     BLOCK,
@@ -86,11 +87,15 @@ class Holding:
     types = frozenset(("Appointment", "Slot"))
 
     async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
-        """Take and free what ``judged`` say. Faults are ``business-rule`` and ``conflict``, 409."""
+        """Take and free what ``judged`` say. Faults are ``business-rule`` and ``conflict``, 409,
+        and ``forbidden`` for what a patient does by operations only."""
         if inside.settings.scheduling_enforce == "off":
             return NOTHING_SAID
         events = [_event(number, one, inside) for number, one in enumerate(judged)]
-        faults = {one.number: error for one in events if (error := _state_fault(one, inside.now))}
+        bases = inside.table.base_urls
+        own = {one.number: error for one in events if (error := _own_fault(one, bases))}
+        states = {one.number: error for one in events if (error := _state_fault(one, inside.now))}
+        faults = states | own
         if faults:
             return Verdict(faults)
         return await _settled([one for one in events if one.was != one.now], inside)
@@ -113,6 +118,15 @@ def _event(number: int, judged: Judged, inside: Inside) -> _Event:
 def _lasting(subject: Subject | None, now: datetime) -> Subject | None:
     """What is over takes nothing."""
     return subject if subject is not None and subject.end > now else None
+
+
+def _own_fault(event: _Event, bases: Sequence[str]) -> FhirError | None:
+    change = event.change
+    is_own = change.access is not None and change.access.own and not change.by_operation
+    if change.type != "Appointment" or not is_own:
+        return None
+    text = own_fault(event.before, event.after, bases)
+    return FhirError(Issue("forbidden", text)) if text else None
 
 
 def _state_fault(event: _Event, now: datetime) -> FhirError | None:

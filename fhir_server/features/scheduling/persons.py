@@ -4,15 +4,13 @@ The rights of the roles are in ``security/roles.py``; here is what rules of sche
 """
 
 from fhir_server.security.principal import Principal
-from fhir_server.security.roles import ROLES
+from fhir_server.security.rights import is_own
 
 
 def is_scheduler(principal: Principal) -> bool:
     """Whether ``principal`` schedules for others: staff, a backend, the server itself. Cutoffs are
     not for these, and they say who came and who did not."""
-    if principal.is_unrestricted or principal.kind == "client":
-        return True
-    return any(ROLES[name].reach != "own" for name in principal.roles if name in ROLES)
+    return not is_own(principal)
 
 
 def own_patient(principal: Principal) -> str:

@@ -56,7 +56,7 @@ async def search(
 def created(type: str, id: str, body: Resource, request: Request, context: Context) -> Change:
     """Return the change that creates ``body``, judged like a create by who asks."""
     asked = Request("create", type, id, body=body, base_url=request.base_url)
-    return context.prepare(asked, context)
+    return replace(context.prepare(asked, context), by_operation=True)
 
 
 def updated(body: Resource, request: Request, context: Context) -> Change:
@@ -64,7 +64,7 @@ def updated(body: Resource, request: Request, context: Context) -> Change:
     version = frozenset((body["meta"]["versionId"],))
     type, id = body["resourceType"], body["id"]
     asked = Request("update", type, id, body=body, if_match=version, base_url=request.base_url)
-    return context.prepare(asked, context)
+    return replace(context.prepare(asked, context), by_operation=True)
 
 
 def slot_created(id: str, body: Resource) -> Change:

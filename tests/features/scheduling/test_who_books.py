@@ -31,6 +31,7 @@ from tests.features.scheduling.clinic import (
     schedule,
     total,
 )
+from tests.interactions.patches import json_patch
 
 
 def _user(name: str, *roles: str, who: str = "") -> Principal:
@@ -127,6 +128,57 @@ async def test_cutoffs_bind_patients(clinic: Server) -> None:
     assert is_ruled_out(await ask(clinic, moved, AMINA))
     assert (await ask(clinic, moved, DESK)).status == 200
     assert (await ask(clinic, call("cancel", booked["id"]), AMINA)).status == 200
+
+
+async def test_a_patient_takes_and_frees_time_by_operations(clinic: Server) -> None:
+    """What binds a patient is in these: a plain write, alone, patched or in a bundle, is no way
+    around; it is one to wait for a time, and to say something."""
+    times = {
+        "start": morning().isoformat(),
+        "end": (morning() + timedelta(minutes=30)).isoformat(),
+    }
+    people = [
+        {"actor": {"reference": f"{who}"}, "status": "accepted"}
+        for who in ("Patient/amina", "Practitioner/p1")
+    ]
+    plain = {"resourceType": "Appointment", **times, "participant": people}
+    booked = booked_in(await ask(clinic, _book(), AMINA))
+    later = (morning() + timedelta(hours=1)).isoformat()
+
+    def create(status: str) -> Request:
+        return Request("create", "Appointment", body={**plain, "status": status})
+
+    cancelled = {**booked, "status": "cancelled"}
+    entry = {
+        "resource": cancelled,
+        "request": {"method": "PUT", "url": f"Appointment/{booked['id']}"},
+    }
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    patch = json_patch({"op": "replace", "path": "/status", "value": "cancelled"})
+    for asked in (
+        *(create(status) for status in ("booked", "pending")),
+        *(
+            put({**booked, "status": status})
+            for status in ("cancelled", "arrived", "noshow", "entered-in-error")
+        ),
+        put({**booked, "end": later}),
+        put({**booked, "participant": booked["participant"][1:]}),
+        Request("patch", "Appointment", booked["id"], body=patch),
+        Request("transaction", body=bundle, base_url=BASE),
+    ):
+        refused = await ask(clinic, asked, AMINA)
+        assert (refused.status, issues(refused)) == (403, [("error", "forbidden")]), asked
+    assert (await ask(clinic, put({**booked, "comment": "By bus."}), AMINA)).status == 200
+
+    waiting = await ask(clinic, create("waitlist"), AMINA)
+    assert (
+        await ask(clinic, put({**decode(waiting.body), "status": "cancelled"}), AMINA)
+    ).status == 200
+    soon = {"start": morning(200), "end": morning(200) + timedelta(minutes=30)}
+    plain |= {name: moment.isoformat() for name, moment in soon.items()}
+    beyond = decode((await ask(clinic, create("proposed"), AMINA)).body)
+    assert is_ruled_out(await ask(clinic, call("confirm", beyond["id"]), AMINA))
+    assert (await ask(clinic, call("confirm", beyond["id"]), DESK)).status == 200
 
 
 async def test_who_came_is_noted_by_the_clinic(clinic: Server) -> None:
@@ -279,13 +331,17 @@ async def test_an_appointment_resource_that_is_there_is_moved_or_cancelled(clini
 
 
 async def test_a_patient_is_created_with_the_appointment(clinic: Server) -> None:
-    """Or neither is there."""
+    """Or neither is there; one that is there already is meant, and stays as it is."""
     person = {"resourceType": "Patient", "name": [{"family": "Hossain"}]}
     booked = booked_in(await ask(clinic, _book(patient_resource=person), DESK))
     patient = booked["participant"][-1]["actor"]["reference"]
     assert (await read(clinic, patient))["name"] == [{"family": "Hossain"}]
     assert is_taken(await ask(clinic, _book(patient_resource=person), DESK))
     assert await total(clinic, "Patient", family="Hossain") == 1
+    there = {"resourceType": "Patient", "id": "amina"}
+    answer = await ask(clinic, _book(8, patient_resource=there), DESK)
+    assert booked_in(answer)["participant"][-1]["actor"]["reference"] == "Patient/amina"
+    assert await total(clinic, "Patient") == 3
 
 
 BAD = [
