@@ -57,6 +57,7 @@ from fhir_server.store.offers import Offers
 from fhir_server.store.outbox import Outbox
 from fhir_server.store.proposals import Proposals
 from fhir_server.store.queues import Queues
+from fhir_server.store.rules import Inside
 from fhir_server.store.search import Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
@@ -135,6 +136,15 @@ class ResourceStore:
     def _whole(self) -> Database:
         database = self.database
         return database.whole if isinstance(database, Visible) else database
+
+    def inside(self, now: datetime) -> Inside:
+        """Return the transaction of this store as rules see it. It is for what the server does by
+        itself: rules see everything."""
+        rules = self.commit.writer.rules
+        assert self.session is not None
+        assert self.plan is None
+        assert rules.settings is not None
+        return Inside(self.database, self.session, self.keys.table, rules.settings, now)
 
     @property
     def granules(self) -> Granules:

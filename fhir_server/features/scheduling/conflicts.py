@@ -7,7 +7,7 @@ marks the appointments in the same transaction. Other hours are written as they 
 fit them is marked by a second look a minute later, when what was being booked meanwhile is there.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -31,7 +31,7 @@ from fhir_server.store.offers import Freed
 from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
 
 BLOCK = "busy-unavailable"
-BLOCKED, RULES = "blocked", "rules"
+BLOCKED, RULES, TAKEN_UP = "blocked", "rules", "taken up"
 """The kinds of the events that are left here."""
 _LOOK_AGAIN = timedelta(seconds=60)
 _KEPT = timedelta(days=1)
@@ -57,15 +57,15 @@ class Conflicts:
             if after is None:
                 continue
             if one.change.type == "Slot":
-                marked = await _marked(one, after, inside)
+                marked = await _marked(one, after, then, inside)
                 then |= marked
                 events += [_event(BLOCKED, one, after, inside)] if marked else []
             elif one.change.type == "Appointment":
                 # With a reason of its own the scheduling rule writes it; the mark is seen then.
                 if _has_moved(before, after) and not one.change.override:
                     then[one.change.id] = _change(one, unmarked(after))
-            elif before is not None and any(before.get(n) != after.get(n) for n in _HOURS):
-                events.append(_event(RULES, one, after, inside))
+            else:
+                events += [_event(kind, one, after, inside) for kind in _said(before, after)]
         await inside.offers.put(events)
         return Verdict(then=list(then.values()))
 
@@ -79,8 +79,11 @@ def _after(judged: Judged) -> Resource | None:
     return judged.after.get("resource") if judged.after else None
 
 
-async def _marked(judged: Judged, slot: Resource, inside: Inside) -> dict[str, Change]:
-    """Return the changes that mark who has the time of ``slot``, where it was overridden."""
+async def _marked(
+    judged: Judged, slot: Resource, then: Mapping[str, Change], inside: Inside
+) -> dict[str, Change]:
+    """Return the changes that mark who has the time of ``slot``, where it was overridden; those
+    that others have been marked by are ``then``."""
     if not judged.change.override or slot.get("status") != BLOCK:
         return {}
     key = f"Slot/{judged.change.id}"
@@ -93,6 +96,7 @@ async def _marked(judged: Judged, slot: Resource, inside: Inside) -> dict[str, C
         if is_live(one, inside.now)
     }
     there = await inside.read("Appointment", ids_of("Appointment", holders))
+    there |= {id: one.resource for id, one in then.items() if id in there and one.resource}
     return {
         id: _change(judged, marked(one, key))
         for id, one in sorted(there.items())
@@ -110,6 +114,16 @@ def _change(judged: Judged, appointment: Resource) -> Change:
     )
 
 
+def _said(before: Json | None, after: Json) -> Iterator[str]:
+    """Yield what is left to be done after a change of a Schedule or a HealthcareService."""
+    was: Json = before or {"active": False}
+    is_in_use = after["resourceType"] == "Schedule" and after.get("active") is not False
+    if is_in_use and (was.get("active") is False or was.get("actor") != after.get("actor")):
+        yield TAKEN_UP
+    if before is not None and any(before.get(name) != after.get(name) for name in _HOURS):
+        yield RULES
+
+
 def _has_moved(before: Json | None, after: Json) -> bool:
     times = ("start", "end")
     return (
@@ -122,7 +136,7 @@ def _has_moved(before: Json | None, after: Json) -> bool:
 def _event(kind: str, judged: Judged, resource: Json, inside: Inside) -> Freed:
     key = f"{judged.change.type}/{judged.change.id}"
     now = inside.now
-    due = now if kind == BLOCKED else now + _LOOK_AGAIN
+    due = now + _LOOK_AGAIN if kind == RULES else now
     return Freed(f"{kind}|{key}", kind, due, now, now + _KEPT, key)
 
 

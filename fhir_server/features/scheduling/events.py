@@ -12,8 +12,9 @@ from datetime import timedelta
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.conflict_notices import Blocks, Hours, second_look, told
-from fhir_server.features.scheduling.conflicts import BLOCKED, RULES, Conflicts
+from fhir_server.features.scheduling.conflicts import BLOCKED, RULES, TAKEN_UP, Conflicts
 from fhir_server.features.scheduling.freeing import Freeing
+from fhir_server.features.scheduling.taking_up import take_up
 from fhir_server.features.scheduling.waitlist import TYPES, lapse, offer
 from fhir_server.registry import Registry, Task
 from fhir_server.store.offers import Freed
@@ -28,6 +29,7 @@ _WORK: Mapping[str, Callable[[Freed, Context], Awaitable[None]]] = {
     "hold": lapse,
     BLOCKED: told,
     RULES: second_look,
+    TAKEN_UP: take_up,
 }
 
 

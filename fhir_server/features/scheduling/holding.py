@@ -256,6 +256,18 @@ def _own_slots(
             yield key
 
 
+async def want_of(holder: str, appointment: Json, inside: Inside) -> Want | None:
+    """Return what ``appointment`` would take if it were written now; ``None`` for nothing."""
+    subject = _lasting(subject_of(appointment, inside.table.base_urls), inside.now)
+    if subject is None:
+        return None
+    found = await calendars([subject], inside)
+    taken = found.calendars(subject)
+    slots = sorted(_own_slots(subject, taken, found))
+    rooms = dict(_rooms(subject, taken, inside))
+    return Want(holder, rooms, subject.end, slots, subject.expires)
+
+
 def _rooms(
     subject: Subject, found: Mapping[str, Calendar], inside: Inside
 ) -> Iterator[tuple[str, Room]]:

@@ -42,6 +42,7 @@ async def clinic(server: Server) -> Clinic:
     role = {"resourceType": "PractitionerRole", "id": "r1", "practitioner": doctor}
     for body in (role, one):
         assert (await made(put(body))).status == 201
+    await made.worked()  # what a new Schedule has left
     return made
 
 

@@ -2,14 +2,16 @@
 them."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.features.scheduling import events
 from fhir_server.features.scheduling.instants import instant_of
 from fhir_server.messages import Request
+from fhir_server.store.granules import BOOKINGS
 from tests.conftest import Fhir
 from tests.features.scheduling import clinic as desk
 from tests.features.scheduling.test_holding import (
@@ -176,3 +178,43 @@ async def test_odd_times_are_the_callers_fault(server: Server) -> None:
 def test_instants(text: object, expected: str | None) -> None:
     """In their own offset; what cannot be counted with is none."""
     assert instant_of(text) == (datetime.fromisoformat(expected) if expected else None)
+
+
+def soon(start: int, end: int, *actors: str) -> dict[str, Any]:
+    """Return an Appointment of the next days, from so many minutes after nine."""
+    times = {"start": start, "end": end}
+    said = {name: desk.morning() + timedelta(minutes=count) for name, count in times.items()}
+    return {**appointment(0, 30, *actors), **{name: one.isoformat() for name, one in said.items()}}
+
+
+async def test_what_was_booked_before_there_was_a_schedule_takes_its_time(
+    clinic: Fhir, server: Server
+) -> None:
+    """As after a migration: no time is given twice then either, and nothing is left of it when it
+    ends. The time that another has taken meanwhile is both's."""
+    early = {**soon(0, 30, "Practitioner/p2", "Patient/a"), "id": "early"}
+    twins = [{**soon(60, 90, "Practitioner/p2", f"Patient/t{n}"), "id": f"t{n}"} for n in range(2)]
+    over = {**soon(120, 150, "Practitioner/p2", "Patient/a"), "id": "over"}
+    for one in (early, *twins, over, {**over, "status": "cancelled"}):
+        assert (await clinic(put(one))).status < 300
+    unused = {**schedule("d2", "Practitioner/p2"), "active": False}
+    assert (await clinic(put(unused))).status == 201
+    assert (await clinic(put({**unused, "active": True}))).status == 200
+    await worked_off(server)
+
+    for start in (0, 60):
+        late = await clinic(create(soon(start, start + 30, "Practitioner/p2", "Patient/b")))
+        assert late.status == 409
+    assert (await clinic(create(soon(120, 150, "Practitioner/p2")))).status == 201
+    await clinic(put({**twins[0], "status": "cancelled"}))
+    assert (await clinic(create(soon(60, 90, "Practitioner/p2")))).status == 409
+    for one in (early, twins[1]):
+        assert (await clinic(put({**one, "status": "cancelled"}))).status == 200
+    held = await server.database[BOOKINGS].distinct("_id")
+    assert len(held) == 1
+
+
+async def worked_off(server: Server) -> None:
+    """Work off what is due now."""
+    while await events.work(server.context):
+        pass

@@ -126,6 +126,7 @@ async def clinic(server: Server) -> Clinic:
     made = Clinic(server)
     for one in (schedule("d1", "Practitioner/p1"), schedule("d2", "Practitioner/p2")):
         assert (await made(put(one))).status == 201
+    await made.worked()  # what new Schedules have left
     return made
 
 
@@ -320,6 +321,7 @@ async def quiet(mongodb_uri: str, settings: Settings) -> AsyncIterator[Clinic]:
 async def test_it_can_be_switched_off(quiet: Clinic) -> None:
     """Then nothing is noted."""
     await quiet(put(schedule("d1", "Practitioner/p1")))
+    await quiet.worked()
     await quiet.change(await booked(quiet), status="cancelled")
     assert await quiet.worked() == 0
 
