@@ -5,6 +5,8 @@ before there was one, as in data that is brought from elsewhere, has taken nothi
 """
 
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import Room, claim_plan
@@ -27,39 +29,40 @@ async def take_up(event: Freed, context: Context) -> None:
     actors = await with_roles((person for one in some for person in one.people), context)
     for appointment in await ahead(actors, context):
         try:
-            await _taken(appointment["id"], context)
+            work = partial(_taken, appointment["id"], context)
+            await context.store.in_transaction(work, _TYPES)
         except FhirError as error:
             if error.status != _OVERTAKEN:  # who changes it meanwhile has it take its time
                 raise
 
 
-async def _taken(id: str, context: Context) -> None:
-    """Have the Appointment ``id`` take what it would if it were written now, beside those who are
-    there: both are booked, and a third is not to come."""
+async def _taken(id: str, context: Context, store: ResourceStore) -> None:
+    await taken(id, store, context.now())
 
-    async def work(store: ResourceStore) -> None:
-        now, holder = context.now(), f"Appointment/{id}"
-        stored = await store.read("Appointment", id)
-        if stored is None or stored.deleted:
-            return
-        resource = decode_stored(stored.json)
-        inside = store.inside(now)
-        want = await want_of(holder, resource, inside)
-        bookings = await inside.granules.bookings({holder})
-        has = frozenset(bookings.get(holder, {}).get("g", ()))
-        if want is None or want.rooms.keys() <= has:
-            return
-        version = frozenset((str(stored.version),))
-        await store.write([Change("update", "Appointment", id, resource, version)], now)
-        granules = await inside.granules.granules(want.rooms.keys() | has)
-        rest = {
-            one: Room(there["s"], there["k"], there["t"])
-            for one, there in granules.items()
-            if one in has
-        }
-        slots = bookings.get(holder, {}).get("slots", want.slots)
-        want = replace(want, rooms={**rest, **want.rooms}, slots=slots, overrides=True)
-        plan = claim_plan([want], (), granules, bookings, now)
-        await inside.granules.write(plan.taken)
 
-    await context.store.in_transaction(work, _TYPES)
+async def taken(id: str, store: ResourceStore, now: datetime) -> None:
+    """Have the Appointment ``id`` take, in the transaction of ``store``, what it would if it were
+    written ``now``, beside those who are there: both are booked, and a third is not to come."""
+    holder, stored = f"Appointment/{id}", await store.read("Appointment", id)
+    if stored is None or stored.deleted:
+        return
+    resource = decode_stored(stored.json)
+    inside = store.inside(now)
+    want = await want_of(holder, resource, inside)
+    bookings = await inside.granules.bookings({holder})
+    has = frozenset(bookings.get(holder, {}).get("g", ()))
+    if want is None or want.rooms.keys() <= has:
+        return
+    # Nothing of it changes, but who cancels it meanwhile must be in the way.
+    version = frozenset((str(stored.version),))
+    await store.write([Change("update", "Appointment", id, resource, version)], now)
+    granules = await inside.granules.granules(want.rooms.keys() | has)
+    rest = {
+        one: Room(there["s"], there["k"], there["t"])
+        for one, there in granules.items()
+        if one in has
+    }
+    slots = bookings.get(holder, {}).get("slots", want.slots)
+    want = replace(want, rooms={**rest, **want.rooms}, slots=slots, overrides=True)
+    plan = claim_plan([want], (), granules, bookings, now)
+    await inside.granules.write(plan.taken)

@@ -10,8 +10,10 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.features.scheduling import events
 from fhir_server.features.scheduling.instants import instant_of
+from fhir_server.features.scheduling.taking_up import taken
 from fhir_server.messages import Request
-from fhir_server.store.granules import BOOKINGS
+from fhir_server.store.granules import BOOKINGS, GRANULES
+from fhir_server.store.resources import ResourceStore
 from tests.conftest import Fhir
 from tests.features.scheduling import clinic as desk
 from tests.features.scheduling.test_holding import (
@@ -212,6 +214,25 @@ async def test_what_was_booked_before_there_was_a_schedule_takes_its_time(
         assert (await clinic(put({**one, "status": "cancelled"}))).status == 200
     held = await server.database[BOOKINGS].distinct("_id")
     assert len(held) == 1
+
+
+async def test_what_ends_while_it_is_taken_up_leaves_nothing(clinic: Fhir, server: Server) -> None:
+    """Nobody holds a time for an appointment that was cancelled between the look and the write."""
+    one = {**soon(0, 30, "Practitioner/p2"), "id": "x"}
+    for body in (one, schedule("d2", "Practitioner/p2")):
+        assert (await clinic(put(body))).status == 201
+    await server.database[BOOKINGS].delete_many({})  # as if it was written unguarded
+    ends = [{**one, "status": "cancelled"}]
+
+    async def work(store: ResourceStore) -> None:
+        await store.read("Appointment", "x")
+        if ends:  # not when it is begun again
+            assert (await clinic(put(ends.pop()))).status == 200
+        await taken("x", store, server.context.now())
+
+    await server.context.store.in_transaction(work, ("Appointment",))
+    assert await server.database[BOOKINGS].count_documents({}) == 0
+    assert await server.database[GRANULES].count_documents({}) == 0
 
 
 async def worked_off(server: Server) -> None:
