@@ -17,6 +17,7 @@ from fhir_server.store.client import Database
 from fhir_server.store.contents import REFERRED_BY, UPLOADS
 from fhir_server.store.denials import CONSENT, drop_row
 from fhir_server.store.documents import HISTORY_SUFFIX
+from fhir_server.store.granules import HOLDERS, Granules
 from fhir_server.store.transactions import repeated, transacted
 
 _PORTION = 100  # versions that one command removes; between two others get their turn
@@ -99,6 +100,8 @@ class Expunging:
                 return 0
             if type == CONSENT:
                 await drop_row(self.database, row["_id"], session)
+            if type in HOLDERS:
+                await Granules(self.database, session).release(f"{type}/{row['_id']}")
             gone = await self.database[type + HISTORY_SUFFIX].delete_many(
                 _of_id(row["_id"]), session=session
             )

@@ -25,6 +25,7 @@ from pymongo.operations import DeleteOne
 from fhir_server.store.client import Database, Document, UnfitDatabaseError
 
 GRANULES, BOOKINGS = "granules", "bookings"
+HOLDERS = ("Appointment", "Slot")
 _SERVER = "server"
 KEPT = timedelta(days=7)
 _MINUTE = "%Y-%m-%dT%H:%MZ"
@@ -130,6 +131,18 @@ class Granules:
             orders = [_order(id, documents[id]) for id in sorted(documents)]
             for some in _portions(orders):
                 await self.database[name].bulk_write(some, session=self.session)
+
+    async def release(self, holder: str) -> None:
+        """Free what ``holder`` has, which goes without a write that a rule would see."""
+        assert self.session is not None, "a time is freed together with what had it"
+        gone = {"_id": holder}
+        booking = await self.database[BOOKINGS].find_one_and_delete(gone, session=self.session)
+        granules = self.database[GRANULES]
+        for some in _portions(booking["g"] if booking is not None else ()):
+            among = {"_id": {"$in": some}}
+            without = {"$pull": {"h": {"a": holder}}, "$inc": {"n": 1}}
+            await granules.update_many(among, without, session=self.session)
+            await granules.delete_many({**among, "h": []}, session=self.session)
 
     async def _by_id(self, name: str, ids: Collection[str]) -> dict[str, Document]:
         found: dict[str, Document] = {}

@@ -12,6 +12,7 @@ from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
 from fhir_server.store import expunge
+from fhir_server.store.granules import BOOKINGS, GRANULES
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, issues_of, json_of, patient, put, read, tags, versions
 
@@ -201,6 +202,31 @@ async def test_everything_of_a_resource_and_of_a_type(server: Server, fhir: Fhir
     assert await left(server) == {"Patient": 1, "Patient_history": 1}
     assert told(await fhir(ask("Patient", EVERYTHING))) == (2, False)
     assert await left(server) == {"Patient": 0, "Patient_history": 0}
+
+
+async def test_an_appointment_that_goes_holds_no_time(server: Server, fhir: Fhir) -> None:
+    """Its claims go with it, and nobody else's."""
+    doctor = [{"reference": "Practitioner/p"}]
+    some = [{"resourceType": "Schedule", "id": "s", "actor": doctor}]
+    some += [
+        {
+            "resourceType": "Appointment",
+            "id": f"a{hour}",
+            "status": "booked",
+            "start": f"2036-12-01T{hour}:00:00Z",
+            "end": f"2036-12-01T{hour}:30:00Z",
+            "participant": [{"actor": doctor[0], "status": "accepted"}],
+        }
+        for hour in (10, 11)
+    ]
+    for one in some:
+        asked = Request("update", str(one["resourceType"]), str(one["id"]), body=one)
+        assert (await fhir(asked)).status == 201
+    assert (await fhir(ask("Appointment/a10", EVERYTHING))).status == 200
+    assert await server.database[BOOKINGS].distinct("_id") == ["Appointment/a11"]
+    assert await server.database[GRANULES].distinct("h.a") == ["Appointment/a11"]
+    again = Request("create", "Appointment", body={**some[1], "id": "b"})
+    assert (await fhir(again)).status == 201
 
 
 @pytest.mark.parametrize(
