@@ -132,6 +132,6 @@ class SchedulingSettings(ReminderSettings):
     def _is_known(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError) as error:  # what is no key, and what is not there
+        except (KeyError, OSError, ValueError) as error:  # what is no key, and what is not there
             raise ValueError(f"{name[:40]!r} is no time zone, such as Asia/Dhaka.") from error
         return name

@@ -27,7 +27,7 @@ from fhir_server.features.scheduling.extensions import (
     is_server_made,
     moment,
 )
-from fhir_server.features.scheduling.states import fault
+from fhir_server.features.scheduling.states import fault, is_of_today
 from fhir_server.features.scheduling.subjects import Json, Subject, ids_of, subject_of
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
@@ -113,7 +113,12 @@ def _state_fault(event: _Event, now: datetime) -> FhirError | None:
     if event.change.type != "Appointment" or event.after is None:
         return None
     before = str((event.before or {}).get("status", ""))
-    text = fault(before, str(event.after.get("status", "")), moment(event.after.get("end")), now)
+    after = str(event.after.get("status", ""))
+    text = fault(before, after, moment(event.after.get("end")), now)
+    if (before, after) == ("noshow", "arrived") and not (
+        event.change.override and is_of_today(str(event.after.get("start", "")), now)
+    ):
+        text = "Who did not come arrives on the same day only, and with an X-Override-Reason."
     return _ruled_out(text) if text else None
 
 

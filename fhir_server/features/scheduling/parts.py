@@ -168,7 +168,7 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         if _ZONE.fullmatch(name):
             return ZoneInfo(name)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         pass  # a folder of zones, or none of that name
     raise ValueError(f"is {shown(name)}, no time zone such as Asia/Dhaka.")
 

@@ -36,6 +36,7 @@ from fhir_server.features.scheduling.reminders import (
     zone_of,
 )
 from fhir_server.features.scheduling.templates import languages, named, rendered
+from fhir_server.features.scheduling.zones import zone_at
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
@@ -75,6 +76,8 @@ async def planned(row: Row, desk: Desk, context: Context) -> None:
 async def _appointment_planned(row: Row, desk: Desk, context: Context) -> None:
     outbox, now = context.store.outbox, context.now()
     appointment = await resource(row.subject, context)
+    if appointment is not None:
+        desk = desk.on_clocks_of(await zone_at(appointment, context))
     rows = await outbox.about(row.subject)
     references = {one.content["patient"] for one in rows}
     references |= set(patients_of(appointment or {}))

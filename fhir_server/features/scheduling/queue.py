@@ -123,15 +123,12 @@ def token(letters: str, number: int) -> str:
     return f"{letters}-{number:03d}"
 
 
-def zone_of(location: Mapping[str, Any], default: str) -> ZoneInfo:
-    """Return the time zone of a Location: that of its extension, if it is one, else ``default``."""
-    said = _extended(location, TIMEZONE_EXTENSION, "valueCode")
-    for name in (said, default):
-        try:
-            return ZoneInfo(str(name or ""))
-        except (ValueError, OSError, KeyError):  # what is no name, and what is not there
-            continue
-    return ZoneInfo("UTC")
+def zone_of(location: Mapping[str, Any]) -> ZoneInfo | None:
+    """Return the time zone that the extension of a Location says, ``None`` where it says none."""
+    try:
+        return ZoneInfo(str(_extended(location, TIMEZONE_EXTENSION, "valueCode") or ""))
+    except (ValueError, OSError, KeyError):  # what is no name, and what is not there
+        return None
 
 
 def local_day(now: datetime, zone: ZoneInfo) -> date:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
-from fhir_server.features.scheduling.extensions import extensions
+from fhir_server.features.scheduling.extensions import extensions, moment
 from fhir_server.features.scheduling.parameters import SERVICE
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
@@ -24,6 +24,7 @@ from fhir_server.features.scheduling.queue_resources import (
     reference_id,
     write,
 )
+from fhir_server.features.scheduling.zones import zone_at, zone_of_place
 from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
@@ -75,14 +76,16 @@ class _Visit:
 async def check_in(request: Request, context: Context) -> Response:
     """Give the patient of an Appointment a number, and make the Encounter ``arrived``.
 
-    Raises ``business-rule`` (409) for an Appointment in another state, ``duplicate`` (409) where
-    the patient has a number in this queue, ``required`` where it is not said which queue it is.
+    Raises ``business-rule`` (409) for an Appointment in another state or on another day,
+    ``duplicate`` (409) where the patient has a number in this queue, ``required`` where it is not
+    said which queue it is.
     """
     known_only(request, ())
     check_part(Request("create", "Encounter"), context)
     given = parameters_in(request, context, _CHECK_IN)
     appointment = (await read("Appointment", request.id, context)).resource
     _check_may_come(appointment)
+    await _check_day(appointment, context)
     actors = [one.get("actor", {}) for one in appointment.get("participant", ())]
     patient = next(filter(None, (reference_id(one, "Patient") for one in actors)), "")
     service_id = named_id(given, "service", "HealthcareService") or _service_of(appointment)
@@ -113,7 +116,7 @@ async def issue_token(request: Request, context: Context) -> Response:
 
 async def _entered(visit: _Visit, context: Context) -> Response:
     now = context.now()
-    zone = queue.zone_of(visit.location, context.settings.scheduling_timezone)
+    zone = await zone_of_place(visit.location, context)
     day = queue.local_day(now, zone).isoformat()
     location, service = visit.queue
     claim = claim_name(location, service, day, visit.patient)
@@ -181,6 +184,21 @@ def _check_may_come(appointment: Resource) -> None:
         return
     text = f"This Appointment is {status}; one that is booked or arrived can be checked in."
     raise FhirError(Issue("business-rule", text, "Appointment.status"), status=409)
+
+
+async def _check_day(appointment: Resource, context: Context) -> None:
+    """Raise ``business-rule`` for an Appointment of another day; one that goes on over midnight is
+    of both."""
+    zone = await zone_at(appointment, context)
+    start, end = moment(appointment.get("start")), moment(appointment.get("end"))
+    now = context.now()
+    today = queue.local_day(now, zone)
+    if start is None or queue.local_day(start, zone) == today:
+        return
+    if end is None or not start <= now < end:
+        day = queue.local_day(start, zone)
+        text = f"This Appointment is on {day}, and today is {today}; $reschedule moves it to today."
+        raise FhirError(Issue("business-rule", text, "Appointment.start"), status=409)
 
 
 async def _arrive(id: str, inside: Context) -> None:

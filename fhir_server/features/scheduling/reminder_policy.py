@@ -1,6 +1,6 @@
 """What the settings say of reminders, as the pure parts take it; the texts of a site's file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,10 @@ class Desk:
     texts: Texts
     clinic: str
     phone: str
+
+    def on_clocks_of(self, zone: ZoneInfo) -> "Desk":
+        """Return this for an appointment in ``zone``: days and times are told as they are there."""
+        return replace(self, policy=replace(self.policy, zone=zone))
 
 
 def desk_of(settings: Settings) -> Desk:

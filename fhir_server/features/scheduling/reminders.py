@@ -303,7 +303,7 @@ def zone_of(patient: Json, default: ZoneInfo) -> ZoneInfo:
             if one.get("url") == TIMEZONE:
                 try:
                     return ZoneInfo(_text(one, "valueCode"))
-                except (OSError, ValueError):
+                except (KeyError, OSError, ValueError):
                     continue
     return default
 

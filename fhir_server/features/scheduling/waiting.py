@@ -31,7 +31,7 @@ _MAC_CHARACTERS = 24
 
 
 class Place(NamedTuple):
-    """Where an offer goes: its time in UTC."""
+    """Where an offer goes: its time, as it is to be written."""
 
     start: datetime
     end: datetime
@@ -121,8 +121,8 @@ def offered(
     made: Resource = {
         **entry,
         "status": "pending",
-        "start": instant(place.start),
-        "end": instant(place.end),
+        "start": place.start.isoformat(timespec="seconds"),
+        "end": place.end.isoformat(timespec="seconds"),
         "participant": [*others, *asked],
         "extension": [
             *_without_marks(entry),

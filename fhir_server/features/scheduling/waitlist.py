@@ -9,7 +9,6 @@ import json
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
@@ -28,6 +27,7 @@ from fhir_server.features.scheduling.waiting import (
     place_for,
     time_name,
 )
+from fhir_server.features.scheduling.zones import zone_with
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
@@ -148,6 +148,8 @@ async def _ask(entry: Resource, event: Freed, place: Place, context: Context) ->
     """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
     is taken, 412 where the entry is not as it was."""
     now, slots = context.now(), event.slots
+    zone = await zone_with(event.actors, context, entry)
+    place = Place(place.start.astimezone(zone), place.end.astimezone(zone))
     minutes = timedelta(minutes=context.settings.scheduling_offer_minutes)
     draft = offered(entry, place, event, place.start, slots)
     some = await messages("offer", draft, context)
@@ -156,12 +158,11 @@ async def _ask(entry: Resource, event: Freed, place: Place, context: Context) ->
     expires = min(told + minutes, place.start)
     made = offered(entry, place, event, expires, slots)
     link = f"{root_of(context.settings)}{PATH}{link_token(context.page_key, *_token_of(made))}"
-    zone = ZoneInfo(context.settings.scheduling_timezone)
     text = (
         f"A time is free for you: {{start}}. To take it, open {link} until "
         f"{expires.astimezone(zone):%Y-%m-%d %H:%M}."
     )
-    plain = plain_message("offer", made, text, context)
+    plain = await plain_message("offer", made, text, context)
 
     async def within(store: ResourceStore) -> None:
         inside = replace(context, store=store)

@@ -64,10 +64,12 @@ def test_the_day_of_a_number_is_that_of_its_place(instant: str, zone: str, expec
 
 
 @pytest.mark.parametrize("said", ["Mars/Base", "../../etc/passwd", "", None, 7])
-def test_a_zone_that_is_none_is_the_default(said: Any) -> None:
-    """What a Location says instead of a time zone leaves the setting to say it."""
+def test_a_zone_that_is_none_is_not_used(said: Any) -> None:
+    """What a Location says instead of a time zone leaves Schedules and the setting to say it."""
     location = {"extension": [{"url": queue.TIMEZONE_EXTENSION, "valueCode": said}]}
-    assert queue.zone_of(location, "Asia/Dhaka") == DHAKA
+    assert queue.zone_of(location) is None
+    location["extension"][0]["valueCode"] = "Asia/Dhaka"
+    assert queue.zone_of(location) == DHAKA
 
 
 def test_who_comes_before_midnight_is_called_after_it() -> None:

@@ -44,12 +44,13 @@ async def place(desk: Desk, request: pytest.FixtureRequest) -> str:
 
 
 def appointment(patient: str, place: str, **more: Any) -> dict[str, Any]:
-    """Return the members of an Appointment."""
+    """Return the members of an Appointment of today."""
     who = [patient, place, "Practitioner/dr"]
+    start = datetime.now(UTC) - timedelta(minutes=1)
     return {
         "status": "booked",
-        "start": "2036-12-01T09:00:00Z",
-        "end": "2036-12-01T09:30:00Z",
+        "start": start.isoformat(timespec="seconds"),
+        "end": (start + timedelta(minutes=30)).isoformat(timespec="seconds"),
         "participant": [{"actor": {"reference": one}, "status": "accepted"} for one in who],
         **more,
     }
