@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from zlib import crc32
+from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import (
@@ -179,6 +180,9 @@ class Deliveries:
             gone = ended(request, "revoked", "It is not so any more.")
             await self._settled(row, WITHDRAWN, [gone], reason="revoked")
             return
+        if (morning := self._morning(row)) is not None:
+            await context.store.outbox.again(row, morning, "", tried=row.tried - 1)
+            return
         try:
             to = await self._address(row, request)
         except _NotDone as error:
@@ -197,10 +201,21 @@ class Deliveries:
         answerable = mark(to) if channel == "sms" else ""
         await self._settled(row, SENT, [said, ended(request, "completed")], to=answerable)
 
+    def _morning(self, row: Row) -> datetime | None:
+        """Return when the message of ``row`` goes out, which is due in quiet hours: tried again, or
+        left by a server that was down. ``None``: now, which may be the last moment."""
+        quiet, zone = self.desk.policy.quiet, row.content.get("zone")
+        end = quiet.end_of(self.context.now(), ZoneInfo(zone)) if quiet and zone else None
+        return end if end is not None and end < row.content["until"] else None
+
     async def _still_so(self, row: Row) -> bool:
         """Whether what the message says is still so: an appointment that was cancelled a moment ago
-        is not reminded of."""
+        is not reminded of, nor a medicine that was stopped."""
         said = row.content
+        if said["kind"] == "medication":
+            orders = [one for one in row.watched if one.startswith("MedicationRequest/")]
+            found = [await resource(one, self.context) for one in orders]
+            return all(one is not None and one.get("status") == "active" for one in found)
         if said["kind"] not in ("reminder", "moved"):
             return True
         appointment = await resource(row.subject, self.context)

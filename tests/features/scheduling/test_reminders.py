@@ -182,6 +182,7 @@ def test_a_reminder_that_is_planned_again_is_the_same() -> None:
         (None, {"status": "booked"}, True),
         ({"status": "pending"}, {"status": "booked"}, True),
         ({"status": "booked"}, {"status": "booked", "comment": "x"}, False),
+        ({"status": "booked"}, {"status": "booked", "serviceType": [{"text": "x"}]}, True),
         ({"status": "booked"}, {"status": "booked", "start": "2036-12-05T09:00:00Z"}, True),
         ({"status": "booked"}, {"status": "cancelled"}, True),
         ({"status": "booked"}, {"status": "arrived"}, True),

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email import message_from_string, policy
 from typing import Any
 
@@ -149,6 +149,34 @@ async def test_doses_are_reminded_of_until_the_order_stops(
         await found.work()
         assert len(found.sink.taken) == 2
         assert await found.rows(kind="plan") == []
+
+
+async def test_doses_are_planned_though_none_is_near(mongodb_uri: str, emptied: Emptied) -> None:
+    """R8: what is taken on Fridays is reminded of on Friday, though it was ordered on Monday; what
+    is late is sent though a plan is made meanwhile; nobody is told to take what was stopped."""
+    fridays = {"repeat": {"when": ["MORN"], "dayOfWeek": ["fri"]}}
+    weekly = {**order("one"), "dosageInstruction": [{"timing": fridays}]}
+    async with clinic(mongodb_uri, emptied, reminder_medication=True) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), weekly)
+        for _ in range(3):
+            await found.work()
+            assert await found.rows(kind="message", state="sent") == []
+            found.clock.pass_by(days=1)
+        await found.work()
+        found.clock.at = datetime.fromisoformat("2036-12-05T02:01:00+00:00")
+        await found.write(order("two"))
+        await found.work()
+        assert [one.about["about"] for _, one in found.sink.taken] == ["MedicationRequest/one"]
+
+        found.clock.at = datetime.fromisoformat("2036-12-05T15:00:00+00:00")
+        taken = await found.deliveries().take()
+        assert taken is not None, "and whoever took it dies"
+        await found.write(order("two", status="stopped"))
+        await found.work()
+        found.clock.pass_by(minutes=2)
+        await found.work()
+        assert len(found.sink.taken) == 1
+        assert [row["state"] for row in await found.rows(_id=taken.id)] == ["withdrawn"]
 
 
 def order(id: str, status: str = "active") -> dict[str, Any]:
