@@ -187,6 +187,13 @@ class Queues:
             found = found or await self.database[QUEUES].find_one({"call": call})
         return _entry(found) if found else None
 
+    async def forget(self, location: str, now: datetime) -> None:
+        """Have nobody look any more at those of ``location`` who wait and are not called any more:
+        they stay a month, and would be passed over at each call."""
+        over = {"location": location, "waits": True, "until": {"$lte": now}}
+        async with deadline(self.timeout_s, _READ_ADVICE):
+            await self.database[QUEUES].update_many(over, {"$unset": {"waits": ""}})
+
     async def release(self, entry: Entry) -> None:
         """Let ``entry``, which was taken and not called, be called by others at once."""
         mine = {"_id": entry.id, "state": CALLING, "call": entry.call}

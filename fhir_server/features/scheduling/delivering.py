@@ -45,6 +45,7 @@ LEASE = timedelta(seconds=60)
 TRIES_MAX = 8
 _WAIT_FIRST_S = 30.0
 _IDLE_S = 1.0
+_ENDING_S = 0.8  # after a second the task is cancelled again
 
 _log = logging.getLogger("fhir_server.reminders")
 
@@ -98,6 +99,8 @@ class Deliveries:
                 task.add_done_callback(running.discard)
                 task.add_done_callback(lambda _: places.release())
         finally:
+            if running:  # what is handed over now would be handed over again by the next server
+                await asyncio.wait(running, timeout=_ENDING_S)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)

@@ -4,6 +4,7 @@ STOP writes a Consent, START ends it; 1 confirms the appointment that was remind
 What is not plain changes nothing. Without a secret in the settings there is no such place.
 """
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -23,6 +24,7 @@ from fhir_server.store.outbox import Row
 
 PATH = "/notify/sms"
 _BODY_BYTES_MAX = 16_384
+_BODY_S = 10.0
 _DEPTH_MAX = 4
 _REASON = {
     "coding": [
@@ -141,6 +143,15 @@ async def _update(body: Resource, context: Context) -> None:
 
 
 async def _body(receive: Any) -> bytes:
+    """Return the body, of whoever sends one in time: it is not known yet who it is."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _received(receive)
+    except TimeoutError as error:
+        raise FhirError(Issue("timeout", "The body did not come in time."), status=408) from error
+
+
+async def _received(receive: Any) -> bytes:
     found = bytearray()
     while True:
         event = await receive()

@@ -137,11 +137,10 @@ def local_day(now: datetime, zone: ZoneInfo) -> date:
 
 
 def stands_until(now: datetime, zone: ZoneInfo, carried: timedelta) -> datetime:
-    """Return when who arrives ``now`` is not called any more: at the end of the local day, but not
-    before ``carried`` is over, so that a night clinic loses nobody at midnight."""
+    """Return when who arrives ``now`` is not called any more: ``carried`` after the end of the
+    local day, so that nobody is lost at midnight, however long they have waited by then."""
     tomorrow = local_day(now, zone) + timedelta(days=1)
-    midnight = datetime.combine(tomorrow, time(), zone).astimezone(UTC)
-    return max(midnight, now + carried)
+    return datetime.combine(tomorrow, time(), zone).astimezone(UTC) + carried
 
 
 def with_status(encounter: Mapping[str, Any], status: str, now: datetime) -> Json:

@@ -6,6 +6,7 @@ then the Encounter is changed, in a transaction that requires that this step is 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import re2 as re
@@ -100,6 +101,7 @@ async def _called(entry: Entry, context: Context) -> tuple[Entry, Resource] | No
             await store.queues.change(entry, (CALLING,), gone)
             return None
         changes = {"state": CALLED, "called": now, "started": now, "calls": entry.calls + 1}
+        changes["until"] = _until(entry, context)
         if entry.first is None:
             changes["first"] = now
         after = await store.queues.change(entry, (CALLING,), changes)
@@ -130,11 +132,24 @@ async def _encounter(entry: Entry, context: Context) -> Read | None:
 
 
 async def _status_when_called(entry: Entry, encounter: Resource, context: Context) -> str:
-    """Return what the Encounter of ``entry`` becomes; one that was begun elsewhere goes on."""
+    """Return what the Encounter of ``entry`` becomes; one that was begun elsewhere goes on. That a
+    service has gone keeps nobody from being called."""
     if not entry.service or encounter["status"] == "in-progress":
         return "in-progress"
-    service = (await read("HealthcareService", entry.service, context)).resource
+    try:
+        service = (await read("HealthcareService", entry.service, context)).resource
+    except FhirError as error:
+        if error.issues[0].code not in ("deleted", "not-found"):
+            raise
+        return "in-progress"
     return "triaged" if queue.is_triage(service) else "in-progress"
+
+
+def _until(entry: Entry, context: Context) -> datetime:
+    """Return when ``entry``, which somebody deals with now, is not called any more: who is sent on
+    at night, shortly before the number ends, is not lost on the way."""
+    carried = timedelta(minutes=context.settings.queue_carry_minutes)
+    return max(entry.until, context.now() + carried)
 
 
 async def recall(request: Request, context: Context) -> Response:
@@ -255,6 +270,7 @@ async def _done(request: Request, context: Context, work: Work) -> Response:
 async def _changed(
     entry: Entry, changes: Mapping[str, Any], inside: Context, operation: str
 ) -> Entry:
+    changes = {**changes, "until": _until(entry, inside)}
     after = await inside.store.queues.change(entry, (entry.state,), changes)
     if after is None:
         raise wrong_state(entry, operation)

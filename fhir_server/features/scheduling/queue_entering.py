@@ -124,6 +124,8 @@ async def _entered(visit: _Visit, context: Context) -> Response:
     letters = queue.prefix(visit.service, visit.location)
     name = f"token|{location}|{letters}|{day}"
     number = await context.store.queues.number(name, now + _COUNTERS_KEPT)
+    if number == 1:
+        await context.store.queues.forget(location, now)
     carried = timedelta(minutes=context.settings.queue_carry_minutes)
     entry = Entry(
         *("", location, service, day, number, queue.token(letters, number)),

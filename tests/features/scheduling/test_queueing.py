@@ -86,6 +86,41 @@ async def test_midnight_of_the_place_begins_anew(desk: Desk, place: str) -> None
     assert (await late.call(place)).status == 404
 
 
+async def test_nobody_is_lost_in_the_night(desk: Desk, two: list[Server], place: str) -> None:
+    """Who waits since the afternoon is called after midnight, and sent on then; who never came is
+    not looked at any more when the next day has begun."""
+    clock = [datetime(2026, 12, 1, 9, 30, tzinfo=UTC)]
+    late = replace(desk, now=lambda: clock[0])
+    lab = await late.service(f"lab-{place[9:]}", "Laboratory")
+    patients = [await late.take(place) for _ in range(3)]
+    clock[0] = datetime(2026, 12, 1, 21, 59, tzinfo=UTC)  # 03:59 in Dhaka
+    assert (await late.call(place))["token"] == "CARD-001"
+    assert (await late.call(place, "2"))["token"] == "CARD-002"
+    await late("$transfer", patients[0], to=reference(lab))
+    await late("$skip", patients[1])
+    clock[0] += timedelta(hours=3)
+    assert (await late.call(place, service=reference(lab)))["token"] == "CARD-001"
+    assert (await late.call(place))["token"] == "CARD-002"
+    assert (await late.call(place)).status == 404
+
+    queues = two[0].database[QUEUES]
+    here = {"location": place.partition("/")[2], "waits": True}
+    assert [one["number"] async for one in queues.find(here)] == [3]
+    await late.take(place)
+    assert [one["number"] async for one in queues.find(here)] == [1]
+
+
+async def test_a_service_that_is_gone_stops_nobody(desk: Desk, place: str) -> None:
+    """Who waits for a service that was deleted meanwhile is called, as are all behind."""
+    gone = await desk.service(f"gone-{place[9:]}", "Gone")
+    await desk.take(place, service=reference(gone))
+    await desk.take(place)
+    await desk.ask(Request("delete", *gone.split("/")))
+    told = [await desk.call(place, counter) for counter in ("1", "2")]
+    assert [one.status for one in told] == [200, 200]
+    assert told[0]["encounter"]["status"] == "in-progress"
+
+
 async def test_services_with_the_same_letters_share_their_numbers(desk: Desk, place: str) -> None:
     """What is called out in one place is never there twice on a day."""
     services = [await desk.service(f"s{n}", name) for n, name in enumerate(("Cardio A", "CARDs"))]

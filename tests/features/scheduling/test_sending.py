@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import opened
+from fhir_server.app import end_of, opened
 from fhir_server.features.scheduling.reminding import Sending
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
@@ -82,6 +82,28 @@ async def test_the_task_sends_what_is_due(mongodb_uri: str, emptied: Emptied) ->
         assert mails["amina@example.org"]["Content-Language"] == "bn"
         assert "Patient/p was opened" in mails["officer@clinic.example"].get_content()
         assert len(await found.all("Communication", status="completed")) == 1
+
+
+async def test_what_is_handed_over_as_the_server_stops_is_settled(
+    mongodb_uri: str, emptied: Emptied
+) -> None:
+    """Else the next server would send it again."""
+    async with clinic(mongodb_uri, emptied) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), appointment("a", TOMORROW))
+        await found.work()
+        found.clock.pass_by(hours=3)
+        going = asyncio.Event()
+
+        async def before(_: Any) -> None:
+            going.set()
+            await asyncio.sleep(0.05)
+
+        found.sink.before = before
+        task = asyncio.create_task(found.deliveries().run())
+        await going.wait()
+        await end_of([task])
+        assert len(found.sink.taken) == 1
+        assert len(await found.rows(state="sent")) == 1
 
 
 def _mail(text: str) -> Any:
