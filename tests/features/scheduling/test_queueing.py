@@ -115,7 +115,7 @@ async def test_a_service_that_is_gone_stops_nobody(desk: Desk, place: str) -> No
     gone = await desk.service(f"gone-{place[9:]}", "Gone")
     await desk.take(place, service=reference(gone))
     await desk.take(place)
-    await desk.ask(Request("delete", *gone.split("/")))
+    await desk.ask(Request("delete", "HealthcareService", gone.partition("/")[2]))
     told = [await desk.call(place, counter) for counter in ("1", "2")]
     assert [one.status for one in told] == [200, 200]
     assert told[0]["encounter"]["status"] == "in-progress"
