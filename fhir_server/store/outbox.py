@@ -138,11 +138,12 @@ class Outbox:
             )
 
     async def about(self, watched: str) -> list[Row]:
-        """Return the messages about ``watched``, whatever became of them."""
+        """Return the messages about ``watched``, whatever became of them, the last ones first."""
         async with deadline(self.seconds, _ADVICE):
             wanted = {"watched": watched, "kind": "message"}
             cursor = self.database[OUTBOX].find(wanted, session=self.session)
-            return [as_row(one) for one in await cursor.limit(_LISTED_MAX).to_list()]
+            cursor = cursor.sort("due", -1).limit(_LISTED_MAX)
+            return [as_row(one) for one in await cursor.to_list()]
 
     async def take(
         self, by: str, now: datetime, until: datetime, kinds: Sequence[str]

@@ -14,7 +14,7 @@ from fhir_server.features.scheduling.communications import objection, objects
 from fhir_server.features.scheduling.drafting import asked_of
 from fhir_server.features.scheduling.places import check_cutoff, places_of
 from fhir_server.features.scheduling.planning import objections, resource
-from fhir_server.features.scheduling.reminders import started
+from fhir_server.features.scheduling.reminders import local, started
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark, meant, reply_of
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, too_large
@@ -114,11 +114,12 @@ async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:
     if is_off:
         await _update({**appointment, "status": "cancelled", "cancelationReason": _REASON}, context)
         return True
+    shown = local(appointment, context.parameters.base_urls)["participant"]
     participants = [
         {**one, "status": "accepted"}
-        if (one.get("actor") or {}).get("reference") == row.content["patient"]
+        if (there.get("actor") or {}).get("reference") == row.content["patient"]
         else one
-        for one in appointment.get("participant", ())
+        for one, there in zip(appointment["participant"], shown, strict=True)
     ]
     await _update({**appointment, "participant": participants}, context)
     return True

@@ -28,6 +28,7 @@ from fhir_server.features.scheduling.reminders import (
     first_way,
     given,
     language_of,
+    local,
     name_of,
     notice,
     patients_of,
@@ -49,6 +50,7 @@ TYPES = ("CommunicationRequest", "Communication")
 MEDICATION = "medication/"
 """What the subject of a plan of doses begins with, before the patient."""
 _REVOKED = "revoked"
+_OFF = ("cancelled", "entered-in-error")
 _AGAIN = timedelta(hours=24)
 _ORDERS_MAX = 200
 _USE = timedelta(hours=2)  # after that a dose is not reminded of
@@ -78,6 +80,7 @@ async def _appointment_planned(row: Row, desk: Desk, context: Context) -> None:
     outbox, now = context.store.outbox, context.now()
     appointment = await resource(row.subject, context)
     if appointment is not None:
+        appointment = local(appointment, context.parameters.base_urls)
         desk = desk.on_clocks_of(await zone_at(appointment, context))
     rows = await outbox.about(row.subject)
     references = {one.content["patient"] for one in rows}
@@ -118,7 +121,7 @@ def _notices(
             continue
         last = max(told, key=lambda one: (one.at or now, one.due))
         was_off = last.content["kind"] == "cancelled"
-        is_off = status == "cancelled" or (status in LIVE and reference not in taking_part)
+        is_off = status in _OFF or (status in LIVE and reference not in taking_part)
         said = appointment
         if is_off and not was_off:  # they know of the time that they were told
             kind, said = "cancelled", {**appointment, "start": last.content["start"].isoformat()}

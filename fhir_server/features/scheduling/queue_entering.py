@@ -24,6 +24,7 @@ from fhir_server.features.scheduling.queue_resources import (
     reference_id,
     write,
 )
+from fhir_server.features.scheduling.reminders import local
 from fhir_server.features.scheduling.zones import zone_at, zone_of_place
 from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.parameters import known_only
@@ -83,7 +84,8 @@ async def check_in(request: Request, context: Context) -> Response:
     known_only(request, ())
     check_part(Request("create", "Encounter"), context)
     given = parameters_in(request, context, _CHECK_IN)
-    appointment = (await read("Appointment", request.id, context)).resource
+    found = (await read("Appointment", request.id, context)).resource
+    appointment = local(found, context.parameters.base_urls)
     _check_may_come(appointment)
     await _check_day(appointment, context)
     actors = [one.get("actor", {}) for one in appointment.get("participant", ())]

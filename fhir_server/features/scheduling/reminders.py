@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from fhir_server.features.scheduling.extensions import moment
+from fhir_server.r4.references import target
 
 TIMEZONE = "http://hl7.org/fhir/StructureDefinition/timezone"
 LIVE = ("booked",)
@@ -217,8 +218,25 @@ def started(appointment: Json) -> datetime | None:
     return moment(appointment.get("start"))
 
 
+def local(appointment: Json, bases: Sequence[str]) -> dict[str, Any]:
+    """Return ``appointment`` with those who take part and are on this server as ``Patient/1``, also
+    where they stand as an absolute URL or with a version. ``bases`` are what this server is
+    called."""
+    people = [_local(one, bases) for one in _list(appointment, "participant")]
+    return {**appointment, **({"participant": people} if people else {})}
+
+
+def _local(participant: dict[str, Any], bases: Sequence[str]) -> dict[str, Any]:
+    found = target(_text(participant.get("actor"), "reference"), bases)
+    if not found.id:
+        return participant
+    actor = {**participant["actor"], "reference": f"{found.type}/{found.id}"}
+    return {**participant, "actor": actor}
+
+
 def patients_of(appointment: Json) -> list[str]:
-    """Return the patients who take part and have not declined, as ``Patient/1``."""
+    """Return the patients who take part and have not declined, as ``Patient/1``; ``appointment`` is
+    one of :func:`local`."""
     found = []
     for one in _list(appointment, "participant"):
         reference = _text(one.get("actor"), "reference")

@@ -17,6 +17,7 @@ from fhir_server.features.scheduling.reminder_policy import Desk, desk_of
 from fhir_server.features.scheduling.reminders import (
     Reminder,
     displays,
+    local,
     name_of,
     notice,
     patients_of,
@@ -42,6 +43,7 @@ async def messages(kind: str, appointment: Resource, context: Context) -> list[M
         return []
     zone = await zone_at(appointment, context)
     desk = desk_of(context.settings).on_clocks_of(zone)
+    appointment = local(appointment, context.parameters.base_urls)
     found = []
     for reference in patients_of(appointment):
         who = await person(reference, desk, context)
@@ -80,7 +82,8 @@ async def plain_message(kind: str, appointment: Resource, text: str, context: Co
     zone, start = await zone_at(appointment, context), started(appointment)
     shown = f"{start.astimezone(zone):%Y-%m-%d %H:%M}" if start is not None else ""
     about = f"Appointment/{appointment['id']}"
-    patients = [{"reference": one} for one in patients_of(appointment)]
+    people = patients_of(local(appointment, context.parameters.base_urls))
+    patients = [{"reference": one} for one in people]
     return {
         "resourceType": "CommunicationRequest",
         "id": name_of([kind, about, shown]),

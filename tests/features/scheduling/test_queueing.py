@@ -239,6 +239,16 @@ async def test_the_service_of_an_appointment_is_the_queue(desk: Desk, place: str
     assert told["encounter"]["location"][0]["location"] == {"reference": place}
 
 
+async def test_a_patient_with_a_version_checks_in(desk: Desk, place: str) -> None:
+    """However an Appointment names who comes: the number and the visit are that patient's."""
+    await desk.put("Patient", "versioned")
+    one = appointment("Patient/versioned/_history/1", place)
+    await desk.put("Appointment", f"versioned-{place[9:]}", **one)
+    told = await desk("$check-in", f"Appointment/versioned-{place[9:]}")
+    assert told.status == 201, told.body
+    assert told["encounter"]["subject"] == {"reference": "Patient/versioned"}
+
+
 async def test_one_check_in_of_many_at_once(two: list[Server], desk: Desk) -> None:
     """Eight parallel check-ins of one Appointment at two servers: one Encounter."""
     place = await desk.place("many")

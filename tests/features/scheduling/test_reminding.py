@@ -219,6 +219,19 @@ async def test_no_row_is_taken_twice_at_once(clinic: World) -> None:
     assert len(clinic.sink.taken) == 20
 
 
+@pytest.mark.parametrize("reference", ["{base}/Patient/p", "Patient/p/_history/1"])
+async def test_a_patient_is_known_by_any_name(clinic: World, reference: str) -> None:
+    """A reference may be absolute, or have a version: the reminder comes, and so does the move."""
+    who = reference.format(base=clinic.context.parameters.base_urls[0])
+    await clinic.write(appointment("a", TOMORROW, who))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+    await clinic.write(appointment("a", TOMORROW + timedelta(days=3), who))
+    await clinic.work()
+    assert [one.about["patient"] for _, one in clinic.sink.taken] == ["Patient/p"] * 2
+
+
 @pytest.mark.parametrize("how", ["cancelled", "deleted", "moved"])
 async def test_what_is_cancelled_just_before_is_not_sent(clinic: World, how: str) -> None:
     """R4: cancelled a second before it is due: revoked, nothing sent; whether or not the plan was
@@ -242,13 +255,14 @@ async def test_what_is_cancelled_just_before_is_not_sent(clinic: World, how: str
     assert len(planned) == (2 if how == "moved" else 0)
 
 
-async def test_who_was_reminded_is_told_that_it_is_off(clinic: World) -> None:
+@pytest.mark.parametrize("status", ["cancelled", "entered-in-error"])
+async def test_who_was_reminded_is_told_that_it_is_off(clinic: World, status: str) -> None:
     """A cancellation after a reminder went out is followed by a notice, once."""
     await clinic.write(appointment("a", TOMORROW))
     await clinic.work()
     clinic.clock.pass_by(hours=4)
     await clinic.work()
-    await clinic.write(appointment("a", TOMORROW, status="cancelled"))
+    await clinic.write(appointment("a", TOMORROW, status=status))
     await clinic.work()
     clinic.clock.pass_by(hours=30)
     await clinic.work()

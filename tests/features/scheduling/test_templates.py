@@ -82,6 +82,20 @@ def test_a_site_has_its_own_texts() -> None:
         loaded('{"other": {}}', SITE_MAX)
 
 
+@pytest.mark.parametrize("language", ["en", "bn"])
+def test_nobody_is_asked_for_an_answer_that_is_not_heard(language: str) -> None:
+    """Where no answers are taken, a patient who sent 2 would believe to have cancelled."""
+    heard, unheard = (
+        rendered(loaded("", SITE_MAX, is_heard=one), "reminder", "sms", language, ALL).text
+        for one in (True, False)
+    )
+    assert "STOP" in heard
+    assert "STOP" not in unheard
+    assert all(f"{MARK}{name}" in unheard for name in ("day", "time", "phone"))
+    own = loaded(json.dumps({"reminder": {"en": {"sms": "{day}!"}}}), SITE_MAX, is_heard=False)
+    assert own["reminder"]["en"]["sms"] == "{day}!"
+
+
 @given(st.text(), st.sampled_from(["sms", "email", "webhook"]))
 def test_a_value_is_one_line_and_bounded(value: str, channel: str) -> None:
     """Whatever stands in a record: no line break, nothing invisible, no name that is replaced
