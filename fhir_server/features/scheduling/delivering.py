@@ -45,6 +45,8 @@ LEASE = timedelta(seconds=60)
 TRIES_MAX = 8
 _WAIT_FIRST_S = 30.0
 _IDLE_S = 1.0
+_HELD = timedelta(minutes=5)
+_REFUSED = (400, 403, 404, 422)  # the same at each try
 _ENDING_S = 0.8  # after a second the task is cancelled again
 
 _log = logging.getLogger("fhir_server.reminders")
@@ -179,6 +181,11 @@ class Deliveries:
         if request is None or request.get("status") not in ("active", "on-hold"):
             await context.store.outbox.settle(row, WITHDRAWN, context.now(), reason="revoked")
             return
+        is_held = request["status"] == "on-hold" and not row.content.get("repeated")
+        if is_held and context.now() < row.content["until"]:
+            later = context.now() + _HELD  # by a client: it is expected to go on
+            await context.store.outbox.again(row, later, "on hold", tried=row.tried - 1)
+            return
         if not await self._still_so(row):
             gone = ended(request, "revoked", "It is not so any more.")
             await self._settled(row, WITHDRAWN, [gone], reason="revoked")
@@ -256,7 +263,11 @@ class Deliveries:
     async def _settled(
         self, row: Row, state: str, resources: list[Resource], *, to: str = "", reason: str = ""
     ) -> None:
-        """Write what became of ``row``, in one transaction. Raises :class:`Superseded`."""
+        """Write what became of ``row``, in one transaction. Raises :class:`Superseded`.
+
+        What this server refuses to write, such as a reference to a patient who is gone, is left
+        out: else what was sent would be sent again and again.
+        """
 
         async def within(store: ResourceStore) -> None:
             inside = replace(self.context, store=store)
@@ -265,7 +276,16 @@ class Deliveries:
             for one in resources:
                 await written(one, inside)
 
-        await self.context.store.in_transaction(within, TYPES)
+        try:
+            await self.context.store.in_transaction(within, TYPES)
+        except FhirError as error:
+            if error.status not in _REFUSED:
+                raise
+            why = f"{reason} It was not recorded: {error.issues[0].code}.".strip()
+            _log.error("%s", json.dumps(f"outbox {row.id}: {why}"))
+            await self.context.store.outbox.settle(
+                row, state, self.context.now(), to=to, reason=why
+            )
 
     async def _break_glass(self, row: Row) -> None:
         """Tell the officer that a record was opened: by whom and why, and of no name."""

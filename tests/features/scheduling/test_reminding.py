@@ -495,6 +495,27 @@ async def test_what_fails_time_and_again_is_given_up(clinic: World) -> None:
     assert said["status"] == "completed"
 
 
+async def test_what_is_on_hold_waits(clinic: World) -> None:
+    """A client may put a CommunicationRequest on hold, and have it go on; or never."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    first, second = await clinic.all("CommunicationRequest", _sort="occurrence")
+    for one in (first, second):
+        await clinic.write({**one, "status": "on-hold"})
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+    assert clinic.sink.taken == []
+    await clinic.write(first)
+    clinic.clock.pass_by(minutes=5)
+    await clinic.work()
+    assert [one.key for _, one in clinic.sink.taken] == [first["id"]]
+
+    clinic.clock.pass_by(days=2)
+    await clinic.work()
+    assert [row["state"] for row in await clinic.rows(_id=second["id"])] == ["not-done"]
+    assert len(clinic.sink.taken) == 1
+
+
 async def test_without_channels_nothing_is_kept(mongodb_uri: str, emptied: Emptied) -> None:
     """Where nobody is to be reminded, a booking leaves no row."""
     name = emptied.take()

@@ -84,6 +84,28 @@ async def test_the_task_sends_what_is_due(mongodb_uri: str, emptied: Emptied) ->
         assert len(await found.all("Communication", status="completed")) == 1
 
 
+async def test_what_cannot_be_recorded_is_settled(mongodb_uri: str, emptied: Emptied) -> None:
+    """A site that checks references, and a patient who is gone: the row ends and says so. Else it
+    would be begun again each minute, or what was sent be sent eight times."""
+    async with clinic(mongodb_uri, emptied, reference_targets_checked=["Patient"]) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), appointment("a", TOMORROW))
+        await found.work()
+        found.clock.pass_by(hours=3)
+
+        async def before(_: Any) -> None:
+            await found.ask(Request("delete", "Patient", "p"))
+
+        found.sink.before = before
+        await found.work()
+        found.clock.pass_by(hours=22)
+        await found.work()
+
+        rows = await found.rows(kind="message")
+        assert [(one["state"], one["tried"]) for one in rows] == [("sent", 1), ("not-done", 1)]
+        assert all("not recorded" in one["reason"] for one in rows)
+        assert len(found.sink.taken) == 1
+
+
 async def test_what_is_handed_over_as_the_server_stops_is_settled(
     mongodb_uri: str, emptied: Emptied
 ) -> None:
