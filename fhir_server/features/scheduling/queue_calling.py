@@ -13,6 +13,8 @@ import re2 as re
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
+from fhir_server.features.scheduling.queue_numbers import Number
+from fhir_server.features.scheduling.queue_numbers import given as number_given
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
     Read,
@@ -188,7 +190,8 @@ async def skip(request: Request, context: Context) -> Response:
 
 
 async def transfer(request: Request, context: Context) -> Response:
-    """Have somebody wait in another queue, with the same number: of another service, or place."""
+    """Have somebody wait in another queue, of another service or place: with the same number, or
+    a new one where somebody there has the same."""
     given = parameters_in(request, context, _TRANSFER)
     service = reference_id(given.get("to"), "HealthcareService")
     location = reference_id(given.get("to"), "Location")
@@ -202,6 +205,7 @@ async def transfer(request: Request, context: Context) -> Response:
         location = named_id(given, "location", "Location")
     if location:
         await read("Location", location, context)
+    other = await _number_there(request.id, location, there, context)
 
     async def work(entry: Entry, found: Read, inside: Context) -> tuple[Entry, Resource]:
         now = inside.now()
@@ -209,13 +213,17 @@ async def transfer(request: Request, context: Context) -> Response:
         if (to, service) == (entry.location, entry.service):
             text = f"{entry.token} is in this queue already."
             raise FhirError(Issue("business-rule", text), status=409)
-        held = await inside.store.queues.holder(replace(entry, location=to, service=service).claim)
+        changes = queue.transferred(entry, to, service, now, keeps_priority=keeps_priority)
+        encounter = found.resource
+        if other is not None and to == other.location:
+            changes = {**changes, **other.members}
+            known = encounter.get("identifier", ())
+            encounter = {**encounter, "identifier": [*known, other.identifier(inside)]}
+        held = await inside.store.queues.holder(replace(entry, **changes).claim)
         if held is not None:
             text = f"This patient has the number {held.token} in that queue: Encounter/{held.id}."
             raise FhirError(Issue("duplicate", text))
-        changes = queue.transferred(entry, to, service, now, keeps_priority=keeps_priority)
         after = await _changed(entry, changes, inside, "$transfer")
-        encounter = found.resource
         if to != entry.location:
             encounter = queue.moved(encounter, to, now)
         if there.get("type"):
@@ -224,6 +232,21 @@ async def transfer(request: Request, context: Context) -> Response:
         return after, encounter
 
     return await _done(request, context, work)
+
+
+async def _number_there(
+    id: str, location: str, service: Resource, context: Context
+) -> Number | None:
+    """Return a number for the Encounter ``id`` where it goes, if somebody there has the one that it
+    has now: two would come when it is called. ``location`` is empty where it was not said."""
+    await read("Encounter", id, context)
+    entry, queues = await entry_of(context.store, id), context.store.queues
+    to = location or _place_for(service, entry.location)
+    if to == entry.location or entry.state not in queue.FROM["$transfer"]:
+        return None
+    if not await queues.is_in_use(to, entry.date, entry.token):
+        return None
+    return await number_given((await read("Location", to, context)).resource, service, context)
 
 
 async def finish(request: Request, context: Context) -> Response:

@@ -13,10 +13,10 @@ from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
 from fhir_server.features.scheduling.extensions import extensions, moment
 from fhir_server.features.scheduling.parameters import SERVICE
+from fhir_server.features.scheduling.queue_numbers import given as number_given
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
     answered,
-    base_of,
     duration,
     expected,
     named_id,
@@ -49,7 +49,6 @@ _ISSUE = {
     "priority": "valueCode",
 }
 _MAY_COME = ("booked", "arrived")
-_COUNTERS_KEPT = timedelta(days=7)
 _CLASS = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
     "code": "AMB",
@@ -123,14 +122,10 @@ async def _entered(visit: _Visit, context: Context) -> Response:
     location, service = visit.queue
     claim = claim_name(location, service, day, visit.patient)
     await _check_free(claim, context.store)  # no number is wasted on a refusal
-    letters = queue.prefix(visit.service, visit.location)
-    name = f"token|{location}|{letters}|{day}"
-    number = await context.store.queues.number(name, now + _COUNTERS_KEPT)
-    if number == 1:
-        await context.store.queues.forget(location, now)
+    number = await number_given(visit.location, visit.service, context)
     carried = timedelta(minutes=context.settings.queue_carry_minutes)
     entry = Entry(
-        *("", location, service, day, number, queue.token(letters, number)),
+        *("", location, service, number.date, number.number, number.token),
         queue.rank(visit.priority),
         at=now,
         arrived=now,
@@ -143,7 +138,7 @@ async def _entered(visit: _Visit, context: Context) -> Response:
         await _check_free(claim, store)
         if visit.appointment:
             await _arrive(visit.appointment["id"], inside)
-        body = _encounter(visit, entry, context)
+        body = _encounter(visit, entry, number.identifier(context))
         made = await context.perform(Request("create", "Encounter", body=body), inside)
         encounter = decode(made.body, depth_max=context.settings.depth_max)
         kept = replace(entry, id=encounter["id"])
@@ -244,16 +239,11 @@ def _priority(given: Mapping[str, Any]) -> str:
     return said
 
 
-def _encounter(visit: _Visit, entry: Entry, context: Context) -> Resource:
+def _encounter(visit: _Visit, entry: Entry, identifier: Resource) -> Resource:
     start = instant(entry.arrived)
     encounter: Resource = {
         "resourceType": "Encounter",
-        "identifier": [
-            {
-                "system": f"{base_of(context)}/queue-token/{entry.location}/{entry.date}",
-                "value": entry.token,
-            }
-        ],
+        "identifier": [identifier],
         "status": "arrived",
         "class": _CLASS,
         "priority": {"coding": [{"system": queue.PRIORITY_SYSTEM, "code": visit.priority}]},

@@ -443,6 +443,25 @@ async def test_transfer_keeps_the_number(desk: Desk, place: str) -> None:
     assert (await desk.call(other))["token"] == "TRIA-001"
 
 
+async def test_no_number_is_in_a_place_twice(desk: Desk, place: str) -> None:
+    """Two rooms that count by the same letters: who is sent from one to the other has another
+    number where somebody has the same, and one that was brought along is not given again."""
+    other = await desk.place(f"o{place[10:]}")
+    first, second = [await desk.take(place) for _ in range(2)]
+    assert (await desk("$issue-token", other, **BARE))["token"] == "CARD-001"
+    moved = await desk("$transfer", first, to=reference(other))
+    assert moved["token"] == "CARD-002"
+    known = [one["value"] for one in moved["encounter"]["identifier"]]
+    systems = [one["system"].split("/")[-2] for one in moved["encounter"]["identifier"]]
+    assert (known, systems) == (["CARD-001", "CARD-002"], [place[9:], other[9:]])
+    assert (await desk("$transfer", second, to=reference(other)))["token"] == "CARD-003"
+    third = [await desk.take(place) for _ in range(2)][1]
+    assert (await desk("$transfer", third, to=reference(other)))["token"] == "CARD-004", "kept"
+    assert (await desk("$issue-token", other, **BARE))["token"] == "CARD-005"
+    waiting = [one["token"] for one in (await desk("$queue", other)).all("entry")]
+    assert sorted(waiting) == [f"CARD-00{n}" for n in range(1, 6)]
+
+
 async def test_a_patient_with_a_number_there_is_not_moved(desk: Desk, place: str) -> None:
     """The unique number of a patient holds for a transfer too."""
     await desk.put("Patient", "moved")
@@ -525,7 +544,7 @@ async def test_whatever_many_do_at_once_queue_and_encounters_agree(two: list[Ser
         encounter = await desks[0].read(f"Encounter/{row['_id']}")
         assert encounter["status"] in STATUS_OF[row["state"]], (row, encounter)
         assert row.get("waits", False) == (row["state"] == "waiting"), row
-        assert encounter["identifier"][0]["value"] == row["token"]
+        assert encounter["identifier"][-1]["value"] == row["token"]
         if row["state"] != "done":
             parts = (row[name] for name in ("location", "service", "date", "patient"))
             open_claims.add((claim_name(*parts), row["_id"]))
