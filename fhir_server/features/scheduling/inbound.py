@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.features.scheduling.communications import objection, objects
+from fhir_server.features.scheduling.communications import channels_of, objection, objects
 from fhir_server.features.scheduling.drafting import asked_of
 from fhir_server.features.scheduling.places import check_cutoff, places_of
 from fhir_server.features.scheduling.planning import objections, resource
@@ -99,7 +99,8 @@ async def _wanted(patient: str, context: Context, *, is_wanted: bool) -> None:
         body = objection(patient, "sms", now)
         await context.perform(Request("create", "Consent", body=body), context)
     for one in against if is_wanted else ():
-        await _update({**one, "status": "inactive"}, context)
+        if channels_of(one) == ["sms"]:  # who wants no messages at all has not said so by SMS
+            await _update({**one, "status": "inactive"}, context)
 
 
 async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:

@@ -250,6 +250,8 @@ def _check(name: str, texts: Mapping[str, Any], segments_max: int) -> None:
             raise TemplateFault(
                 f"{name}.{part} is no text of {_TEMPLATE_CHARACTERS_MAX:,} at most."
             )
+        if part == "subject" and not text.isprintable():
+            raise TemplateFault(f"{name}.subject is not one line; no mail could be sent with it.")
         unknown = set(_NAME.findall(text)) - FIELDS[channel]
         if unknown:
             raise TemplateFault(f"{name}.{part} may not have {sorted(unknown)}.")

@@ -22,6 +22,7 @@ from tests.features.scheduling.reminder_world import (
     REMINDING,
     World,
     appointment,
+    opted_out,
     patient,
     world,
 )
@@ -97,6 +98,14 @@ async def test_stop_and_start(clinic: World) -> None:
 
     assert await post(clinic, said("start")) == (200, {"did": "start"})
     assert await clinic.all("Consent", status="active") == []
+
+
+async def test_start_ends_what_stop_began_and_no_more(clinic: World) -> None:
+    """Who wants no messages at all has said so to the clinic, and perhaps shares the phone."""
+    await clinic.write(opted_out("all", "Patient/p"))
+    assert await post(clinic, said("START")) == (200, {"did": "start"})
+    [consent] = await clinic.all("Consent", status="active")
+    assert consent["id"] == "all"
 
 
 async def test_one_confirms_and_two_cancels(clinic: World) -> None:

@@ -78,6 +78,8 @@ def test_a_site_has_its_own_texts() -> None:
     assert rendered(texts, "reminder", "sms", "ur", {"day": "Mon"}).text == "Mon"
     with pytest.raises(TemplateFault, match="nothing for"):
         loaded('{"reminder": {"ur": {"sms": "x"}}}', SITE_MAX)
+    with pytest.raises(TemplateFault, match="one line"):
+        loaded('{"reminder": {"en": {"subject": "Your\\nappointment"}}}', SITE_MAX)
     with pytest.raises(TemplateFault, match="no messages"):
         loaded('{"other": {}}', SITE_MAX)
 
