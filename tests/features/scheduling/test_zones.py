@@ -1,6 +1,7 @@
-"""design/scheduling.md, section 2: people are told of a time as the clocks of its place show it, also
-where only the rules of a Schedule name these."""
+"""design/scheduling.md, section 2: people are told of a time as the clocks of its place show it,
+also where only the rules of a Schedule name these."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fhir_server.app import Server
+from fhir_server.features.scheduling.absences import noted
 from fhir_server.features.scheduling.calendar_page import answered as calendar
 from fhir_server.features.scheduling.zones import zone_at, zone_of_place
 from fhir_server.messages import Request
@@ -146,6 +148,22 @@ async def test_who_did_not_come_may_come_late(
         "update", "Appointment", "late", body={**one, "status": "arrived"}, override=reason
     )
     assert (await clinic(request)).status == status
+
+
+async def test_who_does_not_come_is_noted(clinic: Clinic) -> None:
+    """After the minutes of the setting, once, and nothing that is older than a day."""
+    old = visit(LATE - timedelta(days=2), id="old")
+    assert (await clinic(put(old))).status == 201
+    assert (await clinic(put(visit(LATE)))).status == 201
+    settings = clinic.context.settings.model_copy(update={"scheduling_no_show_minutes": 20})
+    clinic.context = replace(clinic.context, settings=settings)
+    counts = []
+    for seconds in (19 * 60, 20 * 60 + 1, 21 * 60):
+        clinic.clock.time = LATE + timedelta(seconds=seconds)
+        counts.append(await noted(clinic.context))
+    assert counts == [0, 1, 0]
+    found = {one["id"]: one["status"] for one in await clinic.found("Appointment")}
+    assert found == {"old": "booked", "late": "noshow"}
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "Asia", "../../etc/passwd", ""])
