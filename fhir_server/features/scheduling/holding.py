@@ -29,6 +29,7 @@ from fhir_server.features.scheduling.extensions import (
 )
 from fhir_server.features.scheduling.states import fault, is_of_today
 from fhir_server.features.scheduling.subjects import Json, Subject, ids_of, subject_of
+from fhir_server.features.scheduling.waiting import entry_version
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
@@ -291,8 +292,9 @@ def _overridden(appointment: Resource, reason: str) -> Resource:
 
 
 def _lapsed(appointment: Resource) -> Resource:
-    """Its hold is over and another has the time."""
-    if appointment.get("status") != "pending":
+    """Its hold is over and another has the time. What was an offer is no more held, and stays: who
+    waits is put back on the waiting list by the event of its hold."""
+    if appointment.get("status") != "pending" or entry_version(appointment):
         return appointment
     return {**appointment, "status": "cancelled"}
 
