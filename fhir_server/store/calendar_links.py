@@ -1,8 +1,8 @@
 """Secret addresses of calendars: whoever has one may read the calendar of one practitioner.
 
 A document of ``calendar_links`` has the id of the practitioner as its ``_id``, so that there is one
-address, and ``secret``, the hash of what is in it: who reads the database cannot read calendars with
-that. Another address takes its place.
+address, and as ``secret`` the hash of what is in it: who reads the database cannot read calendars
+with that. Another address takes its place.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ others are to be.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import Any
 
@@ -61,9 +61,7 @@ async def candidates(wanted: Wanted, context: Context) -> Found:
         _candidates(kind, place == 0, (wanted, around, context), issues)
         for place, kind in enumerate(kinds)
     ]
-    if prod(map(len, listed)) > _COMBINATIONS_MAX:
-        text = f"More than {_COMBINATIONS_MAX:,} combinations of Schedules; ask for fewer of each."
-        raise FhirError(Issue("too-costly", text))
+    _check_combinations(prod(map(len, listed)))
     combinations = []
     for some in _by_preference(listed):
         try:
@@ -220,29 +218,42 @@ def _candidates(
     """
     wanted, around, context = known
     holidays, defaults = holidays_of(context.settings), defaults_of(context.settings)
+    # Rules may be long: as many of them are read as can be combined, and no more.
+    asked = list(islice(_ranked(schedules, is_first, wanted, around), _COMBINATIONS_MAX + 1))
+    _check_combinations(len(asked))
     found = []
+    for _, schedule, service in sorted(asked, key=lambda one: one[0]):
+        keys = places_of(schedule, around.bases)
+        places = [around.actors[key] for key in keys if key in around.actors]
+        try:
+            read = rules(schedule, service, places, holidays, defaults, around.bases)
+        except FhirError as error:
+            issues += error.issues
+            continue
+        found.append(_candidate(schedule, service, read, around))
+    return found
+
+
+def _ranked(
+    schedules: Sequence[Json], is_first: bool, wanted: Wanted, around: Surroundings
+) -> Iterator[tuple[tuple[int, int, int], Json, Json | None]]:
+    """Yield each of ``schedules`` with each service that it is asked for, and how well it suits."""
     for number, schedule in enumerate(schedules):
         for service in _services(schedule, wanted, around):
-            ranks = [0, 0]
+            ranks = (0, 0)
             if is_first:
-                ranks = [
+                ranks = (
                     _rank(wanted.specialties, around.specialties(schedule, service)),
                     _rank(wanted.visit_types, around.types(schedule, service)),
-                ]
-            if -1 in ranks:
-                continue
-            places = [
-                around.actors[key]
-                for key in places_of(schedule, around.bases)
-                if key in around.actors
-            ]
-            try:
-                read = rules(schedule, service, places, holidays, defaults, around.bases)
-            except FhirError as error:
-                issues += error.issues
-                continue
-            found.append(((*ranks, number), _candidate(schedule, service, read, around)))
-    return [one for _, one in sorted(found, key=lambda one: one[0])]
+                )
+            if -1 not in ranks:
+                yield (*ranks, number), schedule, service
+
+
+def _check_combinations(count: int) -> None:
+    if count > _COMBINATIONS_MAX:
+        text = f"More than {_COMBINATIONS_MAX:,} combinations of Schedules; ask for fewer of each."
+        raise FhirError(Issue("too-costly", text))
 
 
 def _rank(asked: Sequence[Token], there: set[Token]) -> int:

@@ -59,6 +59,7 @@ async def find(request: Request, context: Context) -> Response:
     known = await _known(found.combinations, question, context)
     first, total = offers(found.combinations, question, known, context.now())
     templates = [template(one, question.patients) for one in found.combinations]
+    first = _within(first, templates, settings.page_bytes_max)
     id = context.new_id()
     if first:
         await keep(first, templates, id, context)
@@ -72,6 +73,21 @@ async def find(request: Request, context: Context) -> Response:
     query = f"?{urlencode(request.parameters)}" if request.parameters else ""
     links = (("self", f"{request.base_url}/Appointment/$find{query}"),)
     return Response(200, bundle("searchset", entries, links=links, total=total))
+
+
+def _within(first: list[Offer], templates: Sequence[Json], most: int) -> list[Offer]:
+    """Return as many of ``first`` as an answer of ``most`` bytes has room for, and one at least:
+    each Appointment and each of its Slots says what it is for, and that may be long."""
+    sizes: dict[int, int] = {}
+    total = 0
+    for count, one in enumerate(first):
+        if one.place not in sizes:
+            said = templates[one.place]
+            sizes[one.place] = len(encode(dict(said))) * (1 + 3 * len(said["slots"]))
+        total += sizes[one.place] * len(one.starts)
+        if total > most and count:
+            return first[:count]
+    return first
 
 
 def _warning(issue: Issue) -> Issue:

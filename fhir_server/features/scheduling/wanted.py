@@ -35,6 +35,8 @@ UNSERVED: Mapping[str, str] = {
 COUNT_DEFAULT, COUNT_MAX = 20, 1000
 SERIES_MAX = 52
 _SERIES_DAYS_MAX = 7
+_YEARS = range(1900, 9000)  # there is time before and after it, for buffers and series
+_NEARER = "a date that lies nearer"
 _VALUES_MAX = 100
 _TIMING = frozenset(("dayOfWeek", "timeOfDay", "when", "boundsPeriod"))
 # https://hl7.org/fhir/R4/valueset-event-timing.html, as far as it is about the clock.
@@ -101,8 +103,8 @@ class Wanted:
 def wanted(given: Given, zone: ZoneInfo, days_max: int, bases: Sequence[str]) -> Wanted:
     """Return what ``given`` asks for. A date without a time is a day of ``zone``.
 
-    Raises ``required`` without ``start`` or ``end``; ``value`` for a range that is empty or longer
-    than ``days_max``, and for whatever else cannot be understood.
+    Raises ``required`` without ``start`` or ``end``; ``value`` for a time without its zone, a range
+    that is empty or longer than ``days_max``, and whatever else cannot be understood.
     """
     start, end = _moment(given, "start", zone), _moment(given, "end", zone)
     if end <= start:
@@ -142,10 +144,16 @@ def _moment(given: Given, name: str, zone: ZoneInfo) -> datetime:
     said = given.text(name)
     if not said:
         raise FhirError(Issue("required", f"{given.name} needs {name}."))
+    time = said.partition("T")[2]
+    if time and not set(time) & set("Z+-"):  # in whose zone, nobody says
+        raise invalid_value(name, said, "a time with its zone, such as 2026-12-01T09:00:00+06:00")
     try:
-        return moments(said, zone)[name == "end"]
+        found = moments(said, zone)[name == "end"]
     except OverflowError as error:
-        raise invalid_value(name, said, "a date that lies nearer") from error
+        raise invalid_value(name, said, _NEARER) from error
+    if found.year not in _YEARS:
+        raise invalid_value(name, said, _NEARER)
+    return found
 
 
 def _whole(given: Given, name: str, default: int, most: int) -> int:

@@ -191,8 +191,8 @@ async def test_an_app_gives_away_no_more_than_it_has(
     clinic: Clinic, scopes: str, status: int
 ) -> None:
     """The address opens all appointments of the practitioner, for as long as it is there."""
-    given = {"scopes": scopes_of(scopes), "roles": ("physician",), "fhir_user": "Practitioner/p1"}
-    who = Principal("user", "rahman", "app", patient="a", **given)
+    named = Principal("user", "rahman", "app", scopes_of(scopes), ("physician",))
+    who = replace(named, fhir_user="Practitioner/p1", patient="a")
     clinic.context = clinic.context.asked_by(who)
     assert (await clinic(link())).status == status
 

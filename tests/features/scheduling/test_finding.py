@@ -9,6 +9,7 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling import candidates
 from fhir_server.features.scheduling.proposals import proposed
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
@@ -495,6 +496,13 @@ REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
     "32 days": ({"start": "2036-12-01", "end": "2037-01-01"}, 400, "more than 31 days"),
     "backwards": ({"start": "2036-12-02", "end": "2036-12-01"}, 400, "not after start"),
     "no date": ({"start": "soon", "end": "2036-12-01"}, 400, "soon"),
+    "no zone": ({"start": "2036-12-01T09:00:00", "end": "2036-12-01"}, 400, "with its zone"),
+    "the first day": ({"start": "0001-01-01", "end": "0001-01-02"}, 400, "nearer"),
+    "the last": (
+        {"start": "9999-12-30", "end": "9999-12-30", "occurrence-count": "52"},
+        400,
+        "near",
+    ),
     "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
     "no token": ({"specialty": "cardio"}, 400, "system|code"),
     "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
@@ -618,6 +626,40 @@ async def test_what_would_cost_too_much_is_refused(world: Server) -> None:
     request = Request("$find", "Appointment", body=body, base_url=BASE)
     response = await answer(world.registry, request, world.context)
     assert (response.status, decode(response.body)["issue"][0]["code"]) == (403, "too-costly")
+
+
+async def test_rules_are_not_read_of_more_than_can_be_combined(
+    world: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Schedule may be for a thousand services, and its rules may be long."""
+    many = [f"HealthcareService/m{n}" for n in range(5)]
+    services = [{"resourceType": "HealthcareService", "id": one[18:]} for one in many]
+    await put(world, *services, schedule("long", "Practitioner/long", *many))
+    asked = [("start", DAY[0]), ("end", DAY[1]), ("practitioner", "long")]
+    assert (await ask(world, *asked))["total"] == 5 * 4
+
+    monkeypatch.setattr(candidates, "_COMBINATIONS_MAX", 4)
+    monkeypatch.setattr(candidates, "rules", None)
+    outcome = await ask(world, *asked, status=403)
+    assert outcome["issue"][0]["code"] == "too-costly"
+
+
+async def test_an_answer_is_no_longer_than_a_page(world: Server) -> None:
+    """Whatever a service says of itself, and however many are asked for."""
+    asked = [("start", DAY[0]), ("end", DAY[1])]
+    said = [{"text": "x" * 100_000}]
+    await put(
+        world,
+        service(id="said", type=said, specialty=said),
+        *(
+            schedule(f"long{n}", f"Practitioner/long{n}", "HealthcareService/said")
+            for n in range(9)
+        ),
+    )
+    nine = [("practitioner", f"Practitioner/long{n}") for n in range(9)]
+    bundle = await ask(world, *asked, *nine, ("_count", "1000"))
+    assert bundle["total"] == 9 * 4
+    assert 1 < len(bundle["entry"]) < 15
 
 
 SECRETARY = Principal("user", "secretary", "app", scopes_of("user/*.cruds"), roles=("front-desk",))
