@@ -239,6 +239,8 @@ def _ranked(
 ) -> Iterator[tuple[tuple[int, int, int], Json, Json | None]]:
     """Yield each of ``schedules`` with each service that it is asked for, and how well it suits."""
     for number, schedule in enumerate(schedules):
+        if not around.people(schedule):
+            continue  # of a patient, say: nobody guards that time
         for service in _services(schedule, wanted, around):
             ranks = (0, 0)
             if is_first:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fhir_server.features.scheduling.parts import clock, moments
+from fhir_server.features.scheduling.parts import NEARER, YEARS, clock, moments
 from fhir_server.features.scheduling.windows import DAYS
 from fhir_server.operations.asked import Given
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -35,8 +35,6 @@ UNSERVED: Mapping[str, str] = {
 COUNT_DEFAULT, COUNT_MAX = 20, 1000
 SERIES_MAX = 52
 _SERIES_DAYS_MAX = 7
-_YEARS = range(1900, 9000)  # there is time before and after it, for buffers and series
-_NEARER = "a date that lies nearer"
 _VALUES_MAX = 100
 _TIMING = frozenset(("dayOfWeek", "timeOfDay", "when", "boundsPeriod"))
 # https://hl7.org/fhir/R4/valueset-event-timing.html, as far as it is about the clock.
@@ -150,9 +148,9 @@ def _moment(given: Given, name: str, zone: ZoneInfo) -> datetime:
     try:
         found = moments(said, zone)[name == "end"]
     except OverflowError as error:
-        raise invalid_value(name, said, _NEARER) from error
-    if found.year not in _YEARS:
-        raise invalid_value(name, said, _NEARER)
+        raise invalid_value(name, said, NEARER) from error
+    if found.year not in YEARS:
+        raise invalid_value(name, said, NEARER)
     return found
 
 

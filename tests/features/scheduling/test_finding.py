@@ -312,6 +312,31 @@ async def test_holds_and_what_expired(world: Server) -> None:
     await remove(world, {"resourceType": "Appointment", "id": "hold"})
 
 
+@pytest.mark.parametrize("role", ["bare", "none"])
+async def test_a_role_that_nobody_has_is_taken_once(world: Server, role: str) -> None:
+    """As one whom the clinic has yet to appoint; of a companion no time is offered."""
+    bare = {"resourceType": "PractitionerRole", "id": "bare"}
+    actor = f"PractitionerRole/{role}"
+    own = [schedule("open", actor), schedule("theirs", "RelatedPerson/r")]
+    await put(world, bare, *own)
+    body = {
+        "resourceType": "Appointment",
+        "status": "booked",
+        "start": "2036-12-01T09:30:00Z",
+        "end": "2036-12-01T10:00:00Z",
+        "participant": [{"actor": {"reference": actor}, "status": "accepted"}],
+    }
+    request = Request("create", "Appointment", body=body, base_url=BASE)
+    statuses = [(await answer(world.registry, request, world.context)).status for _ in range(2)]
+    assert statuses == [201, 409]
+
+    found = await find(world, ("schedule", "Schedule/open"))
+    assert [one[:5] for one in found] == ["09:00", "10:00", "10:30"]
+    bundle = await ask(world, start=DAY[0], end=DAY[1], schedule="Schedule/theirs")
+    assert bundle["total"] == 0
+    await remove(world, *own)
+
+
 async def test_the_patient_is_busy_as_well(world: Server) -> None:
     """What a patient has with another doctor is not offered to that patient."""
     booked = {
