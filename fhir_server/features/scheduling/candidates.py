@@ -14,7 +14,13 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.holidays import holidays_of
-from fhir_server.features.scheduling.looking import read, referring, resolved, search
+from fhir_server.features.scheduling.looking import (
+    read,
+    referring,
+    resolved,
+    search,
+    unseen,
+)
 from fhir_server.features.scheduling.offering import Candidate, Combination, duration_of
 from fhir_server.features.scheduling.parameters import (
     ALIAS,
@@ -188,6 +194,7 @@ async def _read_around(wanted: Wanted, around: Surroundings, context: Context) -
     schedules = around.schedules.values()
     named = {key for one in schedules for key in places_of(one, around.bases)}
     around.roles |= await read(ROLE, named - around.roles.keys(), context)
+    around.roles |= await unseen(ROLE, named - around.roles.keys(), context)
     people = {practitioner_of(one, around.bases) for one in around.roles.values()}
     about = wanted.specialties or wanted.organizations or wanted.locations or wanted.addresses
     if about and not wanted.schedules:
@@ -198,11 +205,14 @@ async def _read_around(wanted: Wanted, around: Surroundings, context: Context) -
         services.add(wanted.service)
     # One after the other: inside a transaction its session takes one command at a time.
     around.services = await read("HealthcareService", services, context)
-    for type in _ACTORS:
-        around.actors |= await read(type, named | people, context)
-    around.actors |= around.roles
     if wanted.service and wanted.service not in around.services:
         raise not_found("HealthcareService", wanted.service.partition("/")[2])
+    hidden = services - around.services.keys()
+    around.services |= await unseen("HealthcareService", hidden, context)
+    for type in _ACTORS:
+        around.actors |= await read(type, named | people, context)
+        around.actors |= await unseen(type, (named | people) - around.actors.keys(), context)
+    around.actors |= around.roles
 
 
 def _candidates(

@@ -13,7 +13,7 @@ from fhir_server.features.scheduling import candidates
 from fhir_server.features.scheduling.proposals import proposed
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
-from fhir_server.r4.json import decode
+from fhir_server.r4.json import decode, encode
 from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
@@ -714,6 +714,38 @@ async def test_who_may_find(world: Server) -> None:
     assert [await status(AMINA), await status(AMINA, **mine)] == [200, 200]
     assert await status(AMINA, **theirs) == 404
     assert [await status(LAB), await status(Principal("nobody", "nobody"))] == [403, 401]
+
+
+NARROW = replace(
+    SECRETARY, scopes=scopes_of("user/Appointment.cruds user/Schedule.rs user/Slot.cruds")
+)
+
+
+async def test_hours_are_the_same_for_who_sees_less(world: Server) -> None:
+    """Whoever may not read people, roles and services is told the same times, and no names."""
+    role = {"resourceType": "PractitionerRole", "id": "r7", "extension": [DHAKA]}
+    of_p7 = {"practitioner": {"reference": "Practitioner/p7"}}
+    own = schedule("s7", "PractitionerRole/r7", "HealthcareService/h1", extension=())
+    await put(world, {**role, **of_p7}, own, busy("b7", "s7", "07:00:00", "07:45:00"))
+    asked = (("start", DAY[0]), ("end", DAY[1]), ("schedule", "Schedule/s7"))
+    request = Request("$find", "Appointment", parameters=asked, base_url=BASE)
+    told = [
+        decode((await answer(world.registry, request, world.context.asked_by(who))).body)["entry"]
+        for who in (SECRETARY, NARROW)
+    ]
+    times = [[one["resource"]["start"] for one in found] for found in told]
+    assert times == [["2036-12-01T14:00:00+06:00"]] * 2
+    [offered] = told[1]
+    assert "display" not in str(offered)
+
+    async def booked(offset: bytes) -> int:
+        there = decode(encode(offered["resource"]).replace(b"+06:00", offset))
+        given = [{"name": "appointment", "resource": there}]
+        body = {"resourceType": "Parameters", "parameter": given}
+        request = Request("$book", "Appointment", body=body, base_url=BASE)
+        return (await answer(world.registry, request, world.context.asked_by(NARROW))).status
+
+    assert [await booked(b"Z"), await booked(b"+06:00")] == [409, 201]
 
 
 @pytest.mark.parametrize("type", ["batch", "transaction"])
