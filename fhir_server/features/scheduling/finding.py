@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from fhir_server.context import Context
 from fhir_server.features.scheduling.candidates import candidates
 from fhir_server.features.scheduling.extensions import moment
-from fhir_server.features.scheduling.looking import read, search
+from fhir_server.features.scheduling.looking import read, referring
 from fhir_server.features.scheduling.offering import (
     Combination,
     Known,
@@ -154,16 +154,14 @@ async def _free(
     schedules: set[str], question: Wanted, context: Context
 ) -> dict[str, list[Interval]]:
     """Return when there are free Slots, by Schedule: it is open then, whatever its hours say."""
-    if not schedules:
-        return {}
     found: dict[str, list[Interval]] = {}
     since = question.start - _SLOT_MAX
     asked = (
-        *(("schedule", ",".join(sorted(schedules))), ("status", "free")),
+        *(("status", "free"), ("_elements", "schedule,start,end")),
         *(("start", f"ge{since.isoformat()}"), ("start", f"lt{last_moment(question).isoformat()}")),
-        ("_elements", "schedule,start,end"),
     )
-    for one in await search("Slot", asked, _SLOTS_MAX, context):
+    slots = await referring("Slot", "schedule", schedules, _SLOTS_MAX, context, asked)
+    for one in slots.values():
         start, end = moment(one.get("start")), moment(one.get("end"))
         key = reference(one.get("schedule"), "Schedule", context.store.keys.table.base_urls)
         if start is not None and end is not None:

@@ -64,14 +64,20 @@ def _is_match(entry: Json) -> bool:
 
 
 async def referring(
-    type: str, parameter: str, keys: Iterable[str], most: int, context: Context
+    type: str,
+    parameter: str,
+    keys: Iterable[str],
+    most: int,
+    context: Context,
+    more: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Json]:
-    """Return those of ``type`` whose ``parameter`` is one of ``keys``, by reference."""
+    """Return those of ``type`` whose ``parameter`` is one of ``keys``, and that ``more`` holds of,
+    by reference: a search takes so many alternatives at once, and ``most`` is of each."""
     wanted = sorted(set(keys))
     found: dict[str, Json] = {}
     for start in range(0, len(wanted), _VALUES_AT_ONCE):
         some = ",".join(wanted[start : start + _VALUES_AT_ONCE])
-        for one in await search(type, ((parameter, some),), most, context):
+        for one in await search(type, ((parameter, some), *more), most, context):
             found[f"{type}/{one['id']}"] = one
     return found
 

@@ -199,7 +199,7 @@ def _reference(element: Any, name: str, type: str, bases: Sequence[str]) -> Name
 
 def _token(name: str, said: str) -> Token:
     system, bar, code = said.rpartition("|")
-    if not bar or not code:
+    if not bar or not code or "|" in system:  # what is repeated is no list with commas
         raise invalid_value(name, said, "system|code")
     return system, code
 

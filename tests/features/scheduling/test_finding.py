@@ -9,7 +9,7 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
-from fhir_server.features.scheduling import candidates
+from fhir_server.features.scheduling import candidates, looking
 from fhir_server.features.scheduling.proposals import proposed
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
@@ -356,6 +356,19 @@ async def test_the_patient_is_busy_as_well(world: Server) -> None:
     await remove(world, booked)
 
 
+async def test_more_schedules_than_a_search_takes_alternatives(
+    world: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their free Slots are looked up by portions."""
+    doctors = (("practitioner", "p1"), ("practitioner", "p2"))
+    expected = await find(world, *doctors)
+    monkeypatch.setattr(looking, "_VALUES_AT_ONCE", 1)
+    few = world.context.settings.model_copy(update={"search_values_max": 1})
+    context = replace(world.context, settings=few)
+    server = replace(world, context=context)
+    assert await find(server, *doctors) == expected != []
+
+
 async def test_a_free_slot_opens(world: Server) -> None:
     """Its time is offered whatever the hours say."""
     extra = busy("free1", "s1", "16:00:00", "17:00:00", "free")
@@ -530,6 +543,7 @@ REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
     ),
     "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
     "no token": ({"specialty": "cardio"}, 400, "system|code"),
+    "a list of tokens": ({"specialty": "urn:a|b,urn:c|d"}, 400, "system|code"),
     "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
     "an operator": ({"practitioner": '{"$gt":""}'}, 400, "Practitioner/1"),
     "an unknown parameter": ({"practitoner": "p1"}, 400, "practitioner"),
