@@ -45,8 +45,8 @@ from fhir_server.store.resources import ResourceStore
 
 PATH = "/offer/"
 _TIMES_MAX = 50
-_TAKEN = 409
-_CHANGED = 412
+_REFUSED_MAX = 20
+_NOT_NOW = (409, 412)  # the time, or the patient, is taken; the entry has changed
 _GONE = (404, 410)
 TYPES = ("Appointment", "CommunicationRequest")
 _LOG = logging.getLogger("fhir_server.waitlist")
@@ -110,6 +110,7 @@ async def _offer(event: Freed, context: Context) -> None:
     named = [key for one in entries for key in participants(one, bases)]
     people |= await _people(set(named) - people.keys(), context)
     is_open: dict[Place, bool] = {}  # the same of all who want the same
+    refused = 0
     for entry in in_turn(entries):
         place = place_for(entry, event, bases, people)
         if place is None or entry["id"] in asked or await _is_elsewhere(entry, place, context):
@@ -123,14 +124,15 @@ async def _offer(event: Freed, context: Context) -> None:
         try:
             await _ask(entry, replace(event, slots=slots), place, context)
         except FhirError as error:
-            if error.status == _TAKEN:
-                return  # somebody has it already
             if error.status >= 500:
                 raise  # later
-            if error.status != _CHANGED:
+            if error.status not in _NOT_NOW:
                 _LOG.warning(
                     "%s", json.dumps(f"Appointment/{entry['id']} cannot be offered a time")
                 )
+            refused += 1
+            if refused >= _REFUSED_MAX:
+                return  # it is the time, which somebody has already, and not who waits for it
             continue
         return
 

@@ -11,9 +11,11 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.context import Context
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling import waitlist
 from fhir_server.features.scheduling.events import work
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.offer_page import answered
+from fhir_server.features.scheduling.parameters import PARAMETERS, SERVICE
 from fhir_server.features.scheduling.waiting import (
     entry_version,
     in_turn,
@@ -247,6 +249,53 @@ async def test_who_declines_makes_room_at_once(clinic: Clinic) -> None:
     late = f"/offer/{link_token(clinic.context.page_key, second, '1')}"
     clinic.clock.time += timedelta(minutes=31)
     assert (await clinic.page(late, "POST"))[0] == 410
+
+
+async def test_a_time_that_cannot_be_offered_is_not_offered_to_everybody(
+    clinic: Clinic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the rules of its calendar cannot be read any more."""
+    monkeypatch.setattr(waitlist, "_REFUSED_MAX", 2)
+    old = await booked(clinic)
+    for n in range(4):
+        await clinic.make(entry(f"Patient/w{n}"))
+    wrong = {"url": PARAMETERS, "extension": [{"url": "slotCapacity", "valuePositiveInt": 20_000}]}
+    broken = {**schedule("d1", "Practitioner/p1"), "extension": [wrong]}
+    assert (await clinic(put(broken))).status == 200
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+
+    said = [one.getMessage() for one in caplog.records if "cannot be offered" in one.getMessage()]
+    assert len(said) == 2
+    assert await clinic.messages() == []
+
+
+async def test_who_may_not_have_it_is_in_nobodys_way(clinic: Clinic) -> None:
+    """A limit of the service that one waits for is not that of the next."""
+    services = [f"HealthcareService/{one}" for one in ("h1", "h2")]
+    for one in services:
+        assert (await clinic(put({"resourceType": one[:17], "id": one[18:]}))).status == 201
+    limit = [
+        {"url": "count", "valuePositiveInt": 1},
+        {"url": "per", "valueCode": "day"},
+    ]
+    rules = [{"url": "service", "valueReference": {"reference": one}} for one in services]
+    groups = [[rules[0], {"url": "bookingLimit", "extension": limit}], [rules[1]]]
+    said = [{"url": PARAMETERS, "extension": one} for one in groups]
+    assert (await clinic(put({**schedule("d1", "Practitioner/p1"), "extension": said}))).status
+    first, second = [
+        [{"text": "x", "extension": [{"url": SERVICE, "valueReference": {"reference": one}}]}]
+        for one in services
+    ]
+    await clinic.make(appointment(60, 90, "Practitioner/p1", "Patient/a", serviceType=first))
+    old = await clinic.make(appointment(0, 30, "Practitioner/p1", "Patient/b", serviceType=second))
+    full = await clinic.make(entry("Patient/c", priority=1, serviceType=first))
+    waits = await clinic.make(entry("Patient/d", serviceType=second))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+
+    assert (await read(clinic, f"Appointment/{full}"))["status"] == "waitlist"
+    assert (await read(clinic, f"Appointment/{waits}"))["status"] == "pending"
 
 
 async def test_who_waits_keeps_his_place_and_who_comes_along(clinic: Clinic) -> None:
