@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from fhir_server.features.scheduling.parts import NEARER, YEARS
 from fhir_server.messages import Resource
 from fhir_server.operations.asked import Given, Table
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -84,6 +85,8 @@ def moment_of(value: Any, name: str) -> datetime:
     if found is None or found.tzinfo is None:
         expected = "a time with its zone, such as 2026-12-01T09:00:00+06:00"
         raise invalid_value(name, value, expected, "Parameters.parameter")
+    if found.year not in YEARS:
+        raise invalid_value(name, value, NEARER, "Parameters.parameter")
     return found
 
 

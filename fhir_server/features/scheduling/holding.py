@@ -27,8 +27,10 @@ from fhir_server.features.scheduling.extensions import (
     is_server_made,
     moment,
 )
+from fhir_server.features.scheduling.parts import YEARS
 from fhir_server.features.scheduling.states import fault, is_of_today
 from fhir_server.features.scheduling.subjects import Json, Subject, ids_of, subject_of
+from fhir_server.features.scheduling.waiting import entry_version
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
@@ -110,6 +112,8 @@ def _lasting(subject: Subject | None, now: datetime) -> Subject | None:
 def _state_fault(event: _Event, now: datetime) -> FhirError | None:
     if event.now is not None and event.now.end - event.now.start > _LONGEST:
         return _ruled_out(f"{event.holder} is longer than {_LONGEST.days} days.")
+    if event.now is not None and event.now.end.year not in YEARS:
+        return _ruled_out(f"{event.holder} is later than the year {YEARS[-1]}.")
     if event.change.type != "Appointment" or event.after is None:
         return None
     before = str((event.before or {}).get("status", ""))
@@ -291,8 +295,9 @@ def _overridden(appointment: Resource, reason: str) -> Resource:
 
 
 def _lapsed(appointment: Resource) -> Resource:
-    """Its hold is over and another has the time."""
-    if appointment.get("status") != "pending":
+    """Its hold is over and another has the time. What was an offer is no more held, and stays: who
+    waits is put back on the waiting list by the event of its hold."""
+    if appointment.get("status") != "pending" or entry_version(appointment):
         return appointment
     return {**appointment, "status": "cancelled"}
 

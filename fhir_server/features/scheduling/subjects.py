@@ -13,11 +13,11 @@ from fhir_server.r4.references import Target, target
 Json = Mapping[str, Any]
 
 BUSY = frozenset(("busy", "busy-tentative", "busy-unavailable"))
-_WITHOUT_TIME = frozenset(("optional", "information-only"))
+WITHOUT_TIME = frozenset(("optional", "information-only"))
 # Whom a Schedule is about; a place that stands beside one of them is where they work, and can hold
 # others as well.
 _PEOPLE_AND_THINGS = frozenset(("Practitioner", "PractitionerRole", "Device"))
-_BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
+BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
 def participants(appointment: Json, bases: Sequence[str]) -> Iterator[str]:
     """Yield those who have to be there, as ``Practitioner/1``."""
     for one in appointment.get("participant", ()):
-        if one.get("required") not in _WITHOUT_TIME and one.get("status") != "declined":
-            yield from keys_of([one.get("actor")], bases, _BOOKED | {"Patient"})
+        if one.get("required") not in WITHOUT_TIME and one.get("status") != "declined":
+            yield from keys_of([one.get("actor")], bases, BOOKED | {"Patient"})
 
 
 def actors_of(schedule: Json, bases: Sequence[str]) -> list[str]:
     """Return whose time ``schedule`` is: people and devices, else its places and services."""
     actors = schedule.get("actor", ())
-    return [*keys_of(actors, bases, _PEOPLE_AND_THINGS)] or [*keys_of(actors, bases, _BOOKED)]
+    return [*keys_of(actors, bases, _PEOPLE_AND_THINGS)] or [*keys_of(actors, bases, BOOKED)]
 
 
 def places_of(schedule: Json, bases: Sequence[str]) -> list[str]:
