@@ -53,6 +53,13 @@ class SchedulingSettings(ReminderSettings):
     scheduling_holds_max: int = Field(
         default=3, ge=1, le=100, description="Holds that a patient may have at a time."
     )
+    scheduling_no_show_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=1440,
+        description="Minutes after `start` at which an appointment that is still `booked` becomes "
+        "`noshow`; 0: only people note that.",
+    )
     scheduling_find_days_max: int = Field(
         default=31, ge=1, le=366, description="Days from `start` to `end` that `$find` looks at."
     )
@@ -132,6 +139,6 @@ class SchedulingSettings(ReminderSettings):
     def _is_known(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError) as error:  # what is no key, and what is not there
+        except (KeyError, OSError, ValueError) as error:  # what is no key, and what is not there
             raise ValueError(f"{name[:40]!r} is no time zone, such as Asia/Dhaka.") from error
         return name

@@ -90,6 +90,18 @@ def has_power(principal: Principal, power: str) -> bool:
     )
 
 
+def is_granted(principal: Principal, type: str, letter: str) -> bool:
+    """Whether the app of a user, if there is one, was granted ``letter`` of ``type`` whoever the
+    patient is. What the user's roles say is asked elsewhere."""
+    return not principal.client or any(
+        scope.level == "user"
+        and scope.type in (type, EVERY_TYPE)
+        and letter in scope.letters
+        and not scope.parameters
+        for scope in principal.scopes
+    )
+
+
 def _own(principal: Principal) -> tuple[str, ...]:
     """Return whose data is the user's own. A missing ``fhirUser``: nobody's."""
     return (principal.fhir_user,) if principal.fhir_user.startswith("Patient/") else ()

@@ -1,7 +1,8 @@
 """Secret addresses of calendars: whoever has one may read the calendar of one practitioner.
 
-A document of ``calendar_links`` has the hash of the secret as its ``_id``: who reads the database
-cannot read calendars with it. A practitioner has one address; another one takes its place.
+A document of ``calendar_links`` has the id of the practitioner as its ``_id``, so that there is one
+address, and as ``secret`` the hash of what is in it: who reads the database cannot read calendars
+with that. Another address takes its place.
 """
 
 from dataclasses import dataclass
@@ -30,23 +31,23 @@ class CalendarLinks:
 
     async def ensure(self) -> None:
         """Make the index, and with it the collection."""
-        await self.database[LINKS].create_indexes([IndexModel([("practitioner", 1)])])
+        await self.database[LINKS].create_indexes([IndexModel([("secret", 1)])])
 
     async def make(self, practitioner: str, secret: str, by: str, now: datetime) -> None:
         """Have ``secret`` be the address of the calendar of ``practitioner`` (an id), alone."""
         async with deadline(self.seconds, _ADVICE):
-            await self.revoke(practitioner)
-            row = {"_id": hash_of(secret), "practitioner": practitioner, "by": by, "at": now}
-            await self.database[LINKS].insert_one(row)
+            one = {"_id": practitioner}
+            row = {**one, "secret": hash_of(secret), "by": by, "at": now}
+            await self.database[LINKS].replace_one(one, row, upsert=True)
 
     async def revoke(self, practitioner: str) -> bool:
         """Remove the address of ``practitioner``; return whether there was one."""
         async with deadline(self.seconds, _ADVICE):
-            gone = await self.database[LINKS].delete_many({"practitioner": practitioner})
+            gone = await self.database[LINKS].delete_one({"_id": practitioner})
         return bool(gone.deleted_count)
 
     async def practitioner(self, secret: str) -> str:
         """Return whose calendar has this address; ``""`` for nobody's."""
         async with deadline(self.seconds, _ADVICE):
-            found = await self.database[LINKS].find_one({"_id": hash_of(secret)})
-        return str(found["practitioner"]) if found else ""
+            found = await self.database[LINKS].find_one({"secret": hash_of(secret)})
+        return str(found["_id"]) if found else ""

@@ -138,11 +138,12 @@ class Outbox:
             )
 
     async def about(self, watched: str) -> list[Row]:
-        """Return the messages about ``watched``, whatever became of them."""
+        """Return the messages about ``watched``, whatever became of them, the last ones first."""
         async with deadline(self.seconds, _ADVICE):
             wanted = {"watched": watched, "kind": "message"}
             cursor = self.database[OUTBOX].find(wanted, session=self.session)
-            return [as_row(one) for one in await cursor.limit(_LISTED_MAX).to_list()]
+            cursor = cursor.sort("due", -1).limit(_LISTED_MAX)
+            return [as_row(one) for one in await cursor.to_list()]
 
     async def take(
         self, by: str, now: datetime, until: datetime, kinds: Sequence[str]
@@ -204,12 +205,13 @@ class Outbox:
             return [as_row(one) for one in await cursor.limit(min(most, _LISTED_MAX)).to_list()]
 
     async def repeat(self, ids: Sequence[str], now: datetime) -> int:
-        """Let the dead rows ``ids`` be tried again from the beginning; return how many."""
+        """Let the dead rows ``ids`` be tried again from the beginning; return how many. Their
+        ``content`` says so: ``repeated``."""
         async with deadline(self.seconds, _ADVICE):
             done = await self.database[OUTBOX].update_many(
                 {"_id": {"$in": list(ids)}, "state": DEAD},
                 {
-                    "$set": {"state": WAITING, "due": now, "tried": 0},
+                    "$set": {"state": WAITING, "due": now, "tried": 0, "content.repeated": True},
                     "$unset": {"at": "", "by": "", "reason": ""},
                 },
             )

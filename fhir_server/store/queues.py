@@ -187,6 +187,20 @@ class Queues:
             found = found or await self.database[QUEUES].find_one({"call": call})
         return _entry(found) if found else None
 
+    async def is_in_use(self, location: str, date: str, token: str) -> bool:
+        """Whether somebody at ``location`` has the number ``token`` of that day."""
+        present = {"location": location, "state": {"$in": [WAITING, CALLING, CALLED, ABSENT]}}
+        async with deadline(self.timeout_s, _READ_ADVICE):
+            wanted = {**present, "date": date, "token": token}
+            return await self.database[QUEUES].find_one(wanted, {"_id": 1}) is not None
+
+    async def forget(self, location: str, now: datetime) -> None:
+        """Have nobody look any more at those of ``location`` who wait and are not called any more:
+        they stay a month, and would be passed over at each call."""
+        over = {"location": location, "waits": True, "until": {"$lte": now}}
+        async with deadline(self.timeout_s, _READ_ADVICE):
+            await self.database[QUEUES].update_many(over, {"$unset": {"waits": ""}})
+
     async def release(self, entry: Entry) -> None:
         """Let ``entry``, which was taken and not called, be called by others at once."""
         mine = {"_id": entry.id, "state": CALLING, "call": entry.call}

@@ -9,6 +9,7 @@ nobody else holds one, no two share one, and what was acknowledged is there.
 import asyncio
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from tests.faults.serving import Serving
 
 KILLS = int(os.environ.get("FHIR_TEST_BOOKING_KILLS", "2"))
 CLIENTS = 8
+OF_EACH = 4
 DOCTORS = 2
 ANSWERS = (60, 160)  # how many before a kill, at random
 MORNING = datetime(2036, 12, 1, 9, tzinfo=UTC)
@@ -45,10 +47,12 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 @dataclass
 class Load:
-    """Clients, and what they were told: the status of each appointment, and its start."""
+    """Clients, and what they were told: the status of each appointment, and its start. ``over``
+    counts by client and place how many were cancelled there."""
 
     base: str
     told: dict[str, tuple[str, str]] = field(default_factory=dict)
+    over: Counter[tuple[int, int]] = field(default_factory=Counter)
     answers: int = 0
     booked: int = 0
     going: bool = True
@@ -58,8 +62,10 @@ class Load:
         chance = random.Random(number * 1009 + self.answers)
         async with httpx.AsyncClient(base_url=self.base, timeout=10) as client:
             while self.going:
-                # What is cancelled stays so: there is always a new one to book.
-                id = f"a{number}-{self.answers // (CLIENTS * 4) + chance.randrange(8)}"
+                # Few at a time, so that times are free; what is cancelled stays so, and another
+                # one takes its place.
+                place = (number, chance.randrange(OF_EACH))
+                id = f"a{number}-{place[1]}-{self.over[place]}"
                 status = chance.choice(["booked", "booked", "booked", "pending", "cancelled"])
                 body = _appointment(id, number, chance, status)
                 # What was not acknowledged may be there or not.
@@ -76,6 +82,9 @@ class Load:
                     self.booked += status == "booked"
                 elif was is not None:
                     self.told[id] = was
+                self.over[place] += (answer.status_code, status) == (200, "cancelled") or (
+                    "stays so" in answer.text
+                )
 
 
 def _appointment(id: str, number: int, chance: random.Random, status: str) -> dict[str, Any]:

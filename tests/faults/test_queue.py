@@ -8,22 +8,16 @@ counter, and nobody was left out.
 import asyncio
 import os
 import random
-import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
 
 import pytest
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from fhir_server.app import opened
 from fhir_server.settings import Settings
 from fhir_server.store.queues import QUEUES
 from tests.features.scheduling.queues import Desk, Told
-from tests.store.mongods import bare_mongod, until
+from tests.store.members import Members
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -33,40 +27,6 @@ COUNTERS = int(os.environ.get("FHIR_TEST_QUEUE_COUNTERS", "6"))
 CALLS = int(os.environ.get("FHIR_TEST_QUEUE_CALLS", "10"))
 ANSWERS_BEFORE = WAITING // 3
 GIVEN_UP = 1 / 3
-MEMBERS = 3
-_OPTIONS = ("--replSet", "queue", "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "100")
-
-Client = MongoClient[dict[str, Any]]
-
-
-@pytest.fixture
-def members(tmp_path: Path) -> Iterator[list[str]]:
-    """The URIs of three members of a replica set, each a process of its own."""
-    with ExitStack() as running:
-        uris = [
-            running.enter_context(bare_mongod(tmp_path / str(n), *_OPTIONS)) for n in range(MEMBERS)
-        ]
-        hosts = [one.removeprefix("mongodb://").partition("/")[0] for one in uris]
-        config = {
-            "_id": "queue",
-            "members": [{"_id": n, "host": host} for n, host in enumerate(hosts)],
-            "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 300},
-        }
-        with Client(uris[0]) as client:
-            client.admin.command("replSetInitiate", config)
-        yield uris
-
-
-def _primary(uris: list[str]) -> int:
-    """Return the process id of the primary, 0 while there is none."""
-    for uri in uris:
-        try:
-            with Client(uri, serverSelectionTimeoutMS=500) as client:
-                if client.admin.command("hello")["isWritablePrimary"]:
-                    return int(client.admin.command("serverStatus")["pid"])
-        except PyMongoError:
-            continue
-    return 0
 
 
 async def _called(desks: list[Desk], place: str, counter: int, id: str) -> Told:
@@ -84,14 +44,11 @@ async def _called(desks: list[Desk], place: str, counter: int, id: str) -> Told:
     raise AssertionError("a call was never answered")
 
 
-async def test_each_is_called_once_though_the_primary_is_killed(members: list[str]) -> None:
+async def test_each_is_called_once_though_the_primary_is_killed(members: Members) -> None:
     """Q6: still once each; who was left over is told by 404."""
-    await until(lambda: bool(_primary(members)), "a primary", 60)
-    hosts = ",".join(one.removeprefix("mongodb://").partition("/")[0] for one in members)
     settings = Settings.model_validate({"mongodb_database": "queue", "request_timeout_s": 10})
-    uri = f"mongodb://{hosts}/?replicaSet=queue"
     answers = 0
-    async with opened(settings, uri) as one, opened(settings, uri) as other:
+    async with opened(settings, members.uri) as one, opened(settings, members.uri) as other:
         desks = [Desk(one), Desk(other)]
         place = await desks[0].place("q6")
         await asyncio.gather(*(desks[n % 2].take(place) for n in range(WAITING)))
@@ -109,7 +66,7 @@ async def test_each_is_called_once_though_the_primary_is_killed(members: list[st
 
         async def killing() -> None:
             await enough.wait()
-            os.kill(await asyncio.to_thread(_primary, members), signal.SIGKILL)
+            await asyncio.to_thread(members.kill_primary)
 
         killed = asyncio.create_task(killing())
         some = await asyncio.gather(*map(counter, range(COUNTERS)))

@@ -20,6 +20,7 @@ AS_SERVER = {
     "fhir_server/interactions/stored.py": "concept maps",
     "fhir_server/interactions/terms.py": "value sets and concept maps by id",
     "fhir_server/features/scheduling/publishing.py": "places and free times, without patients",
+    "fhir_server/features/scheduling/looking.py": "hours, zones, whose role it is; no names",
     "fhir_server/features/cds/enforce.py": "what was found of an order, and who overrode it",
 }
 """The modules above the store that may use the store whole."""

@@ -6,6 +6,7 @@ Each part adds its own operations, rules and tasks by a function ``register``.
 from collections.abc import Callable
 
 from fhir_server.features.scheduling import (
+    absences,
     allocating,
     booking,
     calendar_feed,
@@ -24,6 +25,7 @@ from fhir_server.registry import Registry
 PARTS: tuple[Callable[[Registry], None], ...] = (
     holding.register,
     events.register,
+    absences.register,
     offer_page.register,
     publishing.register,
     calendar_feed.register,

@@ -22,6 +22,7 @@ from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, not_found
 from fhir_server.r4.json import encode
 from fhir_server.registry import Operation, Registry
+from fhir_server.security.rights import is_granted
 
 PATH = "/calendar-feed/"
 _DEFINITION = "urn:fhir-server:OperationDefinition:calendar-link"
@@ -47,12 +48,15 @@ async def link(request: Request, context: Context) -> Response:
     """Make the secret address of the calendar of a practitioner, in the place of the one before;
     with ``revoke`` true there is none any more.
 
-    Raises ``forbidden`` for others than the practitioner and administrators, ``not-found``.
+    Raises ``forbidden`` for others than the practitioner and administrators, and for their apps
+    that may not search appointments; ``not-found``.
     """
     rights, principal = context.rights, context.principal
-    key = f"Practitioner/{request.id}"
-    if rights is not None and principal.fhir_user != key and ADMINISTRATOR not in rights.roles:
-        raise forbidden("The address of a calendar is for the practitioner whose it is.")
+    if rights is not None and ADMINISTRATOR not in rights.roles:
+        if principal.fhir_user != f"Practitioner/{request.id}":
+            raise forbidden("The address of a calendar is for the practitioner whose it is.")
+        if not is_granted(principal, "Appointment", "s"):
+            raise forbidden("The address opens all appointments; your scopes do not.")
     found = await context.store.read("Practitioner", request.id)
     if found is None or found.deleted:
         raise not_found("Practitioner", request.id)

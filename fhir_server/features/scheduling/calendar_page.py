@@ -16,6 +16,7 @@ from fhir_server.features.scheduling.daybook import BLOCKED, Entry, entries
 from fhir_server.features.scheduling.markup import Html, html, joined, page
 from fhir_server.features.scheduling.surroundings import display
 from fhir_server.features.scheduling.waitlist import resource
+from fhir_server.features.scheduling.zones import zone_with
 from fhir_server.interactions.people import people_of
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
@@ -30,6 +31,7 @@ _QUERY_BYTES_MAX = 500
 _COOKIE_BYTES_MAX = 200
 _READING = scopes_of("user/*.rs")
 _DAYS = {"day": 1, "week": 7}
+_FIRST, _LAST = date(1900, 1, 1), date(9000, 1, 1)
 _WORDS = {"pending": "held", "noshow": "did not come", "checked-in": "checked in"}
 
 STYLE = """main { max-width: none; }
@@ -84,35 +86,39 @@ async def _page(scope: Any) -> tuple[int, bytes]:
         if principal is None:
             text = '<p><a href="/auth/console">Sign in</a>, and open this page again.</p>'
             return 401, page("Please sign in", html(text))
-        query = _query(scope)
-        zone = ZoneInfo(context.settings.scheduling_timezone)
-        today = context.now().astimezone(zone).date()
-        view = query.get("view", "week")
-        try:
-            day = date.fromisoformat(query.get("date", "") or today.isoformat())
-            first = day - timedelta(days=day.weekday()) if view == "week" else day
-            first, count = max(first, date(1900, 1, 1)), _DAYS[view]
-            first = min(first, date(9000, 1, 1))
-        except (KeyError, ValueError):
-            return 400, page("No such day", html("<p>A date is such as 2026-12-01.</p>"))
-        id = scope["path"].removeprefix(PATH)
-        asked = context.asked_by(principal)
+        id, asked = scope["path"].removeprefix(PATH), context.asked_by(principal)
         person = await resource(f"Practitioner/{id}", asked) if _ID.fullmatch(id) else None
         if person is None:
             return 404, page("Nobody", html("<p>There is no such practitioner.</p>"))
-        low, high = (
-            datetime.combine(one, time(), zone).astimezone(UTC)
-            for one in (first, first + timedelta(days=count))
-        )
+        zone = await zone_with((f"Practitioner/{id}",), asked)
+        today = context.now().astimezone(zone).date()
+        query = _query(scope)
+        view = query.get("view", "week")
+        first = _first(query.get("date", "") or today.isoformat(), view)
+        if first is None:
+            return 400, page("No such day", html("<p>A date is such as 2026-12-01.</p>"))
+        days = [first + timedelta(days=n) for n in range(_DAYS[view])]
+        low = datetime.combine(first, time(), zone).astimezone(UTC)
+        high = datetime.combine(days[-1] + timedelta(days=1), time(), zone).astimezone(UTC)
         some = await entries(id, low, high, asked, named=True)
     except FhirError as error:
         if error.status in (401, 403):
             text = "<p>What you were granted does not open this calendar.</p>"
             return 403, page("Not for you", html(text))
         return error.status, page("Please try again", html("<p>This did not work just now.</p>"))
-    days = [first + timedelta(days=n) for n in range(count)]
     main = joined([_links(first, view, today), _days(days, some, zone, today)])
     return 200, page(display(person) or "Calendar", main, STYLE_PATH)
+
+
+def _first(said: str, view: str) -> date | None:
+    """Return the first day of the ``view`` with the day ``said``; ``None`` for no such thing."""
+    try:
+        day = min(max(date.fromisoformat(said), _FIRST), _LAST)
+    except ValueError:
+        return None
+    if view not in _DAYS:
+        return None
+    return day - timedelta(days=day.weekday()) if view == "week" else day
 
 
 async def _who(scope: Any, context: Context) -> Principal | None:

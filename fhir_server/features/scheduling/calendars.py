@@ -86,12 +86,11 @@ class Calendars:
         return ids_of("Schedule", subject.schedules) | schedules_of(slots, self.bases)
 
     def _person(self, actor: str) -> str:
-        """Return whose time that of ``actor`` is: of a role the practitioner's."""
+        """Return whose time that of ``actor`` is: of a role the practitioner's; where it is not
+        filled, or not here, its own, which nobody else is given either."""
         type, _, id = actor.partition("/")
-        if type != _ROLE:
-            return actor
-        role = self.roles.get(id)
-        return practitioner_of(role, self.bases) if role is not None else ""
+        role = self.roles.get(id) if type == _ROLE else None
+        return (practitioner_of(role, self.bases) if role is not None else "") or actor
 
 
 async def calendars(subjects: Iterable[Subject], inside: Inside) -> Calendars:

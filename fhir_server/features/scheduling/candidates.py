@@ -8,13 +8,19 @@ others are to be.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.holidays import holidays_of
-from fhir_server.features.scheduling.looking import read, referring, resolved, search
+from fhir_server.features.scheduling.looking import (
+    read,
+    referring,
+    resolved,
+    search,
+    unseen,
+)
 from fhir_server.features.scheduling.offering import Candidate, Combination, duration_of
 from fhir_server.features.scheduling.parameters import (
     ALIAS,
@@ -61,9 +67,7 @@ async def candidates(wanted: Wanted, context: Context) -> Found:
         _candidates(kind, place == 0, (wanted, around, context), issues)
         for place, kind in enumerate(kinds)
     ]
-    if prod(map(len, listed)) > _COMBINATIONS_MAX:
-        text = f"More than {_COMBINATIONS_MAX:,} combinations of Schedules; ask for fewer of each."
-        raise FhirError(Issue("too-costly", text))
+    _check_combinations(prod(map(len, listed)))
     combinations = []
     for some in _by_preference(listed):
         try:
@@ -190,6 +194,7 @@ async def _read_around(wanted: Wanted, around: Surroundings, context: Context) -
     schedules = around.schedules.values()
     named = {key for one in schedules for key in places_of(one, around.bases)}
     around.roles |= await read(ROLE, named - around.roles.keys(), context)
+    around.roles |= await unseen(ROLE, named - around.roles.keys(), context)
     people = {practitioner_of(one, around.bases) for one in around.roles.values()}
     about = wanted.specialties or wanted.organizations or wanted.locations or wanted.addresses
     if about and not wanted.schedules:
@@ -200,11 +205,14 @@ async def _read_around(wanted: Wanted, around: Surroundings, context: Context) -
         services.add(wanted.service)
     # One after the other: inside a transaction its session takes one command at a time.
     around.services = await read("HealthcareService", services, context)
-    for type in _ACTORS:
-        around.actors |= await read(type, named | people, context)
-    around.actors |= around.roles
     if wanted.service and wanted.service not in around.services:
         raise not_found("HealthcareService", wanted.service.partition("/")[2])
+    hidden = services - around.services.keys()
+    around.services |= await unseen("HealthcareService", hidden, context)
+    for type in _ACTORS:
+        around.actors |= await read(type, named | people, context)
+        around.actors |= await unseen(type, (named | people) - around.actors.keys(), context)
+    around.actors |= around.roles
 
 
 def _candidates(
@@ -220,29 +228,44 @@ def _candidates(
     """
     wanted, around, context = known
     holidays, defaults = holidays_of(context.settings), defaults_of(context.settings)
+    # Rules may be long: as many of them are read as can be combined, and no more.
+    asked = list(islice(_ranked(schedules, is_first, wanted, around), _COMBINATIONS_MAX + 1))
+    _check_combinations(len(asked))
     found = []
+    for _, schedule, service in sorted(asked, key=lambda one: one[0]):
+        keys = places_of(schedule, around.bases)
+        places = [around.actors[key] for key in keys if key in around.actors]
+        try:
+            read = rules(schedule, service, places, holidays, defaults, around.bases)
+        except FhirError as error:
+            issues += error.issues
+            continue
+        found.append(_candidate(schedule, service, read, around))
+    return found
+
+
+def _ranked(
+    schedules: Sequence[Json], is_first: bool, wanted: Wanted, around: Surroundings
+) -> Iterator[tuple[tuple[int, int, int], Json, Json | None]]:
+    """Yield each of ``schedules`` with each service that it is asked for, and how well it suits."""
     for number, schedule in enumerate(schedules):
+        if not around.people(schedule):
+            continue  # of a patient, say: nobody guards that time
         for service in _services(schedule, wanted, around):
-            ranks = [0, 0]
+            ranks = (0, 0)
             if is_first:
-                ranks = [
+                ranks = (
                     _rank(wanted.specialties, around.specialties(schedule, service)),
                     _rank(wanted.visit_types, around.types(schedule, service)),
-                ]
-            if -1 in ranks:
-                continue
-            places = [
-                around.actors[key]
-                for key in places_of(schedule, around.bases)
-                if key in around.actors
-            ]
-            try:
-                read = rules(schedule, service, places, holidays, defaults, around.bases)
-            except FhirError as error:
-                issues += error.issues
-                continue
-            found.append(((*ranks, number), _candidate(schedule, service, read, around)))
-    return [one for _, one in sorted(found, key=lambda one: one[0])]
+                )
+            if -1 not in ranks:
+                yield (*ranks, number), schedule, service
+
+
+def _check_combinations(count: int) -> None:
+    if count > _COMBINATIONS_MAX:
+        text = f"More than {_COMBINATIONS_MAX:,} combinations of Schedules; ask for fewer of each."
+        raise FhirError(Issue("too-costly", text))
 
 
 def _rank(asked: Sequence[Token], there: set[Token]) -> int:

@@ -137,8 +137,14 @@ def _objects(consent: Json, channel: str, now: datetime) -> bool:
     begin, end = moment(period.get("start")), moment(period.get("end"))
     if (begin is not None and now < begin) or (end is not None and now >= end):
         return False
-    named = list(_codes(provision.get("code"), CHANNEL))
+    named = channels_of(consent)
     return not named or channel in named
+
+
+def channels_of(consent: Json) -> list[str]:
+    """Return the channels that ``consent`` names; none where it means all."""
+    provision = consent.get("provision")
+    return list(_codes(provision.get("code"), CHANNEL)) if isinstance(provision, dict) else []
 
 
 def _codes(concepts: Any, system: str) -> Iterator[str]:

@@ -155,7 +155,7 @@ async def told(event: Freed, context: Context) -> None:
     slot = await resource(event.subject, context)
     some = await during(slot, context) if slot is not None else []
     for one in some:
-        plain = plain_message("blocked", one, _TEXT, context)
+        plain = await plain_message("blocked", one, _TEXT, context)
         to_be = await messages("blocked", one, context)
         ids = {message.reminder.id for message in to_be} or {plain["id"]}
         known = await by_key([f"CommunicationRequest/{id}" for id in ids], context)

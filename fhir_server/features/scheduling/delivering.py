@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from zlib import crc32
+from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import (
@@ -44,6 +45,9 @@ LEASE = timedelta(seconds=60)
 TRIES_MAX = 8
 _WAIT_FIRST_S = 30.0
 _IDLE_S = 1.0
+_HELD = timedelta(minutes=5)
+_REFUSED = (400, 403, 404, 422)  # the same at each try
+_ENDING_S = 0.8  # after a second the task is cancelled again
 
 _log = logging.getLogger("fhir_server.reminders")
 
@@ -97,6 +101,8 @@ class Deliveries:
                 task.add_done_callback(running.discard)
                 task.add_done_callback(lambda _: places.release())
         finally:
+            if running:  # what is handed over now would be handed over again by the next server
+                await asyncio.wait(running, timeout=_ENDING_S)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -175,9 +181,17 @@ class Deliveries:
         if request is None or request.get("status") not in ("active", "on-hold"):
             await context.store.outbox.settle(row, WITHDRAWN, context.now(), reason="revoked")
             return
+        is_held = request["status"] == "on-hold" and not row.content.get("repeated")
+        if is_held and context.now() < row.content["until"]:
+            later = context.now() + _HELD  # by a client: it is expected to go on
+            await context.store.outbox.again(row, later, "on hold", tried=row.tried - 1)
+            return
         if not await self._still_so(row):
             gone = ended(request, "revoked", "It is not so any more.")
             await self._settled(row, WITHDRAWN, [gone], reason="revoked")
+            return
+        if (morning := self._morning(row)) is not None:
+            await context.store.outbox.again(row, morning, "", tried=row.tried - 1)
             return
         try:
             to = await self._address(row, request)
@@ -197,10 +211,21 @@ class Deliveries:
         answerable = mark(to) if channel == "sms" else ""
         await self._settled(row, SENT, [said, ended(request, "completed")], to=answerable)
 
+    def _morning(self, row: Row) -> datetime | None:
+        """Return when the message of ``row`` goes out, which is due in quiet hours: tried again, or
+        left by a server that was down. ``None``: now, which may be the last moment."""
+        quiet, zone = self.desk.policy.quiet, row.content.get("zone")
+        end = quiet.end_of(self.context.now(), ZoneInfo(zone)) if quiet and zone else None
+        return end if end is not None and end < row.content["until"] else None
+
     async def _still_so(self, row: Row) -> bool:
         """Whether what the message says is still so: an appointment that was cancelled a moment ago
-        is not reminded of."""
+        is not reminded of, nor a medicine that was stopped."""
         said = row.content
+        if said["kind"] == "medication":
+            orders = [one for one in row.watched if one.startswith("MedicationRequest/")]
+            found = [await resource(one, self.context) for one in orders]
+            return all(one is not None and one.get("status") == "active" for one in found)
         if said["kind"] not in ("reminder", "moved"):
             return True
         appointment = await resource(row.subject, self.context)
@@ -238,7 +263,11 @@ class Deliveries:
     async def _settled(
         self, row: Row, state: str, resources: list[Resource], *, to: str = "", reason: str = ""
     ) -> None:
-        """Write what became of ``row``, in one transaction. Raises :class:`Superseded`."""
+        """Write what became of ``row``, in one transaction. Raises :class:`Superseded`.
+
+        What this server refuses to write, such as a reference to a patient who is gone, is left
+        out: else what was sent would be sent again and again.
+        """
 
         async def within(store: ResourceStore) -> None:
             inside = replace(self.context, store=store)
@@ -247,7 +276,16 @@ class Deliveries:
             for one in resources:
                 await written(one, inside)
 
-        await self.context.store.in_transaction(within, TYPES)
+        try:
+            await self.context.store.in_transaction(within, TYPES)
+        except FhirError as error:
+            if error.status not in _REFUSED:
+                raise
+            why = f"{reason} It was not recorded: {error.issues[0].code}.".strip()
+            _log.error("%s", json.dumps(f"outbox {row.id}: {why}"))
+            await self.context.store.outbox.settle(
+                row, state, self.context.now(), to=to, reason=why
+            )
 
     async def _break_glass(self, row: Row) -> None:
         """Tell the officer that a record was opened: by whom and why, and of no name."""

@@ -124,9 +124,7 @@ def _diary(schedule: Resource, known: Mapping[str, Resource], bases: Sequence[st
     people = []
     for actor in actors_of(schedule, bases):
         is_role = actor.startswith(f"{_ROLE}/")
-        person = practitioner_of(known.get(actor, {}), bases) if is_role else actor
-        if person:
-            people.append(person)
+        people.append((practitioner_of(known.get(actor, {}), bases) if is_role else "") or actor)
     services = [known[one] for one in named_services(schedule, bases) if one in known]
     actors = [known[one] for one in _actors(schedule, bases) if one in known]
     actors.sort(key=lambda one: bool(one["resourceType"] == "Location"))
@@ -154,7 +152,7 @@ async def with_starts(
     """Return ``opening`` with the starts that are free in ``span``; ``free`` are Slots of clients
     that are open whatever the hours say."""
     made = opening.rules
-    if not made.duration:
+    if not made.duration or not opening.diary.people:
         return opening
     now, room = context.now(), _room(opening)
     taken = await taken_by(opening.diary, room, span, made, context)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from fhir_server.context import Context
 from fhir_server.features.scheduling.candidates import candidates
 from fhir_server.features.scheduling.extensions import moment
-from fhir_server.features.scheduling.looking import read, search
+from fhir_server.features.scheduling.looking import read, referring
 from fhir_server.features.scheduling.offering import (
     Combination,
     Known,
@@ -59,6 +59,7 @@ async def find(request: Request, context: Context) -> Response:
     known = await _known(found.combinations, question, context)
     first, total = offers(found.combinations, question, known, context.now())
     templates = [template(one, question.patients) for one in found.combinations]
+    first = _within(first, templates, settings.page_bytes_max)
     id = context.new_id()
     if first:
         await keep(first, templates, id, context)
@@ -72,6 +73,21 @@ async def find(request: Request, context: Context) -> Response:
     query = f"?{urlencode(request.parameters)}" if request.parameters else ""
     links = (("self", f"{request.base_url}/Appointment/$find{query}"),)
     return Response(200, bundle("searchset", entries, links=links, total=total))
+
+
+def _within(first: list[Offer], templates: Sequence[Json], most: int) -> list[Offer]:
+    """Return as many of ``first`` as an answer of ``most`` bytes has room for, and one at least:
+    each Appointment and each of its Slots says what it is for, and that may be long."""
+    sizes: dict[int, int] = {}
+    total = 0
+    for count, one in enumerate(first):
+        if one.place not in sizes:
+            said = templates[one.place]
+            sizes[one.place] = len(encode(dict(said))) * (1 + 3 * len(said["slots"]))
+        total += sizes[one.place] * len(one.starts)
+        if total > most and count:
+            return first[:count]
+    return first
 
 
 def _warning(issue: Issue) -> Issue:
@@ -138,16 +154,14 @@ async def _free(
     schedules: set[str], question: Wanted, context: Context
 ) -> dict[str, list[Interval]]:
     """Return when there are free Slots, by Schedule: it is open then, whatever its hours say."""
-    if not schedules:
-        return {}
     found: dict[str, list[Interval]] = {}
     since = question.start - _SLOT_MAX
     asked = (
-        *(("schedule", ",".join(sorted(schedules))), ("status", "free")),
+        *(("status", "free"), ("_elements", "schedule,start,end")),
         *(("start", f"ge{since.isoformat()}"), ("start", f"lt{last_moment(question).isoformat()}")),
-        ("_elements", "schedule,start,end"),
     )
-    for one in await search("Slot", asked, _SLOTS_MAX, context):
+    slots = await referring("Slot", "schedule", schedules, _SLOTS_MAX, context, asked)
+    for one in slots.values():
         start, end = moment(one.get("start")), moment(one.get("end"))
         key = reference(one.get("schedule"), "Schedule", context.store.keys.table.base_urls)
         if start is not None and end is not None:

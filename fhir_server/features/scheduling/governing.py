@@ -1,4 +1,4 @@
-"""The rules of Schedules for one appointment, looked up by the rights of who asks.
+"""The rules of Schedules for one appointment: the same for all who may see these.
 
 Section 2 of design/scheduling.md. ``parameters.py`` reads what is looked up here.
 """
@@ -11,20 +11,23 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.holidays import holidays_of
+from fhir_server.features.scheduling.looking import read, unseen
 from fhir_server.features.scheduling.parameters import (
     ALIAS,
     PARAMETERS,
+    Json,
     Rules,
     defaults_of,
     named_services,
     rules,
 )
 from fhir_server.features.scheduling.parts import minutes, whole
+from fhir_server.features.scheduling.subjects import places_of
 from fhir_server.messages import Resource
 from fhir_server.outcome import not_found
 from fhir_server.r4.json import decode_stored
 
-_PLACED = ("Practitioner", "PractitionerRole", "Location", "Device")
+_PLACED = ("HealthcareService", "Practitioner", "PractitionerRole", "Location", "Device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +59,21 @@ async def governed(
             raise not_found("Schedule", _id(one))
     asked_for = named_services(proposal, bases)
     services = {id: _service(found[id], asked_for, bases) for id in (_id(one) for one in wanted)}
-    actors = {id: actors_of(found[id]) for id in services}
-    known = await read_all(
-        "HealthcareService", {_id(one) for one in services.values() if one}, context
-    )
-    people = {one for some in actors.values() for one in some}
-    there: dict[str, Resource] = {}
+    places = {id: places_of(found[id], bases) for id in services}
+    needed = {*services.values(), *(one for some in places.values() for one in some)}
+    there: dict[str, Json] = {}
     for type in _PLACED:
-        ids = {_id(one) for one in people if one.startswith(f"{type}/")}
-        there |= {f"{type}/{id}": one for id, one in (await read_all(type, ids, context)).items()}
+        there |= await read(type, needed, context)
+        there |= await unseen(type, needed - there.keys(), context)
     holidays, defaults = holidays_of(context.settings), defaults_of(context.settings)
     return {
         f"Schedule/{id}": Governed(
-            actors[id],
+            actors_of(found[id]),
             found[id].get("active") is not False,
             rules(
                 found[id],
-                known.get(_id(service)) if service else None,
-                [there[one] for one in actors[id] if one in there],
+                there.get(service),
+                [there[one] for one in places[id] if one in there],
                 holidays,
                 defaults,
                 bases,

@@ -27,9 +27,10 @@ from fhir_server.features.scheduling.extensions import (
     is_server_made,
     moment,
 )
-from fhir_server.features.scheduling.instants import LATEST, LONGEST
+from fhir_server.features.scheduling.instants import LONGEST
 from fhir_server.features.scheduling.own_writes import own_fault
-from fhir_server.features.scheduling.states import fault
+from fhir_server.features.scheduling.parts import YEARS
+from fhir_server.features.scheduling.states import fault, is_of_today
 from fhir_server.features.scheduling.subjects import (
     BLOCK,
     BUSY,
@@ -39,6 +40,7 @@ from fhir_server.features.scheduling.subjects import (
     is_block,
     subject_of,
 )
+from fhir_server.features.scheduling.waiting import entry_version
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
@@ -130,15 +132,20 @@ def _own_fault(event: _Event, bases: Sequence[str]) -> FhirError | None:
 
 
 def _state_fault(event: _Event, now: datetime) -> FhirError | None:
-    if event.now is not None and event.now.end >= LATEST:
-        return _ruled_out(f"{event.holder} is not before the year {LATEST.year}.")
     if event.now is not None and event.now.end - event.now.start > LONGEST:
         return _ruled_out(f"{event.holder} is longer than {LONGEST.days} days.")
+    if event.now is not None and event.now.end.year not in YEARS:
+        return _ruled_out(f"{event.holder} is later than the year {YEARS[-1]}.")
     if event.change.type != "Appointment" or event.after is None:
         return None
     before = str((event.before or {}).get("status", ""))
+    after = str(event.after.get("status", ""))
     end = moment(event.after.get("end")) or moment(event.after.get("start"))
-    text = fault(before, str(event.after.get("status", "")), end, now)
+    text = fault(before, after, end, now)
+    if (before, after) == ("noshow", "arrived") and not (
+        event.change.override and is_of_today(str(event.after.get("start", "")), now)
+    ):
+        text = "Who did not come arrives on the same day only, and with an X-Override-Reason."
     return _ruled_out(text) if text else None
 
 
@@ -366,8 +373,9 @@ def _overridden(appointment: Resource, reason: str) -> Resource:
 
 
 def _lapsed(appointment: Resource) -> Resource:
-    """Its hold is over and another has the time."""
-    if appointment.get("status") != "pending":
+    """Its hold is over and another has the time. What was an offer is no more held, and stays: who
+    waits is put back on the waiting list by the event of its hold."""
+    if appointment.get("status") != "pending" or entry_version(appointment):
         return appointment
     return {**appointment, "status": "cancelled"}
 

@@ -4,16 +4,17 @@ STOP writes a Consent, START ends it; 1 confirms the appointment that was remind
 What is not plain changes nothing. Without a secret in the settings there is no such place.
 """
 
+import asyncio
 import json
 import logging
 from typing import Any
 
 from fhir_server.context import Context
-from fhir_server.features.scheduling.communications import objection, objects
+from fhir_server.features.scheduling.communications import channels_of, objection, objects
 from fhir_server.features.scheduling.drafting import asked_of
 from fhir_server.features.scheduling.places import check_cutoff, places_of
 from fhir_server.features.scheduling.planning import objections, resource
-from fhir_server.features.scheduling.reminders import started
+from fhir_server.features.scheduling.reminders import local, started
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark, meant, reply_of
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError, Issue, too_large
@@ -23,6 +24,7 @@ from fhir_server.store.outbox import Row
 
 PATH = "/notify/sms"
 _BODY_BYTES_MAX = 16_384
+_BODY_S = 10.0
 _DEPTH_MAX = 4
 _REASON = {
     "coding": [
@@ -97,7 +99,8 @@ async def _wanted(patient: str, context: Context, *, is_wanted: bool) -> None:
         body = objection(patient, "sms", now)
         await context.perform(Request("create", "Consent", body=body), context)
     for one in against if is_wanted else ():
-        await _update({**one, "status": "inactive"}, context)
+        if channels_of(one) == ["sms"]:  # who wants no messages at all has not said so by SMS
+            await _update({**one, "status": "inactive"}, context)
 
 
 async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:
@@ -112,11 +115,12 @@ async def _changed(row: Row, context: Context, *, is_off: bool) -> bool:
     if is_off:
         await _update({**appointment, "status": "cancelled", "cancelationReason": _REASON}, context)
         return True
+    shown = local(appointment, context.parameters.base_urls)["participant"]
     participants = [
         {**one, "status": "accepted"}
-        if (one.get("actor") or {}).get("reference") == row.content["patient"]
+        if (there.get("actor") or {}).get("reference") == row.content["patient"]
         else one
-        for one in appointment.get("participant", ())
+        for one, there in zip(appointment["participant"], shown, strict=True)
     ]
     await _update({**appointment, "participant": participants}, context)
     return True
@@ -141,6 +145,15 @@ async def _update(body: Resource, context: Context) -> None:
 
 
 async def _body(receive: Any) -> bytes:
+    """Return the body, of whoever sends one in time: it is not known yet who it is."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _received(receive)
+    except TimeoutError as error:
+        raise FhirError(Issue("timeout", "The body did not come in time."), status=408) from error
+
+
+async def _received(receive: Any) -> bytes:
     found = bytearray()
     while True:
         event = await receive()

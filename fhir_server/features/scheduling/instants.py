@@ -7,10 +7,11 @@ https://hl7.org/fhir/R4/datatypes.html#instant
 from datetime import UTC, datetime, timedelta
 
 from fhir_server.features.scheduling.extensions import moment
+from fhir_server.features.scheduling.parts import YEARS
 
 LONGEST = timedelta(days=31)
 """How long an appointment or a block may be: each piece of its time is a document."""
-EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC) for year in (YEARS.start, YEARS.stop))
 """What lies between can be told in every zone, and a series or a buffer be added to it."""
 
 

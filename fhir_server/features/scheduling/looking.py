@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fhir_server.context import Context
 from fhir_server.features.scheduling.parameters import Json
 from fhir_server.features.scheduling.wanted import Named
+from fhir_server.interactions.admitting import as_server
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode_stored
@@ -22,6 +23,20 @@ async def read(type: str, ids: Collection[str], context: Context) -> dict[str, J
         return {}
     found = await context.store.read_all(type, wanted)
     return {f"{type}/{one.id}": decode_stored(one.json) for one in found if not one.deleted}
+
+
+_OF_RULES = ("resourceType", "id", "extension", "practitioner", "availableTime", "notAvailable")
+
+
+async def unseen(type: str, ids: Collection[str], context: Context) -> dict[str, Json]:
+    """Return of those of ``type`` what rules are made of, and no name, also where who asks may not
+    see them: hours, a time zone, and whose role it is, are the same whoever asks."""
+    if context.rights is None:
+        return {}
+    found = await read(type, ids, as_server(context))
+    return {
+        key: {name: one[name] for name in _OF_RULES if name in one} for key, one in found.items()
+    }
 
 
 async def search(
@@ -49,14 +64,20 @@ def _is_match(entry: Json) -> bool:
 
 
 async def referring(
-    type: str, parameter: str, keys: Iterable[str], most: int, context: Context
+    type: str,
+    parameter: str,
+    keys: Iterable[str],
+    most: int,
+    context: Context,
+    more: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Json]:
-    """Return those of ``type`` whose ``parameter`` is one of ``keys``, by reference."""
+    """Return those of ``type`` whose ``parameter`` is one of ``keys``, and that ``more`` holds of,
+    by reference: a search takes so many alternatives at once, and ``most`` is of each."""
     wanted = sorted(set(keys))
     found: dict[str, Json] = {}
     for start in range(0, len(wanted), _VALUES_AT_ONCE):
         some = ",".join(wanted[start : start + _VALUES_AT_ONCE])
-        for one in await search(type, ((parameter, some),), most, context):
+        for one in await search(type, ((parameter, some), *more), most, context):
             found[f"{type}/{one['id']}"] = one
     return found
 

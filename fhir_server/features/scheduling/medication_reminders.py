@@ -4,10 +4,12 @@ https://hl7.org/fhir/R4/datatypes.html#Timing and design/scheduling.md, section 
 codes of ``when``, ``timeOfDay`` and ``dayOfWeek``; without a timing, a text such as ``1-0-1``
 (morning, noon, night), also with the digits of Bangla. Whatever else an order says, such as a
 frequency without times, or ``as needed``, gives no reminder: a time of our own would be a guess.
+So does an order that ends we do not know when: nobody is to be reminded beyond the end of a course.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -58,45 +60,84 @@ DOSE_TIMES: Mapping[str, str] = {
 }
 """The local times of the codes that the settings do not name."""
 
-_AMOUNT = r"(?:[0-9]{1,2}(?:[./][0-9])?|½|¼)"
+_AMOUNT = r"(?:(?:0|[1-9][0-9]?)(?:[./][0-9])?|½|¼)"
 _PATTERN = re.compile(
-    rf"(?<![0-9])({_AMOUNT})\s*[-+–]\s*({_AMOUNT})\s*[-+–]\s*({_AMOUNT})(?![0-9])"
+    rf"(?<![0-9./])({_AMOUNT})\s*[-+–]\s*({_AMOUNT})(?:\s*[-+–]\s*({_AMOUNT}))?"
+    rf"(\s*[-+–]\s*{_AMOUNT})?(?![0-9])"
 )
+_COURSE = re.compile(
+    r"(?<![0-9])([0-9]{1,3})\s*(?:(/7|days?\b|d\b|দিন)|(/52|weeks?\b|wks?\b|সপ্তাহ)|(months?\b|মাস))",
+    re.IGNORECASE,
+)
+_COURSE_DAYS = (1, 7, 30)
+_UNIT_DAYS = {"h": 1 / 24, "d": 1, "wk": 7, "mo": 30, "a": 365}
 _PLACES = ("MORN", "NOON", "NIGHT")
 _BANGLA = str.maketrans("০১২৩৪৫৬৭৮৯", "0123456789")
 _TIMES_MAX = 24
+_COURSE_DAYS_MAX = 36_500
+_FIRST, _LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 
 Json = Mapping[str, Any]
 
 
-def doses(order: Json, times: Mapping[str, str], zone: ZoneInfo, now: datetime) -> list[datetime]:
-    """Return when the doses of ``order`` (a MedicationRequest) are, from ``now`` on for
-    :data:`AHEAD`, UTC and in their order. ``times`` are the local times of codes, as ``08:00``."""
-    if order.get("status") != "active" or order.get("doNotPerform") is True:
-        return []
-    if order.get("intent") in ("proposal", "plan", "option"):
-        return []
-    known = {**DOSE_TIMES, **times}
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What one dosage says: the local times of a day and the minutes behind them, on which days
+    (empty: on all), from when until when."""
+
+    clocks: Sequence[tuple[time, int]]
+    days: frozenset[str]
+    begin: datetime | None
+    end: datetime | None
+
+
+def doses(
+    order: Json,
+    times: Mapping[str, str],
+    zone: ZoneInfo,
+    now: datetime,
+    back: timedelta = timedelta(0),
+) -> list[datetime]:
+    """Return when the doses of ``order`` (a MedicationRequest) are, from ``back`` before ``now`` on
+    up to :data:`AHEAD`, UTC and in their order. ``times`` are the local times of codes, as
+    ``08:00``."""
     found: set[datetime] = set()
-    for one in _list(order, "dosageInstruction"):
-        found.update(_of(one, order, known, zone, now))
+    for course in _courses(order, {**DOSE_TIMES, **times}, zone):
+        for at in _at(course, zone, now - back, now + AHEAD):
+            if (course.begin is None or course.begin <= at) and (
+                course.end is None or at < course.end
+            ):
+                found.add(at)
     return sorted(found)
 
 
-def _of(
-    dosage: Json, order: Json, times: Mapping[str, str], zone: ZoneInfo, now: datetime
-) -> Iterator[datetime]:
-    if dosage.get("asNeededBoolean") is True or "asNeededCodeableConcept" in dosage:
+def goes_on(order: Json, times: Mapping[str, str], zone: ZoneInfo, now: datetime) -> bool:
+    """Whether ``order`` may have doses after ``now``, and be it in weeks: what is taken on Fridays,
+    or from next month on, is to be planned then."""
+    courses = _courses(order, {**DOSE_TIMES, **times}, zone)
+    return any(one.clocks and (one.end is None or now < one.end) for one in courses)
+
+
+def _courses(order: Json, times: Mapping[str, str], zone: ZoneInfo) -> Iterator[_Course]:
+    if order.get("status") != "active" or order.get("doNotPerform") is True:
         return
-    timing = dosage.get("timing")
-    repeat = timing.get("repeat") if isinstance(timing, dict) else None
-    clocks = _clocks(repeat, times) if isinstance(repeat, dict) else []
-    if timing is None:
-        clocks = _of_text(dosage.get("text"), times)
-    begin, end = _bounds(repeat if isinstance(repeat, dict) else {}, order)
-    for moment_ in _at(clocks, _days_of(repeat), zone, now):
-        if (begin is None or begin <= moment_) and (end is None or moment_ < end):
-            yield moment_
+    if order.get("intent") in ("proposal", "plan", "option"):
+        return
+    for dosage in _list(order, "dosageInstruction"):
+        if dosage.get("asNeededBoolean") is True or "asNeededCodeableConcept" in dosage:
+            continue
+        timing = dosage.get("timing")
+        repeat = timing.get("repeat") if isinstance(timing, dict) else None
+        repeat = repeat if isinstance(repeat, dict) else {}
+        begin = _moment(order.get("authoredOn"), zone)
+        if timing is None:
+            text = dosage.get("text")
+            said = text.translate(_BANGLA) if isinstance(text, str) else ""
+            clocks, bounds = _of_text(said, times), _course_of(said, begin)
+        else:
+            clocks, bounds = _clocks(repeat, times), _bounds(repeat, begin, zone)
+        if clocks and bounds is not None:
+            yield _Course(clocks, _days_of(repeat), *bounds)
 
 
 def _clocks(repeat: Json, times: Mapping[str, str]) -> list[tuple[time, int]]:
@@ -125,32 +166,34 @@ def _is_every_day(repeat: Json) -> bool:
     return bool(repeat.get("dayOfWeek")) or (period == 1 and unit == "d")
 
 
-def _of_text(text: Any, times: Mapping[str, str]) -> list[tuple[time, int]]:
-    """Return the times of ``1-0-1``.
+def _of_text(text: str, times: Mapping[str, str]) -> list[tuple[time, int]]:
+    """Return the times of ``1-0-1``; none where there are two such, as of a dose that is tapered,
+    or where there are more or fewer than three numbers.
 
     >>> [f"{clock:%H}" for clock, _ in _of_text("1+0+1 after food", DOSE_TIMES)]
     ['08', '21']
+    >>> _of_text("1-0-1-1", DOSE_TIMES), _of_text("1-0-1, then 0-0-1", DOSE_TIMES)
+    ([], [])
     """
-    match = _PATTERN.search(text.translate(_BANGLA)) if isinstance(text, str) else None
-    if match is None:
+    matches = [one for one in _PATTERN.finditer(_COURSE.sub(" ", text)) if one[3]]
+    if len(matches) != 1 or matches[0][4]:
         return []
-    places = [name for name, amount in zip(_PLACES, match.groups(), strict=True) if amount != "0"]
+    amounts = matches[0].groups()[:3]
+    places = [name for name, amount in zip(_PLACES, amounts, strict=True) if amount != "0"]
     clocks = [_clock(times.get(name, "")) for name in places]
     return [(clock, 0) for clock in clocks if clock is not None]
 
 
-def _at(
-    clocks: Sequence[tuple[time, int]], days: frozenset[str], zone: ZoneInfo, now: datetime
-) -> Iterator[datetime]:
-    first = now.astimezone(zone).date() - timedelta(days=1)
-    for count in range(AHEAD.days + 3):
+def _at(course: _Course, zone: ZoneInfo, after: datetime, last: datetime) -> Iterator[datetime]:
+    first = after.astimezone(zone).date() - timedelta(days=1)
+    for count in range((last - after).days + 4):
         day: date = first + timedelta(days=count)
-        if days and _DAYS[day.weekday()] not in days:
+        if course.days and _DAYS[day.weekday()] not in course.days:
             continue
-        for clock, minutes in clocks:
+        for clock, minutes in course.clocks:
             local = datetime.combine(day, clock, zone).astimezone(UTC)
             found = local + timedelta(minutes=minutes)
-            if now < found <= now + AHEAD:
+            if after < found <= last:
                 yield found
 
 
@@ -159,23 +202,61 @@ def _days_of(repeat: Any) -> frozenset[str]:
     return frozenset(one for one in days or () if one in _DAYS)
 
 
-def _bounds(repeat: Json, order: Json) -> tuple[datetime | None, datetime | None]:
-    """Return from when until when doses are taken; ``None`` where that is not said."""
-    begin = moment(order.get("authoredOn"))
+_Bounds = tuple[datetime | None, datetime | None]
+
+
+def _bounds(repeat: Json, begin: datetime | None, zone: ZoneInfo) -> _Bounds | None:
+    """Return from when until when doses are taken, each ``None`` where that is not said. ``None``
+    where there is an end, and it is not known when: after so many doses, or in five to seven days.
+    ``begin`` is when the order was written."""
     if isinstance(period := repeat.get("boundsPeriod"), dict):
         end = period.get("end")
-        closed = moment(end)
-        if closed is not None and isinstance(end, str) and "T" not in end:
-            closed += timedelta(days=1)  # the last day is one of them
-        return moment(period.get("start")) or begin, closed
-    if isinstance(duration := repeat.get("boundsDuration"), dict) and begin is not None:
-        unit = {"d": 1, "wk": 7, "mo": 30, "a": 365}.get(str(duration.get("code", "")))
+        closed = _moment(end, zone)
+        if end is not None and closed is None:
+            return None
+        if closed is not None and "T" not in str(end):
+            closed = _moment(str(end), zone, next_day=True)  # the last day is one of them
+        return _moment(period.get("start"), zone) or begin, closed
+    if isinstance(duration := repeat.get("boundsDuration"), dict):
         try:
-            days = min(float(duration.get("value", 0)), 36_500.0)
+            value = float(duration.get("value", 0))
         except (TypeError, ValueError):
-            return begin, None
-        return begin, begin + timedelta(days=days * unit) if unit and days > 0 else None
+            return None
+        return _lasting(begin, value * _UNIT_DAYS.get(str(duration.get("code", "")), 0))
+    if any(one in repeat for one in ("boundsRange", "boundsDuration", "boundsPeriod", "count")):
+        return None
     return begin, None
+
+
+def _course_of(text: str, begin: datetime | None) -> _Bounds | None:
+    """Return the bounds of a text such as ``1-0-1 for 7 days``; of several lengths the shortest."""
+    lengths = [
+        int(one[1]) * days
+        for one in _COURSE.finditer(text)
+        for unit, days in zip(one.groups()[1:], _COURSE_DAYS, strict=True)
+        if unit
+    ]
+    return _lasting(begin, min(lengths)) if lengths else (begin, None)
+
+
+def _lasting(begin: datetime | None, days: float) -> _Bounds | None:
+    if begin is None or not 0 < days <= _COURSE_DAYS_MAX:
+        return None
+    return begin, max(begin, begin + min(timedelta(days=days), _LAST - begin))
+
+
+def _moment(text: Any, zone: ZoneInfo, *, next_day: bool = False) -> datetime | None:
+    """Return the dateTime ``text`` in UTC; a date is its local midnight, that at its end for
+    ``next_day``."""
+    try:
+        day = date.fromisoformat(text) if isinstance(text, str) and len(text) == 10 else None
+    except ValueError:
+        return None
+    if day is None:
+        return moment(text)
+    if not _FIRST.date() < day < _LAST.date():  # forever, as 9999-12-31, and no zone goes beyond
+        return _LAST if day >= _LAST.date() else _FIRST
+    return datetime.combine(day + timedelta(days=next_day), time(), zone).astimezone(UTC)
 
 
 def _clock(text: str) -> time | None:

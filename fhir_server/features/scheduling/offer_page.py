@@ -8,13 +8,13 @@ does. It shows the time, and of nobody a name.
 import json
 import logging
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.markup import Html, html, page
 from fhir_server.features.scheduling.waiting import accepted, entry_version, is_open, read_token
 from fhir_server.features.scheduling.waitlist import PATH, give_back, put, resource
+from fhir_server.features.scheduling.zones import zone_at
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
@@ -90,7 +90,7 @@ async def _answer(method: str, path: str, context: Context) -> tuple[int, str, H
     if offer is None or entry_version(offer) != found[1] or not is_open(offer, context.now()):
         return _over(offer)
     if method != "POST":
-        return 200, "A free time", _asked(offer, token, context)
+        return 200, "A free time", await _asked(offer, token, context)
     try:
         if said != token:
             await give_back(offer, context)
@@ -102,7 +102,7 @@ async def _answer(method: str, path: str, context: Context) -> tuple[int, str, H
             raise
         return _over(await resource(f"Appointment/{found[0]}", context))
     text = "<p>You have an appointment on {start}.</p>"
-    return 200, "The time is yours", html(text, start=_start(offer, context))
+    return 200, "The time is yours", html(text, start=await _start(offer, context))
 
 
 def _over(appointment: Resource | None) -> tuple[int, str, Html]:
@@ -114,19 +114,19 @@ def _over(appointment: Resource | None) -> tuple[int, str, Html]:
     return 410, "This offer is over", html(text)
 
 
-def _asked(offer: Resource, token: str, context: Context) -> Html:
+async def _asked(offer: Resource, token: str, context: Context) -> Html:
     until = hold_expires(offer)
-    zone = ZoneInfo(context.settings.scheduling_timezone)
+    zone = await zone_at(offer, context)
     return html(
         _ASK,
-        start=_start(offer, context),
+        start=await _start(offer, context),
         until=f"{until.astimezone(zone):%H:%M on %d %B %Y}" if until is not None else "then",
         link=PATH + token,
         decline=_DECLINE,
     )
 
 
-def _start(offer: Resource, context: Context) -> str:
+async def _start(offer: Resource, context: Context) -> str:
     start = moment(offer.get("start"))
-    zone = ZoneInfo(context.settings.scheduling_timezone)
+    zone = await zone_at(offer, context)
     return f"{start.astimezone(zone):%A, %d %B %Y, %H:%M}" if start is not None else ""

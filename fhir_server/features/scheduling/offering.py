@@ -51,7 +51,6 @@ class Candidate:
     participants: tuple[Json, ...]
     places: tuple[Json, ...] = ()
     concepts: Mapping[str, Any] = field(default_factory=dict)
-    is_alias: bool = False
 
 
 Combination = tuple[Candidate, ...]
@@ -97,7 +96,7 @@ def duration_of(some: Combination) -> int:
 
 def last_moment(wanted: Wanted) -> datetime:
     """Return up to when something may be offered: a series goes on for weeks."""
-    return min(wanted.end + (wanted.occurrences - 1) * _WEEK, _END)
+    return wanted.end + (wanted.occurrences - 1) * _WEEK
 
 
 def offers(
@@ -166,11 +165,18 @@ class Offering:
         found = self._of_candidate(some[0], duration)
         for one in some[1:]:
             found = both(found, self._of_candidate(one, duration))
-        for patient in self.wanted.patients:
-            taken = self.taken(patient, "", 1)
+        return both(found, self._of_patients(duration)) if self.wanted.patients else found
+
+    def _of_patients(self, duration: int) -> list[Interval]:
+        """Return when an appointment of so many minutes may start that all patients are free for:
+        the same of all combinations."""
+        key = (0, duration)  # no candidate's
+        if key not in self._allowed:
+            each = (self.taken(one, "", 1) for one in self.wanted.patients)
+            taken = union(chain.from_iterable(each))
             alone = Rules("", "", ZoneInfo("UTC"))
-            found = both(found, allowed([self._span], taken, alone, duration))
-        return found
+            self._allowed[key] = allowed([self._span], taken, alone, duration)
+        return self._allowed[key]
 
     @property
     def _span(self) -> Interval:

@@ -18,6 +18,9 @@ from fhir_server.r4.references import target
 
 Json = Mapping[str, Any]
 NEVER = datetime(9999, 12, 29, tzinfo=UTC)
+YEARS = range(1900, 9000)
+"""In which something may be looked for or booked: buffers and series have time around them."""
+NEARER = "a date that lies nearer"
 T = TypeVar("T")
 
 # https://hl7.org/fhir/R4/valueset-units-of-time.html, without what is shorter than a minute and
@@ -168,7 +171,7 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         if _ZONE.fullmatch(name):
             return ZoneInfo(name)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         pass  # a folder of zones, or none of that name
     raise ValueError(f"is {shown(name)}, no time zone such as Asia/Dhaka.")
 

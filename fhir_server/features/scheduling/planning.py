@@ -5,7 +5,7 @@ to make it once more changes nothing. One transaction writes all of it, and ends
 that comes between has put another row in its place, and the plan is made again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -17,7 +17,7 @@ from fhir_server.features.scheduling.communications import (
     objects,
     request_of,
 )
-from fhir_server.features.scheduling.medication_reminders import doses
+from fhir_server.features.scheduling.medication_reminders import doses, goes_on
 from fhir_server.features.scheduling.reminder_policy import Desk
 from fhir_server.features.scheduling.reminders import (
     LIVE,
@@ -28,14 +28,17 @@ from fhir_server.features.scheduling.reminders import (
     first_way,
     given,
     language_of,
+    local,
     name_of,
     notice,
     patients_of,
+    reachable,
     started,
     wanted,
     zone_of,
 )
 from fhir_server.features.scheduling.templates import languages, named, rendered
+from fhir_server.features.scheduling.zones import zone_at
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
@@ -47,6 +50,7 @@ TYPES = ("CommunicationRequest", "Communication")
 MEDICATION = "medication/"
 """What the subject of a plan of doses begins with, before the patient."""
 _REVOKED = "revoked"
+_OFF = ("cancelled", "entered-in-error")
 _AGAIN = timedelta(hours=24)
 _ORDERS_MAX = 200
 _USE = timedelta(hours=2)  # after that a dose is not reminded of
@@ -75,17 +79,27 @@ async def planned(row: Row, desk: Desk, context: Context) -> None:
 async def _appointment_planned(row: Row, desk: Desk, context: Context) -> None:
     outbox, now = context.store.outbox, context.now()
     appointment = await resource(row.subject, context)
+    if appointment is not None:
+        appointment = local(appointment, context.parameters.base_urls)
+        desk = desk.on_clocks_of(await zone_at(appointment, context))
     rows = await outbox.about(row.subject)
     references = {one.content["patient"] for one in rows}
     references |= set(patients_of(appointment or {}))
     people = {one: await person(one, desk, context) for one in sorted(references)}
     known = {one: found for one, found in people.items() if found is not None}
-    needed = wanted(appointment, known, desk.policy, now) if appointment else []
+    planned = _planned(rows)
+    needed = wanted(appointment, known, desk.policy, now, planned) if appointment else []
     needed += _notices(appointment, rows, known, desk, now) if appointment else []
     values = displays(appointment or {})
     await _kept(needed, rows, {one: known[one].patient for one in known}, values, desk, context)
     if not await outbox.drop(row):
         raise Superseded
+
+
+def _planned(rows: Iterable[Row]) -> frozenset[str]:
+    """Return the ids of messages that a plan had last time, and that a write may have taken back
+    since: one of them that is due already is late, and not over."""
+    return frozenset(one.id for one in rows if one.reason != _REVOKED)
 
 
 def _notices(
@@ -105,18 +119,17 @@ def _notices(
         ]
         if not told:
             continue
-        last = max(told, key=lambda one: one.at or now)
-        is_off = status == "cancelled" or (status in LIVE and reference not in taking_part)
-        kind = "cancelled" if is_off else "moved" if status in LIVE else ""
-        if not kind:
-            continue
-        if kind == "cancelled":  # they know of the time that they were told
-            told_of = {**appointment, "start": last.content["start"].isoformat()}
-            found = notice(kind, told_of, (reference, person), desk.policy, now)
-        elif last.content["start"] != start:
-            found = notice(kind, appointment, (reference, person), desk.policy, now)
+        last = max(told, key=lambda one: (one.at or now, one.due))
+        was_off = last.content["kind"] == "cancelled"
+        is_off = status in _OFF or (status in LIVE and reference not in taking_part)
+        said = appointment
+        if is_off and not was_off:  # they know of the time that they were told
+            kind, said = "cancelled", {**appointment, "start": last.content["start"].isoformat()}
+        elif not is_off and status in LIVE and (was_off or last.content["start"] != start):
+            kind = "moved"
         else:
             continue
+        found = notice(kind, said, (reference, person), desk.policy, now, after=last.id)
         if found is not None:
             yield found
 
@@ -126,19 +139,39 @@ async def _doses_planned(row: Row, desk: Desk, context: Context) -> None:
     reference = row.subject.removeprefix(MEDICATION)
     found = await person(reference, desk, context)
     orders = await _orders(reference, context) if found is not None else []
-    needed = list(_of_doses(reference, found, orders, desk, context)) if found is not None else []
+    rows = await outbox.about(row.subject)
+    needed: list[Reminder] = []
+    if found is not None:
+        needed += _of_doses((reference, found), orders, _planned(rows), desk, context)
     patients = {reference: found.patient} if found is not None else {}
-    await _kept(needed, await outbox.about(row.subject), patients, {}, desk, context)
-    goes_on = outbox.again(row, now + _AGAIN, "", tried=0) if needed else outbox.drop(row)
-    if not await goes_on:
+    await _kept(needed, rows, patients, {}, desk, context)
+    is_over = found is None or not _have_doses(found, orders, desk, context)
+    ends = outbox.drop(row) if is_over else outbox.again(row, now + _AGAIN, "", tried=0)
+    if not await ends:
         raise Superseded
 
 
+def _have_doses(person: Person, orders: Sequence[Resource], desk: Desk, context: Context) -> bool:
+    """Whether there is to be another plan, though there may be nothing to remind of by then: an
+    order may be for Fridays, and a patient have no telephone yet."""
+    if not context.settings.reminder_medication or not reachable(person.patient):
+        return False
+    zone = zone_of(person.patient, desk.policy.zone)
+    times = context.settings.reminder_dose_times
+    return any(goes_on(one, times, zone, context.now()) for one in orders)
+
+
 def _of_doses(
-    reference: str, person: Person, orders: Sequence[Resource], desk: Desk, context: Context
+    who: tuple[str, Person],
+    orders: Sequence[Resource],
+    known: Collection[str],
+    desk: Desk,
+    context: Context,
 ) -> Iterable[Reminder]:
-    """Yield one message for all that is taken at the same time."""
-    way = first_way(person, context.now())
+    """Yield one message for all that is taken at the same time: of the doses to come, and of those
+    a short while ago that are ``known``."""
+    (reference, person), now = who, context.now()
+    way = first_way(person, now)
     if way is None or not context.settings.reminder_medication:
         return
     zone = zone_of(person.patient, desk.policy.zone)
@@ -146,16 +179,18 @@ def _of_doses(
     at = sorted(
         (when, f"MedicationRequest/{one['id']}")
         for one in orders
-        for when in doses(one, times, zone, context.now())
+        for when in doses(one, times, zone, now, back=_USE)
     )
     written = languages(desk.texts, "medication")
     language = language_of(person.patient, written, desk.policy.language)
     for when, some in groupby(at, key=lambda one: one[0]):
         about = tuple(order for _, order in some)
         id = name_of(["medication", reference, when.isoformat(), way.channel, *about])
-        yield Reminder(
-            *(id, "medication", reference, about, when, when + _USE, when, way.channel, language)
-        )
+        if when > now or id in known:
+            until = when + _USE
+            yield Reminder(
+                *(id, "medication", reference, about, when, until, when, way.channel, language)
+            )
 
 
 async def _orders(reference: str, context: Context) -> list[Resource]:
@@ -220,6 +255,8 @@ async def put(
             "until": reminder.until,
             "channel": reminder.channel,
             "language": language,
+            # Where it is night: doses are told of at their times, night or not.
+            "zone": "" if doses else zone_of(patient, desk.policy.zone).key,
         },
     )
     await context.store.outbox.put([row])

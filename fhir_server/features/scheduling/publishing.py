@@ -22,6 +22,7 @@ from fhir_server.features.scheduling.diaries import (
     with_starts,
 )
 from fhir_server.features.scheduling.extensions import moment
+from fhir_server.features.scheduling.parts import reference
 from fhir_server.features.scheduling.published import (
     free_slots,
     is_public,
@@ -44,6 +45,7 @@ _DEFINITION = "urn:fhir-server:OperationDefinition:"
 _JSON = "application/json"
 _NDJSON = "application/fhir+ndjson"
 _SETTING = "scheduling_publish"
+_NIGHT = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -58,7 +60,8 @@ class Publication:
         """Return the manifest. https://hl7.org/fhir/uv/bulkdata/ names its parts."""
         known_only(request, ("_since",))
         body = encode(manifest(request.base_url, _days(context), context.now()))
-        return Response(200, body, headers=_age(context), media_type=_JSON)
+        age = timedelta(seconds=context.settings.scheduling_publish_seconds)
+        return Response(200, body, headers=_age(age), media_type=_JSON)
 
     async def file(self, request: Request, context: Context) -> Response:
         """Return one file as NDJSON. Raises ``not-found`` for a day that is not published."""
@@ -77,7 +80,7 @@ class Publication:
                 until = now + timedelta(seconds=context.settings.scheduling_publish_seconds)
                 self.files = {name: one for name, one in self.files.items() if now < one[0]}
                 kept = self.files[key] = (until, body)
-        return Response(200, kept[1], headers=_age(context), media_type=_NDJSON)
+        return Response(200, kept[1], headers=_age(kept[0] - now), media_type=_NDJSON)
 
     async def _resources(self, type: str, day: str, context: Context) -> list[Resource]:
         known = await self._known(context)
@@ -121,8 +124,8 @@ def _days(context: Context) -> list[date]:
     return [today + timedelta(days=n) for n in range(context.settings.scheduling_publish_days)]
 
 
-def _age(context: Context) -> tuple[tuple[str, str], ...]:
-    return (("Cache-Control", f"public, max-age={context.settings.scheduling_publish_seconds}"),)
+def _age(left: timedelta) -> tuple[tuple[str, str], ...]:
+    return (("Cache-Control", f"public, max-age={left // timedelta(seconds=1)}"),)
 
 
 async def _slots(known: list[Diary], day: date, context: Context) -> list[Resource]:
@@ -167,14 +170,16 @@ def _is_free(
 
 
 async def _stored(low: datetime, high: datetime, context: Context) -> dict[str, list[Resource]]:
-    """Return the free Slots that clients have put there, by Schedule."""
+    """Return the free Slots that clients have put there, by Schedule; one of the night before may
+    go on in the morning."""
+    bases = context.parameters.base_urls
     asked = (
         ("status", "free"),
-        ("start", f"ge{instant(low)}"),
+        ("start", f"ge{instant(low - _NIGHT)}"),
         ("start", f"lt{instant(high)}"),
     )
     by_schedule: dict[str, list[Resource]] = {}
     for one in await found("Slot", asked, context):
-        key = str(one.get("schedule", {}).get("reference", ""))
+        key = reference(one.get("schedule"), "Schedule", bases)
         by_schedule.setdefault(key, []).append(one)
     return by_schedule

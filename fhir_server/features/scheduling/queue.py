@@ -123,15 +123,12 @@ def token(letters: str, number: int) -> str:
     return f"{letters}-{number:03d}"
 
 
-def zone_of(location: Mapping[str, Any], default: str) -> ZoneInfo:
-    """Return the time zone of a Location: that of its extension, if it is one, else ``default``."""
-    said = _extended(location, TIMEZONE_EXTENSION, "valueCode")
-    for name in (said, default):
-        try:
-            return ZoneInfo(str(name or ""))
-        except (ValueError, OSError, KeyError):  # what is no name, and what is not there
-            continue
-    return ZoneInfo("UTC")
+def zone_of(location: Mapping[str, Any]) -> ZoneInfo | None:
+    """Return the time zone that the extension of a Location says, ``None`` where it says none."""
+    try:
+        return ZoneInfo(str(_extended(location, TIMEZONE_EXTENSION, "valueCode") or ""))
+    except (ValueError, OSError, KeyError):  # what is no name, and what is not there
+        return None
 
 
 def local_day(now: datetime, zone: ZoneInfo) -> date:
@@ -140,11 +137,10 @@ def local_day(now: datetime, zone: ZoneInfo) -> date:
 
 
 def stands_until(now: datetime, zone: ZoneInfo, carried: timedelta) -> datetime:
-    """Return when who arrives ``now`` is not called any more: at the end of the local day, but not
-    before ``carried`` is over, so that a night clinic loses nobody at midnight."""
+    """Return when who arrives ``now`` is not called any more: ``carried`` after the end of the
+    local day, so that nobody is lost at midnight, however long they have waited by then."""
     tomorrow = local_day(now, zone) + timedelta(days=1)
-    midnight = datetime.combine(tomorrow, time(), zone).astimezone(UTC)
-    return max(midnight, now + carried)
+    return datetime.combine(tomorrow, time(), zone).astimezone(UTC) + carried
 
 
 def with_status(encounter: Mapping[str, Any], status: str, now: datetime) -> Json:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
+from statistics import mode
 from typing import Any
 
 from fhir_server.features.scheduling.queue import Expected
@@ -67,7 +68,8 @@ def board(
     lines = sorted(
         (
             Line(
-                some[0].token.rpartition("-")[0],
+                # Who was sent here from elsewhere has the letters of that queue.
+                mode(one.token.rpartition("-")[0] for one in some),
                 len(some),
                 _minutes(expected.get(service, Expected()).wait_s(len(some))),
             )

@@ -6,12 +6,15 @@ then the Encounter is changed, in a transaction that requires that this step is 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import re2 as re
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
+from fhir_server.features.scheduling.queue_numbers import Number
+from fhir_server.features.scheduling.queue_numbers import given as number_given
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
     Read,
@@ -100,6 +103,7 @@ async def _called(entry: Entry, context: Context) -> tuple[Entry, Resource] | No
             await store.queues.change(entry, (CALLING,), gone)
             return None
         changes = {"state": CALLED, "called": now, "started": now, "calls": entry.calls + 1}
+        changes["until"] = _until(entry, context)
         if entry.first is None:
             changes["first"] = now
         after = await store.queues.change(entry, (CALLING,), changes)
@@ -130,11 +134,24 @@ async def _encounter(entry: Entry, context: Context) -> Read | None:
 
 
 async def _status_when_called(entry: Entry, encounter: Resource, context: Context) -> str:
-    """Return what the Encounter of ``entry`` becomes; one that was begun elsewhere goes on."""
+    """Return what the Encounter of ``entry`` becomes; one that was begun elsewhere goes on. That a
+    service has gone keeps nobody from being called."""
     if not entry.service or encounter["status"] == "in-progress":
         return "in-progress"
-    service = (await read("HealthcareService", entry.service, context)).resource
+    try:
+        service = (await read("HealthcareService", entry.service, context)).resource
+    except FhirError as error:
+        if error.issues[0].code not in ("deleted", "not-found"):
+            raise
+        return "in-progress"
     return "triaged" if queue.is_triage(service) else "in-progress"
+
+
+def _until(entry: Entry, context: Context) -> datetime:
+    """Return when ``entry``, which somebody deals with now, is not called any more: who is sent on
+    at night, shortly before the number ends, is not lost on the way."""
+    carried = timedelta(minutes=context.settings.queue_carry_minutes)
+    return max(entry.until, context.now() + carried)
 
 
 async def recall(request: Request, context: Context) -> Response:
@@ -173,7 +190,8 @@ async def skip(request: Request, context: Context) -> Response:
 
 
 async def transfer(request: Request, context: Context) -> Response:
-    """Have somebody wait in another queue, with the same number: of another service, or place."""
+    """Have somebody wait in another queue, of another service or place: with the same number, or
+    a new one where somebody there has the same."""
     given = parameters_in(request, context, _TRANSFER)
     service = reference_id(given.get("to"), "HealthcareService")
     location = reference_id(given.get("to"), "Location")
@@ -187,6 +205,7 @@ async def transfer(request: Request, context: Context) -> Response:
         location = named_id(given, "location", "Location")
     if location:
         await read("Location", location, context)
+    other = await _number_there(request.id, location, there, context)
 
     async def work(entry: Entry, found: Read, inside: Context) -> tuple[Entry, Resource]:
         now = inside.now()
@@ -194,13 +213,17 @@ async def transfer(request: Request, context: Context) -> Response:
         if (to, service) == (entry.location, entry.service):
             text = f"{entry.token} is in this queue already."
             raise FhirError(Issue("business-rule", text), status=409)
-        held = await inside.store.queues.holder(replace(entry, location=to, service=service).claim)
+        changes = queue.transferred(entry, to, service, now, keeps_priority=keeps_priority)
+        encounter = found.resource
+        if other is not None and to == other.location:
+            changes = {**changes, **other.members}
+            known = encounter.get("identifier", ())
+            encounter = {**encounter, "identifier": [*known, other.identifier(inside)]}
+        held = await inside.store.queues.holder(replace(entry, **changes).claim)
         if held is not None:
             text = f"This patient has the number {held.token} in that queue: Encounter/{held.id}."
             raise FhirError(Issue("duplicate", text))
-        changes = queue.transferred(entry, to, service, now, keeps_priority=keeps_priority)
         after = await _changed(entry, changes, inside, "$transfer")
-        encounter = found.resource
         if to != entry.location:
             encounter = queue.moved(encounter, to, now)
         if there.get("type"):
@@ -209,6 +232,21 @@ async def transfer(request: Request, context: Context) -> Response:
         return after, encounter
 
     return await _done(request, context, work)
+
+
+async def _number_there(
+    id: str, location: str, service: Resource, context: Context
+) -> Number | None:
+    """Return a number for the Encounter ``id`` where it goes, if somebody there has the one that it
+    has now: two would come when it is called. ``location`` is empty where it was not said."""
+    await read("Encounter", id, context)
+    entry, queues = await entry_of(context.store, id), context.store.queues
+    to = location or _place_for(service, entry.location)
+    if to == entry.location or entry.state not in queue.FROM["$transfer"]:
+        return None
+    if not await queues.is_in_use(to, entry.date, entry.token):
+        return None
+    return await number_given((await read("Location", to, context)).resource, service, context)
 
 
 async def finish(request: Request, context: Context) -> Response:
@@ -255,6 +293,7 @@ async def _done(request: Request, context: Context, work: Work) -> Response:
 async def _changed(
     entry: Entry, changes: Mapping[str, Any], inside: Context, operation: str
 ) -> Entry:
+    changes = {**changes, "until": _until(entry, inside)}
     after = await inside.store.queues.change(entry, (entry.state,), changes)
     if after is None:
         raise wrong_state(entry, operation)

@@ -11,12 +11,12 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling import queue
-from fhir_server.features.scheduling.extensions import extensions
+from fhir_server.features.scheduling.extensions import extensions, moment
 from fhir_server.features.scheduling.parameters import SERVICE
+from fhir_server.features.scheduling.queue_numbers import given as number_given
 from fhir_server.features.scheduling.queue_resources import (
     DEFINITION,
     answered,
-    base_of,
     duration,
     expected,
     named_id,
@@ -24,6 +24,8 @@ from fhir_server.features.scheduling.queue_resources import (
     reference_id,
     write,
 )
+from fhir_server.features.scheduling.reminders import local
+from fhir_server.features.scheduling.zones import zone_at, zone_of_place
 from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.parameters import known_only
 from fhir_server.messages import Request, Resource, Response
@@ -47,7 +49,6 @@ _ISSUE = {
     "priority": "valueCode",
 }
 _MAY_COME = ("booked", "arrived")
-_COUNTERS_KEPT = timedelta(days=7)
 _CLASS = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
     "code": "AMB",
@@ -75,14 +76,17 @@ class _Visit:
 async def check_in(request: Request, context: Context) -> Response:
     """Give the patient of an Appointment a number, and make the Encounter ``arrived``.
 
-    Raises ``business-rule`` (409) for an Appointment in another state, ``duplicate`` (409) where
-    the patient has a number in this queue, ``required`` where it is not said which queue it is.
+    Raises ``business-rule`` (409) for an Appointment in another state or on another day,
+    ``duplicate`` (409) where the patient has a number in this queue, ``required`` where it is not
+    said which queue it is.
     """
     known_only(request, ())
     check_part(Request("create", "Encounter"), context)
     given = parameters_in(request, context, _CHECK_IN)
-    appointment = (await read("Appointment", request.id, context)).resource
+    found = (await read("Appointment", request.id, context)).resource
+    appointment = local(found, context.parameters.base_urls)
     _check_may_come(appointment)
+    await _check_day(appointment, context)
     actors = [one.get("actor", {}) for one in appointment.get("participant", ())]
     patient = next(filter(None, (reference_id(one, "Patient") for one in actors)), "")
     service_id = named_id(given, "service", "HealthcareService") or _service_of(appointment)
@@ -113,17 +117,15 @@ async def issue_token(request: Request, context: Context) -> Response:
 
 async def _entered(visit: _Visit, context: Context) -> Response:
     now = context.now()
-    zone = queue.zone_of(visit.location, context.settings.scheduling_timezone)
+    zone = await zone_of_place(visit.location, context)
     day = queue.local_day(now, zone).isoformat()
     location, service = visit.queue
     claim = claim_name(location, service, day, visit.patient)
     await _check_free(claim, context.store)  # no number is wasted on a refusal
-    letters = queue.prefix(visit.service, visit.location)
-    name = f"token|{location}|{letters}|{day}"
-    number = await context.store.queues.number(name, now + _COUNTERS_KEPT)
+    number = await number_given(visit.location, visit.service, context)
     carried = timedelta(minutes=context.settings.queue_carry_minutes)
     entry = Entry(
-        *("", location, service, day, number, queue.token(letters, number)),
+        *("", location, service, number.date, number.number, number.token),
         queue.rank(visit.priority),
         at=now,
         arrived=now,
@@ -136,7 +138,7 @@ async def _entered(visit: _Visit, context: Context) -> Response:
         await _check_free(claim, store)
         if visit.appointment:
             await _arrive(visit.appointment["id"], inside)
-        body = _encounter(visit, entry, context)
+        body = _encounter(visit, entry, number.identifier(context))
         made = await context.perform(Request("create", "Encounter", body=body), inside)
         encounter = decode(made.body, depth_max=context.settings.depth_max)
         kept = replace(entry, id=encounter["id"])
@@ -183,6 +185,21 @@ def _check_may_come(appointment: Resource) -> None:
     raise FhirError(Issue("business-rule", text, "Appointment.status"), status=409)
 
 
+async def _check_day(appointment: Resource, context: Context) -> None:
+    """Raise ``business-rule`` for an Appointment of another day; one that goes on over midnight is
+    of both."""
+    zone = await zone_at(appointment, context)
+    start, end = moment(appointment.get("start")), moment(appointment.get("end"))
+    now = context.now()
+    today = queue.local_day(now, zone)
+    if start is None or queue.local_day(start, zone) == today:
+        return
+    if end is None or not start <= now < end:
+        day = queue.local_day(start, zone)
+        text = f"This Appointment is on {day}, and today is {today}; $reschedule moves it to today."
+        raise FhirError(Issue("business-rule", text, "Appointment.start"), status=409)
+
+
 async def _arrive(id: str, inside: Context) -> None:
     """Make the Appointment ``checked-in``, in the transaction of the Encounter."""
     found = await read("Appointment", id, inside)
@@ -222,16 +239,11 @@ def _priority(given: Mapping[str, Any]) -> str:
     return said
 
 
-def _encounter(visit: _Visit, entry: Entry, context: Context) -> Resource:
+def _encounter(visit: _Visit, entry: Entry, identifier: Resource) -> Resource:
     start = instant(entry.arrived)
     encounter: Resource = {
         "resourceType": "Encounter",
-        "identifier": [
-            {
-                "system": f"{base_of(context)}/queue-token/{entry.location}/{entry.date}",
-                "value": entry.token,
-            }
-        ],
+        "identifier": [identifier],
         "status": "arrived",
         "class": _CLASS,
         "priority": {"coding": [{"system": queue.PRIORITY_SYSTEM, "code": visit.priority}]},

@@ -185,8 +185,12 @@ async def _told(
 ) -> None:
     """Send what ``watch`` shows, and each change of it, until one of ``ends`` is done."""
     await _piece(send, f"retry: {_RETRY_MS}\n\n".encode())
-    last = ""
+    last, admitted = "", time.monotonic()
     while not any(one.done() for one in ends):
+        if time.monotonic() - admitted >= HEARTBEAT_S:  # also where there is news all the time
+            if not await call.is_admitted():
+                return
+            admitted = time.monotonic()
         changed = asyncio.ensure_future(watch.changed.wait())
         if (said := watch.fragment(call.words)) != last:
             changed.cancel()
@@ -198,8 +202,6 @@ async def _told(
         )
         changed.cancel()
         if not done:
-            if not await call.is_admitted():
-                return
             await _piece(send, b":\n\n")
 
 

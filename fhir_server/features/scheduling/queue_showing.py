@@ -20,6 +20,7 @@ from fhir_server.features.scheduling.queue_resources import (
 )
 from fhir_server.features.scheduling.queue_settling import settled
 from fhir_server.features.scheduling.queue_words import LANGUAGES
+from fhir_server.features.scheduling.zones import zone_of_place
 from fhir_server.interactions.admitting import check_part
 from fhir_server.interactions.parameters import known_only, value_of
 from fhir_server.messages import Request, Resource, Response
@@ -96,7 +97,7 @@ async def _metrics(
     location: Resource, service: str, of_late: queue.Expected, context: Context
 ) -> Part:
     """Return how it went in one queue since the local day began."""
-    zone = queue.zone_of(location, context.settings.scheduling_timezone)
+    zone = await zone_of_place(location, context)
     today = queue.local_day(context.now(), zone)
     since = datetime.combine(today, time(), zone).astimezone(UTC)
     found = await context.store.queues.finished(location["id"], service, since, _MEASURED_MAX)

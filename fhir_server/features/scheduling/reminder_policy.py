@@ -1,6 +1,6 @@
 """What the settings say of reminders, as the pure parts take it; the texts of a site's file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +21,15 @@ class Desk:
     clinic: str
     phone: str
 
+    def on_clocks_of(self, zone: ZoneInfo) -> "Desk":
+        """Return this for an appointment in ``zone``: days and times are told as they are there."""
+        return replace(self, policy=replace(self.policy, zone=zone))
+
 
 def desk_of(settings: Settings) -> Desk:
     """Return what ``settings`` say. Raises ``ValueError`` for templates that cannot be used."""
-    texts = _texts(settings.reminder_templates, settings.reminder_sms_segments_max)
+    is_heard = bool(settings.sms_inbound_secret.get_secret_value())
+    texts = _texts(settings.reminder_templates, settings.reminder_sms_segments_max, is_heard)
     quiet = [time.fromisoformat(one) for one in settings.reminder_quiet.split("-") if one]
     policy = Policy(
         tuple(map(_offset, settings.reminder_offsets)),
@@ -50,6 +55,7 @@ def _offset(name: str) -> Offset:
 
 
 @lru_cache(maxsize=4)
-def _texts(path: Path | None, segments_max: int) -> Texts:
+def _texts(path: Path | None, segments_max: int, is_heard: bool) -> Texts:
     """The file is read once: a change counts from the next start on."""
-    return loaded(path.read_text("utf-8") if path is not None else "", segments_max)
+    text = path.read_text("utf-8") if path is not None else ""
+    return loaded(text, segments_max, is_heard=is_heard)

@@ -5,7 +5,7 @@ hours on the clock. What would fall into quiet hours is moved to their end; wher
 to the minute before they begin.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from fhir_server.features.scheduling.extensions import moment
+from fhir_server.r4.references import target
 
 TIMEZONE = "http://hl7.org/fhir/StructureDefinition/timezone"
 LIVE = ("booked",)
@@ -112,12 +113,17 @@ class Reminder:
 
 
 def wanted(
-    appointment: Json, people: Mapping[str, Person], policy: Policy, now: datetime
+    appointment: Json,
+    people: Mapping[str, Person],
+    policy: Policy,
+    now: datetime,
+    known: Collection[str] = (),
 ) -> list[Reminder]:
     """Return the reminders that ``appointment`` needs from ``now`` on; ``people`` by reference.
 
     An offset that is over already gives none: whoever books for this afternoon is not told so the
-    day before.
+    day before. But one that is among ``known``, ids of reminders which were planned in time, stays:
+    it may not have been sent yet.
     """
     start = started(appointment)
     if appointment.get("status") not in LIVE or start is None or start <= now:
@@ -132,24 +138,32 @@ def wanted(
         for offset in policy.offsets:
             asked = offset.before(start, policy.zone)
             due = outside(asked, start, policy.quiet, zone)
-            if asked > now and due > now:
-                one = _reminder("reminder", appointment, (reference, person), due, way, policy)
+            one = _reminder("reminder", appointment, (reference, person), due, way, policy)
+            if (asked > now and due > now) or one.id in known:
                 found[one.id] = one
     return sorted(found.values(), key=lambda one: (one.due, one.id))
 
 
 def notice(
-    kind: str, appointment: Json, who: tuple[str, Person], policy: Policy, now: datetime
+    kind: str,
+    appointment: Json,
+    who: tuple[str, Person],
+    policy: Policy,
+    now: datetime,
+    *,
+    after: str = "",
 ) -> Reminder | None:
     """Return what tells ``who`` (a reference, and the person) of ``appointment`` that it is
-    ``cancelled``, ``moved`` or on offer, as soon as may be; ``None`` where there is no way to."""
+    ``cancelled``, ``moved`` or on offer, as soon as may be; ``None`` where there is no way to.
+    ``after`` is the id of what they were told before: to be told the same again, after something
+    else, is another message."""
     start, way = started(appointment), first_way(who[1], now)
     if way is None or start is None or start <= now:
         return None
     zone = zone_of(who[1].patient, policy.zone)
     later = policy.quiet.end_of(now, zone) if policy.quiet else None
     due = later if later is not None and later < start else now
-    return _reminder(kind, appointment, who, due, way, policy)
+    return _reminder(kind, appointment, who, due, way, policy, after=after)
 
 
 def _reminder(
@@ -159,6 +173,8 @@ def _reminder(
     due: datetime,
     way: Way,
     policy: Policy,
+    *,
+    after: str = "",
 ) -> Reminder:
     reference, person = who
     about = f"Appointment/{appointment['id']}"
@@ -168,6 +184,8 @@ def _reminder(
     said = [kind, about, reference, start.isoformat()]
     if kind == "reminder":
         said += [due.isoformat(), way.channel]
+    elif after:
+        said.append(after)
     language = language_of(person.patient, policy.languages, policy.language)
     return Reminder(
         name_of(said), kind, reference, (about,), due, start, start, way.channel, language
@@ -191,7 +209,8 @@ def _seen(appointment: Json | None, now: datetime) -> tuple[Any, ...]:
     start = started(appointment)
     if start is None or start <= now:
         return ()
-    return (start, *sorted(patients_of(appointment)))
+    shown = tuple(sorted(displays(appointment).items()))  # who and where is in the texts
+    return (start, shown, *sorted(patients_of(appointment)))
 
 
 def started(appointment: Json) -> datetime | None:
@@ -199,8 +218,25 @@ def started(appointment: Json) -> datetime | None:
     return moment(appointment.get("start"))
 
 
+def local(appointment: Json, bases: Sequence[str]) -> dict[str, Any]:
+    """Return ``appointment`` with those who take part and are on this server as ``Patient/1``, also
+    where they stand as an absolute URL or with a version. ``bases`` are what this server is
+    called."""
+    people = [_local(one, bases) for one in _list(appointment, "participant")]
+    return {**appointment, **({"participant": people} if people else {})}
+
+
+def _local(participant: dict[str, Any], bases: Sequence[str]) -> dict[str, Any]:
+    found = target(_text(participant.get("actor"), "reference"), bases)
+    if not found.id:
+        return participant
+    actor = {**participant["actor"], "reference": f"{found.type}/{found.id}"}
+    return {**participant, "actor": actor}
+
+
 def patients_of(appointment: Json) -> list[str]:
-    """Return the patients who take part and have not declined, as ``Patient/1``."""
+    """Return the patients who take part and have not declined, as ``Patient/1``; ``appointment`` is
+    one of :func:`local`."""
     found = []
     for one in _list(appointment, "participant"):
         reference = _text(one.get("actor"), "reference")
@@ -303,7 +339,7 @@ def zone_of(patient: Json, default: ZoneInfo) -> ZoneInfo:
             if one.get("url") == TIMEZONE:
                 try:
                     return ZoneInfo(_text(one, "valueCode"))
-                except (OSError, ValueError):
+                except (KeyError, OSError, ValueError):
                     continue
     return default
 

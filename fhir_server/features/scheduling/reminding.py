@@ -16,7 +16,7 @@ from fhir_server.features.scheduling.inbound import PATH, application
 from fhir_server.features.scheduling.outbox_operations import OPERATIONS
 from fhir_server.features.scheduling.planning import MEDICATION, TYPES, plan_row
 from fhir_server.features.scheduling.reminder_policy import desk_of
-from fhir_server.features.scheduling.reminders import Json, changed
+from fhir_server.features.scheduling.reminders import Json, changed, local
 from fhir_server.messages import Resource
 from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
@@ -36,10 +36,14 @@ class AppointmentReminders:
     async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
         """Leave a row for each that matters; refuse nothing."""
         if inside.settings.reminder_channels:
+            bases = inside.table.base_urls
             subjects = [
                 f"Appointment/{one.change.id}"
                 for one in judged
-                if changed(_before(one), _after(one), inside.now)
+                if changed(
+                    *(local(_before(one) or {}, bases), local(_after(one) or {}, bases)),
+                    inside.now,
+                )
             ]
             await _planned_again(subjects, subjects, inside)
         return NOTHING_SAID

@@ -75,8 +75,9 @@ def mark(number: str) -> str:
 
 def meant(rows: Sequence[Row], now: datetime) -> Row | None:
     """Return which of ``rows``, sent to one number, newest first, an answer is about: the last that
-    was sent of an appointment to come. ``None`` where another one was sent at about that time, as
-    to a family with one phone: then it is not known."""
+    was sent, if it is of an appointment to come. ``None`` where something else came after it, such
+    as the offer of another time, or another appointment was told of at about that time, as to a
+    family with one phone: then it is not known."""
     asked = [
         one
         for one in rows
@@ -85,6 +86,8 @@ def meant(rows: Sequence[Row], now: datetime) -> Row | None:
     if not asked:
         return None
     last = asked[0]
+    if rows[0].subject != last.subject:
+        return None
     for one in asked[1:]:
         near = last.at is None or one.at is None or last.at - one.at < _APART
         if one.subject != last.subject and near:

@@ -55,5 +55,15 @@ def fault(before: str, after: str, end: datetime | None, now: datetime) -> str:
     return f"An appointment that is {before} becomes {_or(allowed)}, not {after}."
 
 
+def is_of_today(start: str, now: datetime) -> bool:
+    """Whether ``now`` is still the day of ``start``, on the clock that it is written by.
+
+    >>> is_of_today("2026-12-01T23:00:00+06:00", datetime.fromisoformat("2026-12-01T18:00:00Z"))
+    False
+    """
+    there = datetime.fromisoformat(start) if start else None
+    return there is not None and now.astimezone(there.tzinfo).date() == there.date()
+
+
 def _or(states: frozenset[str]) -> str:
     return " or ".join(sorted(states))

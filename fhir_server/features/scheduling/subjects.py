@@ -20,11 +20,11 @@ Json = Mapping[str, Any]
 _MINUTE = timedelta(minutes=1)
 BLOCK = "busy-unavailable"
 BUSY = frozenset(("busy", "busy-tentative", BLOCK))
-_WITHOUT_TIME = frozenset(("optional", "information-only"))
+WITHOUT_TIME = frozenset(("optional", "information-only"))
 # Whom a Schedule is about; a place that stands beside one of them is where they work, and can hold
 # others as well.
 _PEOPLE_AND_THINGS = frozenset(("Practitioner", "PractitionerRole", "Device"))
-_BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
+BOOKED = _PEOPLE_AND_THINGS | {"Location", "HealthcareService"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ def subject_of(resource: Json | None, bases: Sequence[str]) -> Subject | None:
     if resource["resourceType"] == "Slot":
         if resource.get("status") not in BUSY:
             return None
-        schedules = frozenset(_keys([resource.get("schedule")], bases, {"Schedule"}))
+        schedules = frozenset(keys_of([resource.get("schedule")], bases, {"Schedule"}))
         return Subject(start, end, schedules=schedules, blocks=is_block(resource))
     if resource.get("status") not in LIVE:
         return None
-    slots = frozenset(_keys(resource.get("slot", ()), bases, {"Slot"}))
+    slots = frozenset(keys_of(resource.get("slot", ()), bases, {"Slot"}))
     actors = frozenset(participants(resource, bases))
     services = tuple(named_services(resource, bases))
     return Subject(start, end, actors, slots, frozenset(), services, hold_expires(resource))
@@ -86,29 +86,31 @@ def _end(resource: Json, start: datetime) -> datetime:
 def participants(appointment: Json, bases: Sequence[str]) -> Iterator[str]:
     """Yield those who have to be there, as ``Practitioner/1``."""
     for one in appointment.get("participant", ()):
-        if one.get("required") not in _WITHOUT_TIME and one.get("status") != "declined":
-            yield from _keys([one.get("actor")], bases, _BOOKED | {"Patient"})
+        if one.get("required") not in WITHOUT_TIME and one.get("status") != "declined":
+            yield from keys_of([one.get("actor")], bases, BOOKED | {"Patient"})
 
 
 def actors_of(schedule: Json, bases: Sequence[str]) -> list[str]:
     """Return whose time ``schedule`` is: people and devices, else its places and services."""
     actors = schedule.get("actor", ())
-    return [*_keys(actors, bases, _PEOPLE_AND_THINGS)] or [*_keys(actors, bases, _BOOKED)]
+    return [*keys_of(actors, bases, _PEOPLE_AND_THINGS)] or [*keys_of(actors, bases, BOOKED)]
 
 
 def places_of(schedule: Json, bases: Sequence[str]) -> list[str]:
     """Return whose and where ``schedule`` is, people first: one of them may say the time zone."""
-    return [*actors_of(schedule, bases), *_keys(schedule.get("actor", ()), bases, {"Location"})]
+    return [*actors_of(schedule, bases), *keys_of(schedule.get("actor", ()), bases, {"Location"})]
 
 
 def schedules_of(slots: Iterable[Json], bases: Sequence[str]) -> set[str]:
     """Return the ids of the Schedules that ``slots`` are of."""
-    return ids_of("Schedule", [*_keys((one.get("schedule") for one in slots), bases, {"Schedule"})])
+    return ids_of(
+        "Schedule", [*keys_of((one.get("schedule") for one in slots), bases, {"Schedule"})]
+    )
 
 
 def practitioner_of(role: Json, bases: Sequence[str]) -> str:
     """Return whose role it is, as ``Practitioner/1``; ``""`` for nobody's here."""
-    return next(_keys([role.get("practitioner")], bases, {"Practitioner"}), "")
+    return next(keys_of([role.get("practitioner")], bases, {"Practitioner"}), "")
 
 
 def ids_of(type: str, keys: Iterable[str]) -> set[str]:
@@ -116,7 +118,8 @@ def ids_of(type: str, keys: Iterable[str]) -> set[str]:
     return {one.partition("/")[2] for one in keys if one.partition("/")[0] == type}
 
 
-def _keys(elements: Any, bases: Sequence[str], types: frozenset[str] | set[str]) -> Iterator[str]:
+def keys_of(elements: Any, bases: Sequence[str], types: frozenset[str] | set[str]) -> Iterator[str]:
+    """Yield those of the References ``elements`` that are to one of ``types``, as ``Slot/1``."""
     for one in elements:
         text = one.get("reference") if isinstance(one, dict) else None
         if isinstance(text, str) and not text.startswith("#"):

@@ -24,16 +24,18 @@ class Surroundings:
     actors: dict[str, Json] = field(default_factory=dict)
 
     def people(self, schedule: Json) -> list[str]:
-        """Return whose time ``schedule`` gives; of a role it is the practitioner's."""
+        """Return whose time ``schedule`` gives; of a role it is the practitioner's, if it has
+        one."""
         found = []
         for one in actors_of(schedule, self.bases):
             role = self.roles.get(one)
-            found.append(practitioner_of(role, self.bases) if role is not None else one)
-        return [one for one in dict.fromkeys(found) if one and not one.startswith(f"{ROLE}/")]
+            found.append((practitioner_of(role, self.bases) if role is not None else "") or one)
+        return list(dict.fromkeys(found))
 
     def kind(self, schedule: Json) -> str:
         """Return the type of whose time ``schedule`` gives, ``""`` for nobody's."""
-        return next(iter(self.people(schedule)), "").partition("/")[0]
+        found = next(iter(self.people(schedule)), "").partition("/")[0]
+        return "Practitioner" if found == ROLE else found
 
     def locations(self, schedule: Json) -> list[str]:
         """Return where ``schedule`` gives time: as it says, else as its roles and services do."""

@@ -9,37 +9,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import MESSAGE
 from fhir_server.features.scheduling.planning import person, put, written
-from fhir_server.features.scheduling.reminder_policy import desk_of
+from fhir_server.features.scheduling.reminder_policy import Desk, desk_of
 from fhir_server.features.scheduling.reminders import (
     Reminder,
     displays,
+    local,
     name_of,
     notice,
     patients_of,
     started,
 )
+from fhir_server.features.scheduling.zones import zone_at
 from fhir_server.messages import Resource
 from fhir_server.store.documents import instant
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be told ``patient``, and how."""
+    """What is to be told ``patient``, and how, by which ``desk``."""
 
     reminder: Reminder
     patient: Mapping[str, Any]
+    desk: Desk
 
 
 async def messages(kind: str, appointment: Resource, context: Context) -> list[Message]:
     """Return what tells the patients of ``appointment``, as far as there is a way to them."""
     if not context.settings.reminder_channels:
         return []
-    desk = desk_of(context.settings)
+    zone = await zone_at(appointment, context)
+    desk = desk_of(context.settings).on_clocks_of(zone)
+    appointment = local(appointment, context.parameters.base_urls)
     found = []
     for reference in patients_of(appointment):
         who = await person(reference, desk, context)
@@ -47,7 +51,7 @@ async def messages(kind: str, appointment: Resource, context: Context) -> list[M
             continue
         made = notice(kind, appointment, (reference, who), desk.policy, context.now())
         if made is not None:
-            found.append(Message(made, who.patient))
+            found.append(Message(made, who.patient, desk))
     return found
 
 
@@ -62,7 +66,7 @@ async def tell(
     ``values`` are what the texts may name of ``appointment`` beside what it says itself."""
     for one in some:
         said = {**displays(appointment), **values}
-        await put(one.reminder, one.patient, said, desk_of(context.settings), context)
+        await put(one.reminder, one.patient, said, one.desk, context)
     if not some:
         await written(plain, context)
 
@@ -72,14 +76,14 @@ def until(some: Sequence[Message], end: datetime) -> list[Message]:
     return [replace(one, reminder=replace(one.reminder, until=end)) for one in some]
 
 
-def plain_message(kind: str, appointment: Resource, text: str, context: Context) -> Resource:
+async def plain_message(kind: str, appointment: Resource, text: str, context: Context) -> Resource:
     """Return the CommunicationRequest that says ``text`` to the patients of ``appointment``; in it
     ``{start}`` is its local time. It has the same id whenever it is made."""
-    zone = ZoneInfo(context.settings.scheduling_timezone)
-    start = started(appointment)
+    zone, start = await zone_at(appointment, context), started(appointment)
     shown = f"{start.astimezone(zone):%Y-%m-%d %H:%M}" if start is not None else ""
     about = f"Appointment/{appointment['id']}"
-    patients = [{"reference": one} for one in patients_of(appointment)]
+    people = patients_of(local(appointment, context.parameters.base_urls))
+    patients = [{"reference": one} for one in people]
     return {
         "resourceType": "CommunicationRequest",
         "id": name_of([kind, about, shown]),

@@ -138,6 +138,12 @@ TEXTS: Texts = {
     },
 }
 """The texts as they are without a file. They name no medicine, nor why somebody comes."""
+_UNHEARD: Mapping[str, str] = {
+    "en": "{clinic}: your appointment is on {day} at {time}. {phone}",
+    "bn": "{clinic}: আপনার অ্যাপয়েন্টমেন্ট {day}, {time}। {phone}",
+}
+"""The SMS of a reminder where answers are not taken: who is asked for one believes that it counts.
+"""
 
 _EMPTY = {
     "en": {"given": "patient", "practitioner": "our team", "place": "our clinic"},
@@ -206,8 +212,9 @@ def named(when: datetime, language: str) -> tuple[str, str]:
     return said, time
 
 
-def loaded(text: str, segments_max: int) -> Texts:
-    """Return :data:`TEXTS` with those of a site's file ``text`` in their place.
+def loaded(text: str, segments_max: int, *, is_heard: bool = True) -> Texts:
+    """Return :data:`TEXTS` with those of a site's file ``text`` in their place. ``is_heard`` is
+    whether answers to SMS are taken.
 
     Raises :class:`TemplateFault` that names what is not as it may be: a name outside
     :data:`FIELDS`, a brace that is none of a name, an SMS that may come to more than
@@ -220,6 +227,8 @@ def loaded(text: str, segments_max: int) -> Texts:
     merged: dict[str, dict[str, Mapping[str, str]]] = {
         kind: dict(by_language) for kind, by_language in TEXTS.items()
     }
+    for language, said in () if is_heard else _UNHEARD.items():
+        merged["reminder"][language] = {**merged["reminder"][language], "sms": said}
     for kind, by_language in _object(given, "The templates").items():
         if kind not in KINDS:
             raise TemplateFault(f"There are no messages {kind[:40]!r}; there are {KINDS}.")
@@ -241,6 +250,8 @@ def _check(name: str, texts: Mapping[str, Any], segments_max: int) -> None:
             raise TemplateFault(
                 f"{name}.{part} is no text of {_TEMPLATE_CHARACTERS_MAX:,} at most."
             )
+        if part == "subject" and not text.isprintable():
+            raise TemplateFault(f"{name}.subject is not one line; no mail could be sent with it.")
         unknown = set(_NAME.findall(text)) - FIELDS[channel]
         if unknown:
             raise TemplateFault(f"{name}.{part} may not have {sorted(unknown)}.")

@@ -18,7 +18,13 @@ from fhir_server.features.scheduling.extensions import (
     hold_expires,
     moment,
 )
-from fhir_server.features.scheduling.subjects import Json, ids_of, participants
+from fhir_server.features.scheduling.subjects import (
+    BOOKED,
+    WITHOUT_TIME,
+    Json,
+    ids_of,
+    participants,
+)
 from fhir_server.messages import Resource
 from fhir_server.r4.dates import date_range
 from fhir_server.store.documents import instant
@@ -26,12 +32,13 @@ from fhir_server.store.offers import Freed
 
 LONGEST = timedelta(hours=4)
 """A free time that is longer is nothing that one appointment had."""
-_PEOPLE_AND_THINGS = ("Practitioner", "Device")
+NOBODY: Mapping[str, str] = {}
+_PEOPLE_AND_THINGS = ("Practitioner", "PractitionerRole", "Device")
 _MAC_CHARACTERS = 24
 
 
 class Place(NamedTuple):
-    """Where an offer goes: its time in UTC."""
+    """Where an offer goes: its time, as it is to be written."""
 
     start: datetime
     end: datetime
@@ -42,9 +49,11 @@ def time_name(event: Freed) -> str:
     return f"{','.join(sorted(event.actors))}|{event.start:%Y-%m-%dT%H:%MZ}"
 
 
-def place_for(entry: Json, event: Freed, bases: Sequence[str]) -> Place | None:
+def place_for(
+    entry: Json, event: Freed, bases: Sequence[str], people: Mapping[str, str] = NOBODY
+) -> Place | None:
     """Return when ``entry`` would be at the time of ``event``; ``None`` where it does not want
-    that time, or not those who have it.
+    that time, or not those who have it. ``people`` says whose the roles are that either names.
 
     Of each kind of people and things that it names, it wants one of those. Where it names places or
     services, and what was freed has some, it wants those. The same holds for what it is for.
@@ -58,9 +67,10 @@ def place_for(entry: Json, event: Freed, bases: Sequence[str]) -> Place | None:
         return None
     if not _is_wanted_then(entry, event.start, end):
         return None
-    wanted = {one for one in participants(entry, bases) if not one.startswith("Patient/")}
-    for type in {one.partition("/")[0] for one in wanted}:
-        named, there = ids_of(type, wanted), ids_of(type, event.actors)
+    wanted = {people.get(one, one) for one in participants(entry, bases)}
+    have = {people.get(one, one) for one in event.actors}
+    for type in {one.partition("/")[0] for one in wanted} - {"Patient"}:
+        named, there = ids_of(type, wanted), ids_of(type, have)
         if not named & there and (there or type in _PEOPLE_AND_THINGS):
             return None
     types = set(codes(entry.get("serviceType")))
@@ -109,20 +119,24 @@ def _turn(entry: Json) -> tuple[int, bool, float, str]:
 def offered(
     entry: Resource, place: Place, event: Freed, expires: datetime, slots: Collection[str] = ()
 ) -> Resource:
-    """Return ``entry`` as an offer of the time at ``place`` until ``expires``: with its patient and
-    those who have the time. ``slots`` (``Slot/1``) are taken along."""
-    patients = [
-        one
-        for one in entry.get("participant", ())
-        if str(one.get("actor", {}).get("reference", "")).rpartition("/")[0].endswith("Patient")
-    ]
+    """Return ``entry`` as an offer of the time at ``place`` until ``expires``: with its patient,
+    those who have the time, and whoever comes along. ``slots`` (``Slot/1``) are taken along."""
     others = [{"actor": {"reference": one}, "status": "accepted"} for one in sorted(event.actors)]
-    asked = [{**one, "status": "needs-action"} for one in patients]
+    asked = []
+    for one in entry.get("participant", ()):
+        reference = str(one.get("actor", {}).get("reference", ""))
+        type = reference.rpartition("/")[0].rpartition("/")[2]
+        if type == "Patient":
+            asked.append({**one, "status": "needs-action"})
+        elif (one.get("required") in WITHOUT_TIME or type not in BOOKED) and (
+            reference not in event.actors
+        ):
+            asked.append(one)
     made: Resource = {
         **entry,
         "status": "pending",
-        "start": instant(place.start),
-        "end": instant(place.end),
+        "start": place.start.isoformat(timespec="seconds"),
+        "end": place.end.isoformat(timespec="seconds"),
         "participant": [*others, *asked],
         "extension": [
             *_without_marks(entry),
@@ -165,9 +179,11 @@ def accepted(offer: Resource) -> Resource:
 
 
 def declined(offer: Resource, entry: Resource | None) -> Resource:
-    """Return ``offer`` as the entry that it was before; without one, as far as it is known."""
+    """Return ``offer`` as the entry that it was before, and as old; without one, as far as it is
+    known."""
     if entry is not None:
-        return {**entry, "status": "waitlist"}
+        since = entry.get("created") or entry["meta"]["lastUpdated"]
+        return {**entry, "status": "waitlist", "created": since}
     made = {name: one for name, one in offer.items() if name not in ("start", "end", "slot")}
     return _with_extensions({**made, "status": "waitlist"}, _without_marks(offer))
 

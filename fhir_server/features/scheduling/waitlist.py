@@ -7,16 +7,23 @@ the entry was asked meanwhile for another time.
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
 from fhir_server.features.scheduling.claims import is_live
 from fhir_server.features.scheduling.conflicts import are_open
-from fhir_server.features.scheduling.diaries import diaries, found, openings_of, with_starts
+from fhir_server.features.scheduling.diaries import (
+    by_key,
+    diaries,
+    found,
+    openings_of,
+    with_roles,
+    with_starts,
+)
 from fhir_server.features.scheduling.extensions import hold_expires
-from fhir_server.features.scheduling.subjects import ids_of, participants
+from fhir_server.features.scheduling.subjects import ids_of, participants, practitioner_of
 from fhir_server.features.scheduling.telling import messages, plain_message, tell, until
 from fhir_server.features.scheduling.waiting import (
     Place,
@@ -28,6 +35,7 @@ from fhir_server.features.scheduling.waiting import (
     place_for,
     time_name,
 )
+from fhir_server.features.scheduling.zones import zone_with
 from fhir_server.messages import Request, Resource
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode
@@ -37,8 +45,8 @@ from fhir_server.store.resources import ResourceStore
 
 PATH = "/offer/"
 _TIMES_MAX = 50
-_TAKEN = 409
-_CHANGED = 412
+_REFUSED_MAX = 20
+_NOT_NOW = (409, 412)  # the time, or the patient, is taken; the entry has changed
 _GONE = (404, 410)
 TYPES = ("Appointment", "CommunicationRequest")
 _LOG = logging.getLogger("fhir_server.waitlist")
@@ -97,32 +105,50 @@ async def _offer(event: Freed, context: Context) -> None:
     """Ask the first who wants the time of ``event`` and was not asked for it before."""
     asked = await context.store.offers.asked(time_name(event))
     bases = context.parameters.base_urls
-    for entry in in_turn(await _entries(event, context)):
-        place = place_for(entry, event, bases)
+    people = await _people(event.actors, context)
+    entries = await _entries({*event.actors, *people.values()}, context)
+    named = [key for one in entries for key in participants(one, bases)]
+    people |= await _people(set(named) - people.keys(), context)
+    is_open: dict[Place, bool] = {}  # the same of all who want the same
+    refused = 0
+    for entry in in_turn(entries):
+        place = place_for(entry, event, bases, people)
         if place is None or entry["id"] in asked or await _is_elsewhere(entry, place, context):
             continue
         slots = await _free_slots(event, place, context)
-        if not slots and not await are_open(event.actors, place.start, place.end, context):
-            continue
+        if not slots:
+            if place not in is_open:
+                is_open[place] = await are_open(event.actors, *place, context)
+            if not is_open[place]:
+                continue
         try:
             await _ask(entry, replace(event, slots=slots), place, context)
         except FhirError as error:
-            if error.status == _TAKEN:
-                return  # somebody has it already
             if error.status >= 500:
                 raise  # later
-            if error.status != _CHANGED:
+            if error.status not in _NOT_NOW:
                 _LOG.warning(
                     "%s", json.dumps(f"Appointment/{entry['id']} cannot be offered a time")
                 )
+            refused += 1
+            if refused >= _REFUSED_MAX:
+                return  # it is the time, which somebody has already, and not who waits for it
             continue
         return
 
 
-async def _entries(event: Freed, context: Context) -> list[Resource]:
-    """Return the entries that name one who has the time, or nobody."""
+async def _people(actors: Collection[str], context: Context) -> dict[str, str]:
+    """Return whose the roles among ``actors`` are, as far as these are there."""
+    roles = await by_key({one for one in actors if one.startswith("PractitionerRole/")}, context)
+    bases = context.parameters.base_urls
+    return {key: of for key, role in roles.items() if (of := practitioner_of(role, bases))}
+
+
+async def _entries(actors: Collection[str], context: Context) -> list[Resource]:
+    """Return the entries that name one of ``actors``, also by a role, or no practitioner."""
     by_id: dict[str, Resource] = {}
-    named = (("actor", ",".join(event.actors)),) if event.actors else ()
+    everyone = await with_roles(actors, context)
+    named = (("actor", ",".join(everyone)),) if everyone else ()
     for more in (named, (("practitioner:missing", "true"),)):
         if more:
             asked = (("status", "waitlist"), *more)
@@ -148,6 +174,8 @@ async def _ask(entry: Resource, event: Freed, place: Place, context: Context) ->
     """Make the offer and its message, in one transaction. Raises ``conflict``: 409 where the time
     is taken, 412 where the entry is not as it was."""
     now, slots = context.now(), event.slots
+    zone = await zone_with(event.actors, context, entry)
+    place = Place(place.start.astimezone(zone), place.end.astimezone(zone))
     minutes = timedelta(minutes=context.settings.scheduling_offer_minutes)
     draft = offered(entry, place, event, place.start, slots)
     some = await messages("offer", draft, context)
@@ -156,12 +184,11 @@ async def _ask(entry: Resource, event: Freed, place: Place, context: Context) ->
     expires = min(told + minutes, place.start)
     made = offered(entry, place, event, expires, slots)
     link = f"{root_of(context.settings)}{PATH}{link_token(context.page_key, *_token_of(made))}"
-    zone = ZoneInfo(context.settings.scheduling_timezone)
     text = (
         f"A time is free for you: {{start}}. To take it, open {link} until "
         f"{expires.astimezone(zone):%Y-%m-%d %H:%M}."
     )
-    plain = plain_message("offer", made, text, context)
+    plain = await plain_message("offer", made, text, context)
 
     async def within(store: ResourceStore) -> None:
         inside = replace(context, store=store)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fhir_server.features.scheduling.parts import clock, moments
+from fhir_server.features.scheduling.parts import NEARER, YEARS, clock, moments
 from fhir_server.features.scheduling.windows import DAYS
 from fhir_server.operations.asked import Given
 from fhir_server.outcome import FhirError, Issue, invalid_value
@@ -101,8 +101,8 @@ class Wanted:
 def wanted(given: Given, zone: ZoneInfo, days_max: int, bases: Sequence[str]) -> Wanted:
     """Return what ``given`` asks for. A date without a time is a day of ``zone``.
 
-    Raises ``required`` without ``start`` or ``end``; ``value`` for a range that is empty or longer
-    than ``days_max``, and for whatever else cannot be understood.
+    Raises ``required`` without ``start`` or ``end``; ``value`` for a time without its zone, a range
+    that is empty or longer than ``days_max``, and whatever else cannot be understood.
     """
     start, end = _moment(given, "start", zone), _moment(given, "end", zone)
     if end <= start:
@@ -142,10 +142,16 @@ def _moment(given: Given, name: str, zone: ZoneInfo) -> datetime:
     said = given.text(name)
     if not said:
         raise FhirError(Issue("required", f"{given.name} needs {name}."))
+    time = said.partition("T")[2]
+    if time and not set(time) & set("Z+-"):  # in whose zone, nobody says
+        raise invalid_value(name, said, "a time with its zone, such as 2026-12-01T09:00:00+06:00")
     try:
-        return moments(said, zone)[name == "end"]
+        found = moments(said, zone)[name == "end"]
     except OverflowError as error:
-        raise invalid_value(name, said, "a date that lies nearer") from error
+        raise invalid_value(name, said, NEARER) from error
+    if found.year not in YEARS:
+        raise invalid_value(name, said, NEARER)
+    return found
 
 
 def _whole(given: Given, name: str, default: int, most: int) -> int:
@@ -193,7 +199,7 @@ def _reference(element: Any, name: str, type: str, bases: Sequence[str]) -> Name
 
 def _token(name: str, said: str) -> Token:
     system, bar, code = said.rpartition("|")
-    if not bar or not code:
+    if not bar or not code or "|" in system:  # what is repeated is no list with commas
         raise invalid_value(name, said, "system|code")
     return system, code
 

@@ -18,7 +18,12 @@ from fhir_server.features.scheduling.allocation import (
     cost,
     leaves_gap,
 )
-from fhir_server.features.scheduling.asked import concept_of, override_of, reference_of
+from fhir_server.features.scheduling.asked import (
+    concept_of,
+    moment_of,
+    override_of,
+    reference_of,
+)
 from fhir_server.features.scheduling.drafting import (
     Terms,
     appointment_of,
@@ -271,3 +276,12 @@ def test_who_asks_for_himself() -> None:
     assert (own_patient(patient), own_patient(app)) == ("Patient/a", "Patient/b")
     assert own_patient(LEAD) == own_patient(DEMO) == ""
     assert [is_scheduler(one) for one in (patient, app, LEAD, DEMO)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "said", ["2026-12-01T09:00:00", "9999-12-31T23:59:00-12:00", "0001-01-01T00:00:00Z"]
+)
+def test_a_time_has_a_zone_and_time_around_it(said: str) -> None:
+    """Buffers and series lie before and after it."""
+    with pytest.raises(FhirError):
+        moment_of(said, "start")

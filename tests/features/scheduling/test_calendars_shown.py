@@ -1,5 +1,6 @@
 """The calendar of a practitioner: at a secret address, and as a page for staff."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import replace
@@ -13,6 +14,8 @@ from icalendar import Calendar
 from fhir_server.app import bearer, opened
 from fhir_server.features.scheduling.calendar_feed import answered as feed
 from fhir_server.features.scheduling.calendar_page import answered as page
+from fhir_server.features.scheduling.daybook import Entry
+from fhir_server.features.scheduling.ical import feed as ical
 from fhir_server.interactions.people import SignedIn, people_of
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
@@ -127,6 +130,23 @@ async def test_a_feed_has_times_and_no_names(clinic: Clinic) -> None:
     assert "Begum" not in text
 
 
+def test_a_feed_is_made_of_lines_of_75_bytes_whatever_a_name_is() -> None:
+    """RFC 5545, 3.1: no text makes a line of its own, and Bangla stays as it was written."""
+    then = datetime(2036, 12, 1, 9, tzinfo=UTC)
+    bangla = "ক্\u200dষ " * 20
+    entry = Entry(
+        "Appointment/1", 1, then, then, "booked", "a\rATTENDEE:b\r\nX:1\x00", place=bangla
+    )
+    text = ical("Dr\r\nX:1", "h.example", [entry], then)
+
+    assert max(map(len, text.split(b"\r\n"))) <= 75
+    calendar = Calendar.from_ical(text)
+    assert calendar["X-WR-CALNAME"] == "Dr X:1"
+    [event] = calendar.walk("VEVENT")
+    assert (event["SUMMARY"], event["LOCATION"]) == ("a ATTENDEE:b X:1", bangla.strip())
+    assert "ATTENDEE" not in event
+
+
 async def test_a_setting_has_names_in_it(clinic: Clinic) -> None:
     """A clinic that trusts its telephones says so."""
     path = path_of(await clinic(link()))
@@ -148,6 +168,33 @@ async def test_an_address_can_be_taken_back(clinic: Clinic) -> None:
     assert (await called(feed, clinic, "/calendar-feed/x"))[0] == 404
     assert (await clinic(link(valueString="true"))).status == 400
     assert (await clinic(link("nobody"))).status == 404
+
+
+async def test_a_practitioner_has_one_address(clinic: Clinic) -> None:
+    """However many are made at a time."""
+    made = await asyncio.gather(*(clinic(link()) for _ in range(6)))
+    found = [(await called(feed, clinic, path_of(one)))[0] for one in made]
+    assert sorted(found) == [200, *[404] * 5]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "status"),
+    [
+        ("user/*.rs", 200),
+        ("user/Practitioner.r user/Appointment.s", 200),
+        ("user/Practitioner.rs", 403),
+        ("user/Practitioner.rs patient/Appointment.rs", 403),
+        ("user/Practitioner.rs user/Appointment.rs?status=booked", 403),
+    ],
+)
+async def test_an_app_gives_away_no_more_than_it_has(
+    clinic: Clinic, scopes: str, status: int
+) -> None:
+    """The address opens all appointments of the practitioner, for as long as it is there."""
+    named = Principal("user", "rahman", "app", scopes_of(scopes), ("physician",))
+    who = replace(named, fhir_user="Practitioner/p1", patient="a")
+    clinic.context = clinic.context.asked_by(who)
+    assert (await clinic(link())).status == status
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling import candidates, looking
 from fhir_server.features.scheduling.proposals import proposed
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
-from fhir_server.r4.json import decode
+from fhir_server.r4.json import decode, encode
 from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
@@ -311,6 +312,31 @@ async def test_holds_and_what_expired(world: Server) -> None:
     await remove(world, {"resourceType": "Appointment", "id": "hold"})
 
 
+@pytest.mark.parametrize("role", ["bare", "none"])
+async def test_a_role_that_nobody_has_is_taken_once(world: Server, role: str) -> None:
+    """As one whom the clinic has yet to appoint; of a companion no time is offered."""
+    bare = {"resourceType": "PractitionerRole", "id": "bare"}
+    actor = f"PractitionerRole/{role}"
+    own = [schedule("open", actor), schedule("theirs", "RelatedPerson/r")]
+    await put(world, bare, *own)
+    body = {
+        "resourceType": "Appointment",
+        "status": "booked",
+        "start": "2036-12-01T09:30:00Z",
+        "end": "2036-12-01T10:00:00Z",
+        "participant": [{"actor": {"reference": actor}, "status": "accepted"}],
+    }
+    request = Request("create", "Appointment", body=body, base_url=BASE)
+    statuses = [(await answer(world.registry, request, world.context)).status for _ in range(2)]
+    assert statuses == [201, 409]
+
+    found = await find(world, ("schedule", "Schedule/open"))
+    assert [one[:5] for one in found] == ["09:00", "10:00", "10:30"]
+    bundle = await ask(world, start=DAY[0], end=DAY[1], schedule="Schedule/theirs")
+    assert bundle["total"] == 0
+    await remove(world, *own)
+
+
 async def test_the_patient_is_busy_as_well(world: Server) -> None:
     """What a patient has with another doctor is not offered to that patient."""
     booked = {
@@ -328,6 +354,19 @@ async def test_the_patient_is_busy_as_well(world: Server) -> None:
     asked = (("practitioner", "Practitioner/p1"), ("patient-reference", "Patient/amina"))
     assert await find(world, *asked) == ["09:00 p1 amina", "10:30 p1 amina"]
     await remove(world, booked)
+
+
+async def test_more_schedules_than_a_search_takes_alternatives(
+    world: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their free Slots are looked up by portions."""
+    doctors = (("practitioner", "p1"), ("practitioner", "p2"))
+    expected = await find(world, *doctors)
+    monkeypatch.setattr(looking, "_VALUES_AT_ONCE", 1)
+    few = world.context.settings.model_copy(update={"search_values_max": 1})
+    context = replace(world.context, settings=few)
+    server = replace(world, context=context)
+    assert await find(server, *doctors) == expected != []
 
 
 async def test_a_free_slot_opens(world: Server) -> None:
@@ -495,8 +534,16 @@ REFUSED: dict[str, tuple[dict[str, str], int, str]] = {
     "32 days": ({"start": "2036-12-01", "end": "2037-01-01"}, 400, "more than 31 days"),
     "backwards": ({"start": "2036-12-02", "end": "2036-12-01"}, 400, "not after start"),
     "no date": ({"start": "soon", "end": "2036-12-01"}, 400, "soon"),
+    "no zone": ({"start": "2036-12-01T09:00:00", "end": "2036-12-01"}, 400, "with its zone"),
+    "the first day": ({"start": "0001-01-01", "end": "0001-01-02"}, 400, "nearer"),
+    "the last": (
+        {"start": "9999-12-30", "end": "9999-12-30", "occurrence-count": "52"},
+        400,
+        "near",
+    ),
     "a count of 1,001": ({"_count": "1001"}, 400, "1 to 1,000"),
     "no token": ({"specialty": "cardio"}, 400, "system|code"),
+    "a list of tokens": ({"specialty": "urn:a|b,urn:c|d"}, 400, "system|code"),
     "another type": ({"practitioner": "Patient/amina"}, 400, "Practitioner/1"),
     "an operator": ({"practitioner": '{"$gt":""}'}, 400, "Practitioner/1"),
     "an unknown parameter": ({"practitoner": "p1"}, 400, "practitioner"),
@@ -620,6 +667,40 @@ async def test_what_would_cost_too_much_is_refused(world: Server) -> None:
     assert (response.status, decode(response.body)["issue"][0]["code"]) == (403, "too-costly")
 
 
+async def test_rules_are_not_read_of_more_than_can_be_combined(
+    world: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Schedule may be for a thousand services, and its rules may be long."""
+    many = [f"HealthcareService/m{n}" for n in range(5)]
+    services = [{"resourceType": "HealthcareService", "id": one[18:]} for one in many]
+    await put(world, *services, schedule("long", "Practitioner/long", *many))
+    asked = [("start", DAY[0]), ("end", DAY[1]), ("practitioner", "long")]
+    assert (await ask(world, *asked))["total"] == 5 * 4
+
+    monkeypatch.setattr(candidates, "_COMBINATIONS_MAX", 4)
+    monkeypatch.setattr(candidates, "rules", None)
+    outcome = await ask(world, *asked, status=403)
+    assert outcome["issue"][0]["code"] == "too-costly"
+
+
+async def test_an_answer_is_no_longer_than_a_page(world: Server) -> None:
+    """Whatever a service says of itself, and however many are asked for."""
+    asked = [("start", DAY[0]), ("end", DAY[1])]
+    said = [{"text": "x" * 100_000}]
+    await put(
+        world,
+        service(id="said", type=said, specialty=said),
+        *(
+            schedule(f"long{n}", f"Practitioner/long{n}", "HealthcareService/said")
+            for n in range(9)
+        ),
+    )
+    nine = [("practitioner", f"Practitioner/long{n}") for n in range(9)]
+    bundle = await ask(world, *asked, *nine, ("_count", "1000"))
+    assert bundle["total"] == 9 * 4
+    assert 1 < len(bundle["entry"]) < 15
+
+
 SECRETARY = Principal("user", "secretary", "app", scopes_of("user/*.cruds"), roles=("front-desk",))
 AMINA = Principal(
     *("user", "amina", "app", scopes_of("patient/*.cruds")),
@@ -647,6 +728,38 @@ async def test_who_may_find(world: Server) -> None:
     assert [await status(AMINA), await status(AMINA, **mine)] == [200, 200]
     assert await status(AMINA, **theirs) == 404
     assert [await status(LAB), await status(Principal("nobody", "nobody"))] == [403, 401]
+
+
+NARROW = replace(
+    SECRETARY, scopes=scopes_of("user/Appointment.cruds user/Schedule.rs user/Slot.cruds")
+)
+
+
+async def test_hours_are_the_same_for_who_sees_less(world: Server) -> None:
+    """Whoever may not read people, roles and services is told the same times, and no names."""
+    role = {"resourceType": "PractitionerRole", "id": "r7", "extension": [DHAKA]}
+    of_p7 = {"practitioner": {"reference": "Practitioner/p7"}}
+    own = schedule("s7", "PractitionerRole/r7", "HealthcareService/h1", extension=())
+    await put(world, {**role, **of_p7}, own, busy("b7", "s7", "07:00:00", "07:45:00"))
+    asked = (("start", DAY[0]), ("end", DAY[1]), ("schedule", "Schedule/s7"))
+    request = Request("$find", "Appointment", parameters=asked, base_url=BASE)
+    told = [
+        decode((await answer(world.registry, request, world.context.asked_by(who))).body)["entry"]
+        for who in (SECRETARY, NARROW)
+    ]
+    times = [[one["resource"]["start"] for one in found] for found in told]
+    assert times == [["2036-12-01T14:00:00+06:00"]] * 2
+    [offered] = told[1]
+    assert "display" not in str(offered)
+
+    async def booked(offset: bytes) -> int:
+        there = decode(encode(offered["resource"]).replace(b"+06:00", offset))
+        given = [{"name": "appointment", "resource": there}]
+        body = {"resourceType": "Parameters", "parameter": given}
+        request = Request("$book", "Appointment", body=body, base_url=BASE)
+        return (await answer(world.registry, request, world.context.asked_by(NARROW))).status
+
+    assert [await booked(b"Z"), await booked(b"+06:00")] == [409, 201]
 
 
 @pytest.mark.parametrize("type", ["batch", "transaction"])

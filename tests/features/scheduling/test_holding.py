@@ -328,6 +328,16 @@ async def test_blocks(clinic: Fhir) -> None:
     assert (await clinic(create(appointment(600, 630, "Practitioner/p1")))).status == 201
 
 
+async def test_the_end_of_time(clinic: Fhir) -> None:
+    """There is time behind every appointment, for its buffer."""
+    buffer = {"url": "bufferAfter", "valueDuration": {"value": 2, "unit": "h"}}
+    rules = {"extension": [{"url": PARAMETERS, "extension": [buffer]}]}
+    assert (await clinic(put(schedule("d9", "Practitioner/p9", **rules)))).status == 201
+    last = {"start": "9999-12-31T22:30:00Z", "end": "9999-12-31T23:00:00Z"}
+    one = {**appointment(0, 30, "Practitioner/p9"), **last}
+    assert (await clinic(create(one))).status == 409
+
+
 async def test_two_processes(clinic: Fhir, mongodb_uri: str, settings: Settings) -> None:
     """Two servers on one database give a time once."""
     async with opened(settings, mongodb_uri) as other:

@@ -1,5 +1,6 @@
 """design/scheduling.md, section 8: STOP, 1 and 2 by SMS, from the gateway and from nobody else."""
 
+import asyncio
 import hmac
 import json
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_server.app import Server
+from fhir_server.features.scheduling import inbound
 from fhir_server.features.scheduling.inbound import application
 from fhir_server.features.scheduling.parameters import PARAMETERS
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark
@@ -20,6 +22,7 @@ from tests.features.scheduling.reminder_world import (
     REMINDING,
     World,
     appointment,
+    opted_out,
     patient,
     world,
 )
@@ -97,6 +100,14 @@ async def test_stop_and_start(clinic: World) -> None:
     assert await clinic.all("Consent", status="active") == []
 
 
+async def test_start_ends_what_stop_began_and_no_more(clinic: World) -> None:
+    """Who wants no messages at all has said so to the clinic, and perhaps shares the phone."""
+    await clinic.write(opted_out("all", "Patient/p"))
+    assert await post(clinic, said("START")) == (200, {"did": "start"})
+    [consent] = await clinic.all("Consent", status="active")
+    assert consent["id"] == "all"
+
+
 async def test_one_confirms_and_two_cancels(clinic: World) -> None:
     """1 accepts for the patient, 2 cancels with the reason, and then 1 does nothing."""
     assert await post(clinic, said("1")) == (200, {"did": "confirm"})
@@ -140,6 +151,37 @@ async def test_a_family_with_one_phone(clinic: World) -> None:
     await clinic.work()
     assert len(clinic.sink.taken) == 2
     assert await post(clinic, said("2")) == (200, {"did": "nothing"})
+
+
+async def test_an_answer_to_something_else_cancels_nothing(clinic: World) -> None:
+    """What was sent last is what is answered: who declines an offer keeps the appointment."""
+    [row] = await clinic.rows(state="sent")
+    offer = {**row, "_id": "offer", "subject": "Appointment/w", "watched": ["Appointment/w"]}
+    offer |= {"content": {**row["content"], "kind": "offer"}, "at": clinic.clock()}
+    clinic.clock.pass_by(hours=14)
+    await clinic.server.database["outbox"].insert_one({**offer, "at": clinic.clock()})
+    assert await post(clinic, said("no")) == (200, {"did": "nothing"})
+    await clinic.server.database["outbox"].delete_one({"_id": "offer"})
+    assert await post(clinic, said("no")) == (200, {"did": "cancel"})
+
+
+async def test_who_sends_a_body_slowly_is_not_waited_for(
+    clinic: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not known yet who it is."""
+    monkeypatch.setattr(inbound, "_BODY_S", 0.01)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    scope = {"fhir_server.context": clinic.context, "method": "POST", "headers": []}
+    await application(scope, receive, send)
+    assert sent[0]["status"] == 408
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "extension[0].extension[0]",
         "no time zone",
     ),
+    "an unknown zone": (
+        parameters(timezone={"valueCode": "Mars/Base"}),
+        "extension[0].extension[0]",
+        "no time zone",
+    ),
     "a folder of zones": (parameters(timezone={"valueCode": "Asia"}), "extension[0]", "no time"),
     "twice": (
         parameters({"url": "duration", **span(5)}, duration=span(10)),

@@ -150,8 +150,24 @@ async def test_what_is_published_is_kept_for_a_while(clinic: Clinic) -> None:
     await clinic(create(appointment(0, 30, "Practitioner/p1", "Patient/b")))
     assert rows(await asked(clinic, "$bulk-publish-file", *day)) == before
     clinic.clock.time += timedelta(minutes=6)
-    after = rows(await asked(clinic, "$bulk-publish-file", *day))
-    assert after == before[1:]
+    after = await asked(clinic, "$bulk-publish-file", *day)
+    assert rows(after) == before[1:]
+    assert after.headers == (("Cache-Control", "public, max-age=300"),)
+    clinic.clock.time += timedelta(seconds=200)
+    kept = await asked(clinic, "$bulk-publish-file", *day)
+    assert kept.headers == (("Cache-Control", "public, max-age=100"),)
+
+
+async def test_a_free_slot_opens_what_is_published(clinic: Clinic) -> None:
+    """One of the night before too, however it names its Schedule."""
+    night = slot("night", "d1", -11 * 60, -8 * 60, "free")
+    base = clinic.context.parameters.base_urls[0]
+    of = {"schedule": {"reference": f"{base}/Schedule/d1"}}
+    assert (await clinic(put({**night, **of}))).status == 201
+    clinic.clock.time = datetime(2036, 11, 30, 20, tzinfo=UTC)
+    day = (("type", "Slot"), ("date", "2036-12-01"))
+    found = rows(await asked(clinic, "$bulk-publish-file", *day))
+    assert [one["start"][11:16] for one in found][:2] == ["00:00", "00:30"]
 
 
 @pytest.mark.parametrize(

@@ -64,18 +64,21 @@ def test_the_day_of_a_number_is_that_of_its_place(instant: str, zone: str, expec
 
 
 @pytest.mark.parametrize("said", ["Mars/Base", "../../etc/passwd", "", None, 7])
-def test_a_zone_that_is_none_is_the_default(said: Any) -> None:
-    """What a Location says instead of a time zone leaves the setting to say it."""
+def test_a_zone_that_is_none_is_not_used(said: Any) -> None:
+    """What a Location says instead of a time zone leaves Schedules and the setting to say it."""
     location = {"extension": [{"url": queue.TIMEZONE_EXTENSION, "valueCode": said}]}
-    assert queue.zone_of(location, "Asia/Dhaka") == DHAKA
+    assert queue.zone_of(location) is None
+    location["extension"][0]["valueCode"] = "Asia/Dhaka"
+    assert queue.zone_of(location) == DHAKA
 
 
-def test_who_comes_before_midnight_is_called_after_it() -> None:
-    """A number stands until the day ends, and for the hours that the setting says at least."""
-    late = datetime(2026, 12, 1, 17, 58, tzinfo=UTC)  # 23:58 in Dhaka
-    assert queue.stands_until(late, DHAKA, timedelta(hours=4)) == late + timedelta(hours=4)
-    early = datetime(2026, 12, 1, 3, tzinfo=UTC)
-    assert queue.stands_until(early, DHAKA, timedelta(hours=4)) == late + timedelta(minutes=2)
+def test_who_waits_at_midnight_is_called_after_it() -> None:
+    """A number stands for the hours behind midnight that the setting says, whenever it was taken:
+    who has waited since the afternoon is not dropped before who came at eleven."""
+    midnight = datetime(2026, 12, 1, 18, tzinfo=UTC)  # in Dhaka
+    for before in (timedelta(minutes=2), timedelta(hours=8), timedelta(hours=24)):
+        until = queue.stands_until(midnight - before, DHAKA, timedelta(hours=4))
+        assert until == midnight + timedelta(hours=4)
 
 
 STATUSES = st.sampled_from(("arrived", "triaged", "in-progress", "onleave", "finished"))

@@ -75,6 +75,13 @@ def test_each_service_has_a_line_of_its_own() -> None:
     assert EN.nobody_called in html
 
 
+def test_a_line_has_the_letters_of_most_who_wait_there() -> None:
+    """Who was sent on from elsewhere comes first, and the queue is still called by its own."""
+    sent_on = replace(entry(1), token="TRIA-001")
+    [line] = board([], [sent_on, entry(2), entry(3)], {}, NOON).lines
+    assert (line.letters, line.waiting) == ("CARD", 3)
+
+
 def test_what_is_put_into_a_page_is_escaped() -> None:
     """A place may be called what it likes."""
     html = page("<script>", Board((Call("A-1", "<b>", is_new=False),)), EN, '/x?"', "dark")
@@ -376,6 +383,27 @@ async def test_in_production_a_board_needs_its_link(
     open_to_all = settings.model_copy(update={"queue_boards_open": True})
     seen = await Listener(server, replace(strict, settings=open_to_all)).get("/board/locked")
     assert seen.status == 200
+
+
+async def test_a_link_that_is_void_ends_a_busy_board_too(
+    server: Server, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is news all the time as well, and not only where a board is quiet."""
+    place = await desk.place("busy")
+    settings = server.context.settings.model_copy(update={"mode": "production"})
+    strict = replace(server.context, settings=settings)
+    url = (await desk("$board-link", place))["url"]
+    events = "/board/busy/events?" + url.partition("?")[2]
+    monkeypatch.setattr(queue_page, "HEARTBEAT_S", 0.3)
+    async with listening(Listener(server, strict), events) as seen:
+        await seen.has("event: board")
+        await desk("$board-link", place, renew={"valueBoolean": True})
+        watch = _boards(server)._watched["busy"]
+        async with asyncio.timeout(5):
+            while not seen.ended:
+                watch.changed.set()
+                watch.changed = asyncio.Event()
+                await asyncio.sleep(0.02)
 
 
 async def test_events_end_where_nobody_knows_whether_they_may_go_on(

@@ -44,12 +44,13 @@ async def place(desk: Desk, request: pytest.FixtureRequest) -> str:
 
 
 def appointment(patient: str, place: str, **more: Any) -> dict[str, Any]:
-    """Return the members of an Appointment."""
+    """Return the members of an Appointment of today."""
     who = [patient, place, "Practitioner/dr"]
+    start = datetime.now(UTC) - timedelta(minutes=1)
     return {
         "status": "booked",
-        "start": "2036-12-01T09:00:00Z",
-        "end": "2036-12-01T09:30:00Z",
+        "start": start.isoformat(timespec="seconds"),
+        "end": (start + timedelta(minutes=30)).isoformat(timespec="seconds"),
         "participant": [{"actor": {"reference": one}, "status": "accepted"} for one in who],
         **more,
     }
@@ -83,6 +84,41 @@ async def test_midnight_of_the_place_begins_anew(desk: Desk, place: str) -> None
     clock[0] += timedelta(hours=12)
     assert (await late.call(place))["encounter"]["id"] == after["encounter"]["id"]
     assert (await late.call(place)).status == 404
+
+
+async def test_nobody_is_lost_in_the_night(desk: Desk, two: list[Server], place: str) -> None:
+    """Who waits since the afternoon is called after midnight, and sent on then; who never came is
+    not looked at any more when the next day has begun."""
+    clock = [datetime(2026, 12, 1, 9, 30, tzinfo=UTC)]
+    late = replace(desk, now=lambda: clock[0])
+    lab = await late.service(f"lab-{place[9:]}", "Laboratory")
+    patients = [await late.take(place) for _ in range(3)]
+    clock[0] = datetime(2026, 12, 1, 21, 59, tzinfo=UTC)  # 03:59 in Dhaka
+    assert (await late.call(place))["token"] == "CARD-001"
+    assert (await late.call(place, "2"))["token"] == "CARD-002"
+    await late("$transfer", patients[0], to=reference(lab))
+    await late("$skip", patients[1])
+    clock[0] += timedelta(hours=3)
+    assert (await late.call(place, service=reference(lab)))["token"] == "CARD-001"
+    assert (await late.call(place))["token"] == "CARD-002"
+    assert (await late.call(place)).status == 404
+
+    queues = two[0].database[QUEUES]
+    here = {"location": place.partition("/")[2], "waits": True}
+    assert [one["number"] async for one in queues.find(here)] == [3]
+    await late.take(place)
+    assert [one["number"] async for one in queues.find(here)] == [1]
+
+
+async def test_a_service_that_is_gone_stops_nobody(desk: Desk, place: str) -> None:
+    """Who waits for a service that was deleted meanwhile is called, as are all behind."""
+    gone = await desk.service(f"gone-{place[9:]}", "Gone")
+    await desk.take(place, service=reference(gone))
+    await desk.take(place)
+    await desk.ask(Request("delete", "HealthcareService", gone.partition("/")[2]))
+    told = [await desk.call(place, counter) for counter in ("1", "2")]
+    assert [one.status for one in told] == [200, 200]
+    assert told[0]["encounter"]["status"] == "in-progress"
 
 
 async def test_services_with_the_same_letters_share_their_numbers(desk: Desk, place: str) -> None:
@@ -201,6 +237,16 @@ async def test_the_service_of_an_appointment_is_the_queue(desk: Desk, place: str
     told = await desk("$check-in", f"Appointment/eyes-{way}", **given)
     assert (told.status, told["token"]) == (201, "EYE-001"), told.body
     assert told["encounter"]["location"][0]["location"] == {"reference": place}
+
+
+async def test_a_patient_with_a_version_checks_in(desk: Desk, place: str) -> None:
+    """However an Appointment names who comes: the number and the visit are that patient's."""
+    await desk.put("Patient", "versioned")
+    one = appointment("Patient/versioned/_history/1", place)
+    await desk.put("Appointment", f"versioned-{place[9:]}", **one)
+    told = await desk("$check-in", f"Appointment/versioned-{place[9:]}")
+    assert told.status == 201, told.body
+    assert told["encounter"]["subject"] == {"reference": "Patient/versioned"}
 
 
 async def test_one_check_in_of_many_at_once(two: list[Server], desk: Desk) -> None:
@@ -397,6 +443,25 @@ async def test_transfer_keeps_the_number(desk: Desk, place: str) -> None:
     assert (await desk.call(other))["token"] == "TRIA-001"
 
 
+async def test_no_number_is_in_a_place_twice(desk: Desk, place: str) -> None:
+    """Two rooms that count by the same letters: who is sent from one to the other has another
+    number where somebody has the same, and one that was brought along is not given again."""
+    other = await desk.place(f"o{place[10:]}")
+    first, second = [await desk.take(place) for _ in range(2)]
+    assert (await desk("$issue-token", other, **BARE))["token"] == "CARD-001"
+    moved = await desk("$transfer", first, to=reference(other))
+    assert moved["token"] == "CARD-002"
+    known = [one["value"] for one in moved["encounter"]["identifier"]]
+    systems = [one["system"].split("/")[-2] for one in moved["encounter"]["identifier"]]
+    assert (known, systems) == (["CARD-001", "CARD-002"], [place[9:], other[9:]])
+    assert (await desk("$transfer", second, to=reference(other)))["token"] == "CARD-003"
+    third = [await desk.take(place) for _ in range(2)][1]
+    assert (await desk("$transfer", third, to=reference(other)))["token"] == "CARD-004", "kept"
+    assert (await desk("$issue-token", other, **BARE))["token"] == "CARD-005"
+    waiting = [one["token"] for one in (await desk("$queue", other)).all("entry")]
+    assert sorted(waiting) == [f"CARD-00{n}" for n in range(1, 6)]
+
+
 async def test_a_patient_with_a_number_there_is_not_moved(desk: Desk, place: str) -> None:
     """The unique number of a patient holds for a transfer too."""
     await desk.put("Patient", "moved")
@@ -479,7 +544,7 @@ async def test_whatever_many_do_at_once_queue_and_encounters_agree(two: list[Ser
         encounter = await desks[0].read(f"Encounter/{row['_id']}")
         assert encounter["status"] in STATUS_OF[row["state"]], (row, encounter)
         assert row.get("waits", False) == (row["state"] == "waiting"), row
-        assert encounter["identifier"][0]["value"] == row["token"]
+        assert encounter["identifier"][-1]["value"] == row["token"]
         if row["state"] != "done":
             parts = (row[name] for name in ("location", "service", "date", "patient"))
             open_claims.add((claim_name(*parts), row["_id"]))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_server.features.scheduling.reminders import (
+    TIMEZONE,
     Offset,
     Person,
     Policy,
@@ -20,6 +21,7 @@ from fhir_server.features.scheduling.reminders import (
     outside,
     wanted,
     ways,
+    zone_of,
 )
 from fhir_server.features.scheduling.reminders import given as name_in
 
@@ -180,6 +182,7 @@ def test_a_reminder_that_is_planned_again_is_the_same() -> None:
         (None, {"status": "booked"}, True),
         ({"status": "pending"}, {"status": "booked"}, True),
         ({"status": "booked"}, {"status": "booked", "comment": "x"}, False),
+        ({"status": "booked"}, {"status": "booked", "serviceType": [{"text": "x"}]}, True),
         ({"status": "booked"}, {"status": "booked", "start": "2036-12-05T09:00:00Z"}, True),
         ({"status": "booked"}, {"status": "cancelled"}, True),
         ({"status": "booked"}, {"status": "arrived"}, True),
@@ -256,3 +259,10 @@ def test_nothing_that_is_stored_breaks_a_plan(odd: Any) -> None:
     changed({**resource, "status": "booked"}, None, NOW)
     displays(resource)
     name_in(resource)
+
+
+@pytest.mark.parametrize("said", ["Mars/Base", "Asia", "../../etc/passwd", ""])
+def test_a_zone_of_a_patient_that_is_none_is_not_used(said: str) -> None:
+    """And stops no message."""
+    one = {"extension": [{"url": TIMEZONE, "valueCode": said}]}
+    assert zone_of(one, DHAKA) == DHAKA

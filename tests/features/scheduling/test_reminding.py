@@ -198,22 +198,38 @@ def in_turn(count: int) -> list[Resource]:
 
 async def test_no_row_is_taken_twice_at_once(clinic: World) -> None:
     """R3: two workers with all their hands: at no time do two have the same message."""
-    held: set[str] = set()
+    held: Counter[str] = Counter()
+    most = 0
 
     async def before(outgoing: Outgoing) -> None:
-        assert outgoing.key not in held
-        held.add(outgoing.key)
+        nonlocal most
+        held[outgoing.key] += 1
+        most = max(most, *held.values())
         await asyncio.sleep(0)
-        held.discard(outgoing.key)
+        held[outgoing.key] -= 1
 
     clinic.sink.before = before
     await clinic.write(*in_turn(20))
     await clinic.work()
-    clinic.clock.pass_by(hours=10)
+    clinic.clock.pass_by(hours=9)
     await asyncio.gather(*(clinic.work() for _ in range(8)))
 
+    assert most == 1
     assert set(clinic.sink.keys.values()) == {1}
     assert len(clinic.sink.taken) == 20
+
+
+@pytest.mark.parametrize("reference", ["{base}/Patient/p", "Patient/p/_history/1"])
+async def test_a_patient_is_known_by_any_name(clinic: World, reference: str) -> None:
+    """A reference may be absolute, or have a version: the reminder comes, and so does the move."""
+    who = reference.format(base=clinic.context.parameters.base_urls[0])
+    await clinic.write(appointment("a", TOMORROW, who))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+    await clinic.write(appointment("a", TOMORROW + timedelta(days=3), who))
+    await clinic.work()
+    assert [one.about["patient"] for _, one in clinic.sink.taken] == ["Patient/p"] * 2
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deleted", "moved"])
@@ -239,13 +255,14 @@ async def test_what_is_cancelled_just_before_is_not_sent(clinic: World, how: str
     assert len(planned) == (2 if how == "moved" else 0)
 
 
-async def test_who_was_reminded_is_told_that_it_is_off(clinic: World) -> None:
+@pytest.mark.parametrize("status", ["cancelled", "entered-in-error"])
+async def test_who_was_reminded_is_told_that_it_is_off(clinic: World, status: str) -> None:
     """A cancellation after a reminder went out is followed by a notice, once."""
     await clinic.write(appointment("a", TOMORROW))
     await clinic.work()
     clinic.clock.pass_by(hours=4)
     await clinic.work()
-    await clinic.write(appointment("a", TOMORROW, status="cancelled"))
+    await clinic.write(appointment("a", TOMORROW, status=status))
     await clinic.work()
     clinic.clock.pass_by(hours=30)
     await clinic.work()
@@ -270,6 +287,75 @@ async def test_who_was_reminded_is_told_of_another_time(clinic: World) -> None:
     assert len(texts) == 2, "what was slept through is not sent late"
     assert "is now on Fri 5 Dec 2036" in texts[1]
     assert len(await clinic.all("Communication", status="not-done")) == 2
+
+
+async def test_who_is_moved_to_and_fro_knows_the_last_time(clinic: World) -> None:
+    """Each time that a patient was told of is followed by the next one, be it one told before."""
+    later = TOMORROW + timedelta(days=3)
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+    for start in (later, TOMORROW, later):
+        clinic.clock.pass_by(minutes=1)
+        await clinic.write(appointment("a", start))
+        await clinic.work()
+        await clinic.write(appointment("a", start, comment="no news"))
+        await clinic.work()
+
+    texts = [one.text for _, one in clinic.sink.taken][1:]
+    assert ["Fri 5 Dec" in one for one in texts] == [True, False, True]
+    clinic.clock.pass_by(minutes=1)
+    for status in ("declined", "declined", "accepted"):
+        one = appointment("a", later)
+        one["participant"][0]["status"] = status
+        one["comment"] = status + str(clinic.clock())
+        await clinic.write(one)
+        await clinic.work()
+        clinic.clock.pass_by(minutes=1)
+    texts = [one.text for _, one in clinic.sink.taken][4:]
+    assert ["cancelled" in one for one in texts] == [True, False], "taken out, and in again"
+
+
+async def test_what_was_due_at_night_waits_for_the_morning(clinic: World) -> None:
+    """R7: a server that was down sends nobody at two in the night what was due in the evening,
+    unless that is the last moment."""
+    await clinic.write(patient("q", PHONE))
+    evening = TOMORROW + timedelta(hours=4)
+    soon = appointment("b", TOMORROW - timedelta(hours=8, minutes=-5), "Patient/q")  # at 07:05
+    await clinic.write(appointment("a", evening), soon)
+    await clinic.work()
+    clinic.clock.pass_by(hours=14)
+    await clinic.work()
+    assert [one.about["about"] for _, one in clinic.sink.taken] == ["Appointment/b"]
+
+    clinic.clock.pass_by(hours=6)
+    await clinic.work()
+    assert [(f"{when:%H:%M}", one.about["about"]) for when, one in clinic.sink.taken[1:]] == [
+        ("02:00", "Appointment/a")
+    ], "eight in the morning in Dhaka"
+    assert {row["tried"] for row in await clinic.rows(state="sent")} == {1}
+
+
+async def test_what_is_due_is_not_lost_by_a_new_plan(clinic: World) -> None:
+    """A message that is late is still to be sent when others are planned; and says what is so
+    now."""
+    here, there = ({"reference": f"Location/{id}", "display": id} for id in ("here", "there"))
+    for id in ("here", "there"):
+        await clinic.write({"resourceType": "Location", "id": id, "name": id})
+    await clinic.write(patient("p", ("email", "amina@example.org")))
+    one = appointment("a", TOMORROW)
+    one["participant"].append({"actor": here, "status": "accepted"})
+    await clinic.write(one)
+    await clinic.work()
+    clinic.clock.pass_by(hours=3, minutes=1)  # a minute behind the first of the two
+    one["participant"][1]["actor"] = there
+    await clinic.write(one)
+    await clinic.work()
+
+    [(_, sent)] = clinic.sink.taken
+    assert "at there." in sent.text
+    assert len(await clinic.rows(state="waiting")) == 1
 
 
 async def test_who_wants_no_messages_gets_none(clinic: World) -> None:
@@ -407,6 +493,27 @@ async def test_what_fails_time_and_again_is_given_up(clinic: World) -> None:
     await clinic.work()
     [said] = await clinic.all("Communication")
     assert said["status"] == "completed"
+
+
+async def test_what_is_on_hold_waits(clinic: World) -> None:
+    """A client may put a CommunicationRequest on hold, and have it go on; or never."""
+    await clinic.write(appointment("a", TOMORROW))
+    await clinic.work()
+    first, second = await clinic.all("CommunicationRequest", _sort="occurrence")
+    for one in (first, second):
+        await clinic.write({**one, "status": "on-hold"})
+    clinic.clock.pass_by(hours=3)
+    await clinic.work()
+    assert clinic.sink.taken == []
+    await clinic.write(first)
+    clinic.clock.pass_by(minutes=5)
+    await clinic.work()
+    assert [one.key for _, one in clinic.sink.taken] == [first["id"]]
+
+    clinic.clock.pass_by(days=2)
+    await clinic.work()
+    assert [row["state"] for row in await clinic.rows(_id=second["id"])] == ["not-done"]
+    assert len(clinic.sink.taken) == 1
 
 
 async def test_without_channels_nothing_is_kept(mongodb_uri: str, emptied: Emptied) -> None:

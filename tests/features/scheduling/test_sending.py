@@ -5,13 +5,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email import message_from_string, policy
 from typing import Any
 
 import pytest
 
-from fhir_server.app import opened
+from fhir_server.app import end_of, opened
 from fhir_server.features.scheduling.reminding import Sending
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
@@ -84,6 +84,50 @@ async def test_the_task_sends_what_is_due(mongodb_uri: str, emptied: Emptied) ->
         assert len(await found.all("Communication", status="completed")) == 1
 
 
+async def test_what_cannot_be_recorded_is_settled(mongodb_uri: str, emptied: Emptied) -> None:
+    """A site that checks references, and a patient who is gone: the row ends and says so. Else it
+    would be begun again each minute, or what was sent be sent eight times."""
+    async with clinic(mongodb_uri, emptied, reference_targets_checked=["Patient"]) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), appointment("a", TOMORROW))
+        await found.work()
+        found.clock.pass_by(hours=3)
+
+        async def before(_: Any) -> None:
+            await found.ask(Request("delete", "Patient", "p"))
+
+        found.sink.before = before
+        await found.work()
+        found.clock.pass_by(hours=22)
+        await found.work()
+
+        rows = await found.rows(kind="message")
+        assert [(one["state"], one["tried"]) for one in rows] == [("sent", 1), ("not-done", 1)]
+        assert all("not recorded" in one["reason"] for one in rows)
+        assert len(found.sink.taken) == 1
+
+
+async def test_what_is_handed_over_as_the_server_stops_is_settled(
+    mongodb_uri: str, emptied: Emptied
+) -> None:
+    """Else the next server would send it again."""
+    async with clinic(mongodb_uri, emptied) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), appointment("a", TOMORROW))
+        await found.work()
+        found.clock.pass_by(hours=3)
+        going = asyncio.Event()
+
+        async def before(_: Any) -> None:
+            going.set()
+            await asyncio.sleep(0.05)
+
+        found.sink.before = before
+        task = asyncio.create_task(found.deliveries().run())
+        await going.wait()
+        await end_of([task])
+        assert len(found.sink.taken) == 1
+        assert len(await found.rows(state="sent")) == 1
+
+
 def _mail(text: str) -> Any:
     return message_from_string(text, policy=policy.default)
 
@@ -149,6 +193,34 @@ async def test_doses_are_reminded_of_until_the_order_stops(
         await found.work()
         assert len(found.sink.taken) == 2
         assert await found.rows(kind="plan") == []
+
+
+async def test_doses_are_planned_though_none_is_near(mongodb_uri: str, emptied: Emptied) -> None:
+    """R8: what is taken on Fridays is reminded of on Friday, though it was ordered on Monday; what
+    is late is sent though a plan is made meanwhile; nobody is told to take what was stopped."""
+    fridays = {"repeat": {"when": ["MORN"], "dayOfWeek": ["fri"]}}
+    weekly = {**order("one"), "dosageInstruction": [{"timing": fridays}]}
+    async with clinic(mongodb_uri, emptied, reminder_medication=True) as found:
+        await found.write(patient("p", ("phone", "+8801711000001")), weekly)
+        for _ in range(3):
+            await found.work()
+            assert await found.rows(kind="message", state="sent") == []
+            found.clock.pass_by(days=1)
+        await found.work()
+        found.clock.at = datetime.fromisoformat("2036-12-05T02:01:00+00:00")
+        await found.write(order("two"))
+        await found.work()
+        assert [one.about["about"] for _, one in found.sink.taken] == ["MedicationRequest/one"]
+
+        found.clock.at = datetime.fromisoformat("2036-12-05T15:00:00+00:00")
+        taken = await found.deliveries().take()
+        assert taken is not None, "and whoever took it dies"
+        await found.write(order("two", status="stopped"))
+        await found.work()
+        found.clock.pass_by(minutes=2)
+        await found.work()
+        assert len(found.sink.taken) == 1
+        assert [row["state"] for row in await found.rows(_id=taken.id)] == ["withdrawn"]
 
 
 def order(id: str, status: str = "active") -> dict[str, Any]:

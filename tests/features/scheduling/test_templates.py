@@ -78,8 +78,24 @@ def test_a_site_has_its_own_texts() -> None:
     assert rendered(texts, "reminder", "sms", "ur", {"day": "Mon"}).text == "Mon"
     with pytest.raises(TemplateFault, match="nothing for"):
         loaded('{"reminder": {"ur": {"sms": "x"}}}', SITE_MAX)
+    with pytest.raises(TemplateFault, match="one line"):
+        loaded('{"reminder": {"en": {"subject": "Your\\nappointment"}}}', SITE_MAX)
     with pytest.raises(TemplateFault, match="no messages"):
         loaded('{"other": {}}', SITE_MAX)
+
+
+@pytest.mark.parametrize("language", ["en", "bn"])
+def test_nobody_is_asked_for_an_answer_that_is_not_heard(language: str) -> None:
+    """Where no answers are taken, a patient who sent 2 would believe to have cancelled."""
+    heard, unheard = (
+        rendered(loaded("", SITE_MAX, is_heard=one), "reminder", "sms", language, ALL).text
+        for one in (True, False)
+    )
+    assert "STOP" in heard
+    assert "STOP" not in unheard
+    assert all(f"{MARK}{name}" in unheard for name in ("day", "time", "phone"))
+    own = loaded(json.dumps({"reminder": {"en": {"sms": "{day}!"}}}), SITE_MAX, is_heard=False)
+    assert own["reminder"]["en"]["sms"] == "{day}!"
 
 
 @given(st.text(), st.sampled_from(["sms", "email", "webhook"]))

@@ -11,9 +11,11 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.context import Context
 from fhir_server.dispatch import answer
+from fhir_server.features.scheduling import waitlist
 from fhir_server.features.scheduling.events import work
 from fhir_server.features.scheduling.extensions import hold_expires, moment
 from fhir_server.features.scheduling.offer_page import answered
+from fhir_server.features.scheduling.parameters import PARAMETERS, SERVICE
 from fhir_server.features.scheduling.waiting import (
     entry_version,
     in_turn,
@@ -181,7 +183,7 @@ async def test_who_does_not_answer_makes_room_for_the_next(clinic: Clinic) -> No
     await clinic.worked()
     for was in before:
         now = await read(clinic, f"Appointment/{was['id']}")
-        assert {**now, "meta": 0} == {**was, "meta": 0}
+        assert {**now, "meta": 0} == {**was, "meta": 0, "created": was["meta"]["lastUpdated"]}
     assert len(await clinic.messages()) == 2
     taken = await clinic.server.context.store.granules.taken(
         ["Practitioner/p1"], MORNING, MORNING + timedelta(hours=1)
@@ -248,6 +250,102 @@ async def test_who_declines_makes_room_at_once(clinic: Clinic) -> None:
     late = f"/offer/{link_token(clinic.context.page_key, second, '1')}"
     clinic.clock.time += timedelta(minutes=31)
     assert (await clinic.page(late, "POST"))[0] == 410
+
+
+async def test_a_time_that_cannot_be_offered_is_not_offered_to_everybody(
+    clinic: Clinic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the rules of its calendar cannot be read any more."""
+    monkeypatch.setattr(waitlist, "_REFUSED_MAX", 2)
+    old = await booked(clinic)
+    for n in range(4):
+        await clinic.make(entry(f"Patient/w{n}"))
+    wrong = {"url": PARAMETERS, "extension": [{"url": "slotCapacity", "valuePositiveInt": 20_000}]}
+    broken = {**schedule("d1", "Practitioner/p1"), "extension": [wrong]}
+    assert (await clinic(put(broken))).status == 200
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+
+    said = [one.getMessage() for one in caplog.records if "cannot be offered" in one.getMessage()]
+    assert len(said) == 2
+    assert await clinic.messages() == []
+
+
+async def test_who_may_not_have_it_is_in_nobodys_way(clinic: Clinic) -> None:
+    """A limit of the service that one waits for is not that of the next."""
+    services = [f"HealthcareService/{one}" for one in ("h1", "h2")]
+    for one in services:
+        assert (await clinic(put({"resourceType": one[:17], "id": one[18:]}))).status == 201
+    limit = [
+        {"url": "count", "valuePositiveInt": 1},
+        {"url": "per", "valueCode": "day"},
+    ]
+    rules = [{"url": "service", "valueReference": {"reference": one}} for one in services]
+    groups = [[rules[0], {"url": "bookingLimit", "extension": limit}], [rules[1]]]
+    said = [{"url": PARAMETERS, "extension": one} for one in groups]
+    assert (await clinic(put({**schedule("d1", "Practitioner/p1"), "extension": said}))).status
+    first, second = [
+        [{"text": "x", "extension": [{"url": SERVICE, "valueReference": {"reference": one}}]}]
+        for one in services
+    ]
+    await clinic.make(appointment(60, 90, "Practitioner/p1", "Patient/a", serviceType=first))
+    old = await clinic.make(appointment(0, 30, "Practitioner/p1", "Patient/b", serviceType=second))
+    full = await clinic.make(entry("Patient/c", priority=1, serviceType=first))
+    waits = await clinic.make(entry("Patient/d", serviceType=second))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+
+    assert (await read(clinic, f"Appointment/{full}"))["status"] == "waitlist"
+    assert (await read(clinic, f"Appointment/{waits}"))["status"] == "pending"
+
+
+async def test_who_waits_keeps_his_place_and_who_comes_along(clinic: Clinic) -> None:
+    """An offer is with the patient's companion; whoever declines it is as old as before."""
+    mother = {"actor": {"reference": "RelatedPerson/m"}, "status": "accepted"}
+    old, waits = await booked(clinic), entry("Patient/b")
+    first = await clinic.make({**waits, "participant": [*waits["participant"], mother]})
+    second = await clinic.make(entry("Patient/c"))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+    offer = await read(clinic, f"Appointment/{first}")
+    there = [one["actor"]["reference"] for one in offer["participant"]]
+    assert there == ["Practitioner/p1", "Patient/b", "RelatedPerson/m"]
+
+    link = f"/offer/{link_token(clinic.context.page_key, first, '1')}"
+    assert (await clinic.page(link + "/decline", "POST"))[0] == 200
+    entries = [await read(clinic, f"Appointment/{one}") for one in (second, first)]
+    assert [one["id"] for one in in_turn(entries)] == [first, second]
+
+
+async def test_who_did_not_answer_waits_on_though_another_took_the_time(clinic: Clinic) -> None:
+    """Also where it was taken before the end of the offer was written."""
+    old = await booked(clinic)
+    waits = await clinic.make(entry("Patient/b"))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+    clinic.clock.time += timedelta(minutes=31)
+    taken = await booked(clinic, patient="c")
+    await clinic.worked()
+
+    assert (await read(clinic, f"Appointment/{waits}"))["status"] == "waitlist"
+    assert (await read(clinic, f"Appointment/{taken}"))["status"] == "booked"
+
+
+@pytest.mark.parametrize("had", ["PractitionerRole/r1", "Practitioner/p1"])
+@pytest.mark.parametrize("wants", ["PractitionerRole/r1", "Practitioner/p1"])
+async def test_a_role_is_whose_it_is(clinic: Clinic, had: str, wants: str) -> None:
+    """Who waits for a doctor is asked for what was booked in a role of his, and for no other's."""
+    for role, doctor in (("r1", "p1"), ("r2", "p2")):
+        of = {"practitioner": {"reference": f"Practitioner/{doctor}"}}
+        assert (await clinic(put({"resourceType": "PractitionerRole", "id": role, **of}))).status
+    old = await clinic.make(appointment(0, 30, had, "Patient/a"))
+    others = await clinic.make(entry("Patient/b", "PractitionerRole/r2", priority=1))
+    waits = await clinic.make(entry("Patient/c", wants))
+    await clinic.change(old, status="cancelled")
+    await clinic.worked()
+
+    assert (await read(clinic, f"Appointment/{others}"))["status"] == "waitlist"
+    assert (await read(clinic, f"Appointment/{waits}"))["status"] == "pending"
 
 
 async def test_an_offer_is_confirmed_like_any_hold(clinic: Clinic) -> None:
