@@ -95,7 +95,7 @@ class Holding:
             return NOTHING_SAID
         events = [_event(number, one, inside) for number, one in enumerate(judged)]
         bases = inside.table.base_urls
-        own = {one.number: error for one in events if (error := _own_fault(one, bases))}
+        own = {one.number: error for one in events if (error := _own_fault(one, bases, inside.now))}
         states = {one.number: error for one in events if (error := _state_fault(one, inside.now))}
         faults = states | own
         if faults:
@@ -122,12 +122,12 @@ def _lasting(subject: Subject | None, now: datetime) -> Subject | None:
     return subject if subject is not None and subject.end > now else None
 
 
-def _own_fault(event: _Event, bases: Sequence[str]) -> FhirError | None:
+def _own_fault(event: _Event, bases: Sequence[str], now: datetime) -> FhirError | None:
     change = event.change
     is_own = change.access is not None and change.access.own and not change.by_operation
     if change.type != "Appointment" or not is_own:
         return None
-    text = own_fault(event.before, event.after, bases)
+    text = own_fault(event.before, event.after, bases, now)
     return FhirError(Issue("forbidden", text)) if text else None
 
 

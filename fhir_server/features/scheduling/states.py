@@ -11,7 +11,8 @@ FINAL = frozenset(("cancelled", "fulfilled", "entered-in-error"))
 HOLDING = ("booked", "arrived", "checked-in")
 """Those in which it is settled that the time is taken."""
 
-_NEW = frozenset(("proposed", "pending", "booked", "waitlist"))
+# One that is cancelled was made and given up elsewhere, such as in the system that sends messages.
+_NEW = frozenset(("proposed", "pending", "booked", "waitlist", "cancelled"))
 _BECOMES = {
     "proposed": frozenset(("pending", "booked", "cancelled")),
     "pending": frozenset(("booked", "cancelled", "waitlist")),

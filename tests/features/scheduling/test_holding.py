@@ -300,6 +300,7 @@ async def test_what_is_over_takes_nothing(clinic: Fhir) -> None:
     [
         ("", "fulfilled", 409),
         ("", "waitlist", 201),
+        ("", "cancelled", 201),
         ("booked", "fulfilled", 409),
         ("booked", "arrived", 200),
         ("booked", "pending", 409),

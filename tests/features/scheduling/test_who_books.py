@@ -4,7 +4,7 @@ are told."""
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -179,6 +179,27 @@ async def test_a_patient_takes_and_frees_time_by_operations(clinic: Server) -> N
     beyond = decode((await ask(clinic, create("proposed"), AMINA)).body)
     assert is_ruled_out(await ask(clinic, call("confirm", beyond["id"]), AMINA))
     assert (await ask(clinic, call("confirm", beyond["id"]), DESK)).status == 200
+
+
+async def test_a_patient_does_not_jump_the_queue(clinic: Server) -> None:
+    """Priority and age of who waits are the clinic's to say."""
+    entry = {
+        "resourceType": "Appointment",
+        "status": "waitlist",
+        "created": datetime.now(UTC).isoformat(),
+        "participant": [{"actor": {"reference": "Patient/amina"}, "status": "accepted"}],
+    }
+    for more in ({"priority": 1}, {"created": "2020-01-01"}):
+        new = Request("create", "Appointment", body={**entry, **more})
+        assert (await ask(clinic, new, AMINA)).status == 403
+    made = await ask(clinic, Request("create", "Appointment", body=entry), AMINA)
+    entry = {**entry, "id": decode(made.body)["id"]}
+    old = {**entry, "created": "2020-01-01"}
+    assert (await ask(clinic, put({**entry, "priority": 1}), DESK)).status == 200
+    assert (await ask(clinic, put({**old, "priority": 1}), AMINA)).status == 403
+    assert (await ask(clinic, put(entry), AMINA)).status == 403
+    said = {**entry, "priority": 1, "comment": "Mornings only."}
+    assert (await ask(clinic, put(said), AMINA)).status == 200
 
 
 async def test_who_came_is_noted_by_the_clinic(clinic: Server) -> None:
