@@ -46,6 +46,7 @@ class Listener:
         self.bytes_in_flight = 0
         self._moved = asyncio.Event()
         self._first: Connection | None = None
+        self._first_is_whole = False
         self._by_address: Counter[str] = Counter()
         self._networks = [ipaddress.ip_network(one) for one in self.settings.mllp_peers]
         self._tls: ssl.SSLContext | None = None
@@ -145,20 +146,30 @@ class Listener:
         """Wait until ``connection`` may read on.
 
         Halves of messages alone may fill all room there is: one at a time is read to its end
-        beyond the limit, so that they cannot wait for each other.
+        beyond the limit, so that they cannot wait for each other. The next one is, when that was
+        answered.
         """
         while self.bytes_in_flight >= self.settings.hl7_bytes_in_flight_max:
             if self._first is None and connection.is_in_frame:
                 self._first = connection
-            if self._first is connection:
+            if self._first is connection and not self._first_is_whole:
                 return
             self._moved.clear()
             await self._moved.wait()
 
+    def whole(self, connection: "Connection") -> None:
+        """Let ``connection`` read no further beyond the limit: its message is there."""
+        self._first_is_whole = self._first_is_whole or self._first is connection
+
+    def answered(self, connection: "Connection") -> None:
+        """Let another one read beyond the limit: all that this one sent is answered."""
+        if self._first_is_whole:
+            self.passed(connection)
+
     def passed(self, connection: "Connection") -> None:
-        """Let another one read beyond the limit: this one has read its message, or has ended."""
+        """Let another one read beyond the limit: this one has ended, or waits for nothing."""
         if self._first is connection:
-            self._first = None
+            self._first, self._first_is_whole = None, False
             self._moved.set()
 
 
@@ -232,10 +243,10 @@ class Connection:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
-            await self._listener.room_for(self)
             while len(self._answers) >= self._settings.hl7_pipeline_frames_max:
                 self._changed.clear()
                 await self._changed.wait()
+            await self._listener.room_for(self)
             unfinished = self._framer.unfinished
             patience = (
                 self._settings.hl7_frame_s_max if unfinished else self._settings.hl7_idle_s_max
@@ -258,7 +269,7 @@ class Connection:
                 return
             if frames:
                 began = loop.time()
-                self._listener.passed(self)
+                self._listener.whole(self)
             for frame in frames:
                 self._take(frame)
             self._recount()
@@ -315,6 +326,8 @@ class Connection:
             taken = await self._answers[0]
             self._answers.popleft()
             self._listener.held(-self._held.popleft())
+            if not self._answers:
+                self._listener.answered(self)
             self._changed.set()
             if taken is None:
                 return

@@ -16,7 +16,7 @@ from fhir_server.store.changes import Change
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of
 
-UNCHANGED = 250
+UNCHANGED = 400
 WRITERS = 4
 HOT = 12
 PAGE = 2

@@ -65,9 +65,11 @@ class Blocks:
 def _blocks(request: Request) -> list[Resource]:
     """Return the blocks that ``request`` writes."""
     body = request.body or {}
-    some = [body]
+    some: list[object] = [body]
     if body.get("resourceType") == "Bundle":
-        some = [one.get("resource", {}) for one in body.get("entry", ()) if isinstance(one, dict)]
+        entries = body.get("entry")  # nobody has looked at it yet
+        listed = entries if isinstance(entries, list) else []
+        some = [one.get("resource") for one in listed if isinstance(one, dict)]
     return [
         one
         for one in some

@@ -7,11 +7,14 @@ import asyncio
 import os
 import time
 from base64 import b64encode
+from typing import Any
 
 import pytest
 
 from adapters.hl7v2.ack import answered, header_of
 from adapters.hl7v2.frame import framed
+from adapters.hl7v2.inbox import Intake
+from adapters.hl7v2.reading import Arrival
 from tests.adapters.hl7v2.conftest import OpenSite, Peer, Site, adt, control_of, oru
 
 MIB = 1_048_576
@@ -339,13 +342,24 @@ async def test_h73_all_connections_together_are_bounded(open_site: OpenSite) -> 
     assert await (await site.peer()).ask(adt("A1")) == "AA"
 
 
-async def test_h73_what_is_read_ahead_is_bounded_and_nothing_is_lost(open_site: OpenSite) -> None:
+@pytest.mark.parametrize("slow_s", [0.0, 0.3])
+async def test_h73_what_is_read_ahead_is_bounded_and_nothing_is_lost(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch, slow_s: float
+) -> None:
     """With room for a megabyte and two frames, forty of 200 KB are answered, in order: halves of
-    messages that fill all room do not wait for each other."""
+    messages that fill all room do not wait for each other, and do not all go beyond it while
+    answers are slow."""
     limit = 1_048_576
     site = await open_site(hl7_pipeline_frames_max=2, hl7_bytes_in_flight_max=limit)
     peers = [await site.peer() for _ in range(8)]
     most = 0
+    take = Intake.take
+
+    async def slowly(self: Intake, arrival: Arrival) -> Any:
+        await asyncio.sleep(slow_s)
+        return await take(self, arrival)
+
+    monkeypatch.setattr(Intake, "take", slowly)
 
     async def watch() -> None:
         nonlocal most
