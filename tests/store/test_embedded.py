@@ -135,7 +135,8 @@ async def test_a_mongod_whose_owner_was_killed_is_adopted(tmp_path: Path, pids: 
     await own.stop()
 
     assert own.pid == pid
-    assert not runs(pid)
+    # Its files are closed; the process itself, a child of nobody here, may take a moment longer.
+    await until(lambda: not runs(pid), "the end of mongod")
     assert time.monotonic() - began < 30
 
 
