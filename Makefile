@@ -2,10 +2,11 @@
 # Needs GNU make and Python 3.11 or newer; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv serve test check static format bench cds-eval wheel definitions clean
+.PHONY: help venv serve test check static format bench bench-quick cds-eval wheel definitions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+QUICK := $(BIN)/python -m tests.bench.quick
 # Processes that pytest starts; each one has its own event loop and its own client.
 JOBS ?= 2
 # Handed on to the program: make serve ARGS="--port 9090", make bench ARGS="-k read".
@@ -69,8 +70,10 @@ static: .venv/.dev
 check: static  ## format, lint, types, floors and the pure tests; no MongoDB
 	$(PYTEST) -n $(JOBS) -m 'not slow' $(PURE) $(ARGS)
 
-test: static  ## everything that `check` runs, and the rest of the tests
+# What is slower is looked for when nothing else runs, and not after a choice of tests.
+test: static  ## what `check` runs, the rest of the tests, and then bench-quick
 	$(PYTEST) -n $(JOBS) $(ARGS)
+	$(if $(ARGS),,$(QUICK))
 
 format: .venv/.dev  ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
@@ -78,8 +81,11 @@ format: .venv/.dev  ## format the code and mend what the linter can mend
 
 # --------------------------------------------------------------------------- now and then
 
-bench: .venv/.dev  ## run the benchmarks, tests/bench/bench_*.py
-	$(PYTEST) -s -rA --timeout 0 -o python_files='bench_*.py' tests/bench $(ARGS)
+bench: .venv/.dev  ## print the table of workloads; with ARGS="-k …" other benchmarks, bench_*.py
+	$(PYTEST) -s -rA --timeout 0 -o python_files='bench_*.py' $(if $(ARGS),tests/bench,tests/bench/bench_table.py) $(ARGS)
+
+bench-quick: .venv/.dev  ## say in two minutes whether something became much slower
+	$(QUICK) $(ARGS)
 
 cds-eval: .venv/.dev  ## measure the drug safety knowledge on the development sets
 	$(BIN)/python scripts/cds_eval.py $(ARGS)

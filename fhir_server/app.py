@@ -5,19 +5,16 @@ The only module where the clock and random values come from.
 
 import asyncio
 import gc
-import logging
+import os
 import secrets
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 from fhir_server.artifacts import artifacts_root
 from fhir_server.capabilities import Capabilities
@@ -30,7 +27,7 @@ from fhir_server.http.authorize.identity import identity
 from fhir_server.http.authorize.pages import PAGES
 from fhir_server.http.facade import Facade
 from fhir_server.http.intake import Bodies
-from fhir_server.http.site import FHIR_PATH, Asgi, Site, site
+from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
 from fhir_server.interactions.access import AccessRights
 from fhir_server.interactions.bodies import issues_of
@@ -56,6 +53,7 @@ from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.security.sealing import KEY_BYTES, NONCE_BYTES, Unopened, key_of, seal
 from fhir_server.security.sealing import opened as unsealed
 from fhir_server.settings import Settings
+from fhir_server.store import deferral
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.audit import Audit
@@ -98,6 +96,7 @@ _PAGE_KEY_BYTES = 32
 _AUDIT_KEY = "audit_key"
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
+_CHANCE_BYTES, _CHANCES = 10, 256
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -176,7 +175,7 @@ class Specification:
     profiles: ProfileValidator
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def specification(
     root: Path, base_urls: tuple[str, ...], text_search: bool = True, set_base: str = ""
 ) -> Specification:
@@ -187,22 +186,25 @@ def specification(
     written for ``_text``. Raises ``ValueError`` that names the search parameter whose expression
     cannot be used.
     """
+    definitions, links, structural, xml, published, profiles = _of_any_name(root)
+    parameters = parameter_table(
+        definitions,
+        base_urls,
+        text_search=text_search,
+        reference_bases=(set_base,) if set_base else (),
+    )
+    return Specification(definitions, links, parameters, structural, xml, published, profiles)
+
+
+@lru_cache(maxsize=4)
+def _of_any_name(
+    root: Path,
+) -> tuple[Definitions, Links, StructureValidator, Xml, Published, ProfileValidator]:
+    """Return what is the same whatever the server is called: all but the search parameters."""
     definitions = load_definitions(root)
     structural = StructureValidator(definitions)
-    return Specification(
-        definitions,
-        Links(definitions),
-        parameter_table(
-            definitions,
-            base_urls,
-            text_search=text_search,
-            reference_bases=(set_base,) if set_base else (),
-        ),
-        structural,
-        Xml(definitions),
-        Published(root),
-        ProfileValidator(definitions, Structures(root), structural=structural),
-    )
+    profiles = ProfileValidator(definitions, Structures(root), structural=structural)
+    return definitions, Links(definitions), structural, Xml(definitions), Published(root), profiles
 
 
 def offline_judge(
@@ -225,10 +227,13 @@ def base_urls(settings: Settings) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, uri: str, *, observing: bool = False) -> AsyncIterator[Server]:
+async def opened(
+    settings: Settings, uri: str, *, observing: bool = False, deferring: bool = False
+) -> AsyncIterator[Server]:
     """Open the server on the MongoDB at ``uri``, and close it at the end.
 
-    One that is ``observing`` writes nothing, and leaves what others have indexed as it is.
+    One that is ``observing`` writes nothing, and leaves what others have indexed as it is. One that
+    is ``deferring`` is of a load that makes the indexes at its end (``store/deferral.py``).
 
     Raises ``UnfitDatabaseError`` for a database that is no replica set, ``ValueError`` for
     definitions that cannot be used; both name the remedy.
@@ -250,7 +255,8 @@ async def opened(settings: Settings, uri: str, *, observing: bool = False) -> As
                 settings.terminology_servers, settings.terminology_timeout_s
             ) as terminology,
         ):
-            server = await _server(settings, database, keys, known, terminology)
+            indexes = Indexes(database, known.parameters, keys.began, deferring)
+            server = await _server(settings, indexes, keys, known, terminology)
             try:
                 yield server
             finally:
@@ -295,12 +301,12 @@ async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 async def _server(
     settings: Settings,
-    database: Database,
+    indexes: Indexes,
     keys: SearchKeys,
     known: Specification,
     terminology: TerminologyServers,
 ) -> Server:
-    indexes = Indexes(database, known.parameters, keys.began)
+    database = indexes.database
     contents = Contents(database, settings.request_timeout_s, new_id)
     master_key = await _master_key(settings, database, observing=keys.observing)
     signed = settings.audit and not keys.observing
@@ -311,7 +317,7 @@ async def _server(
     store = _store(settings, database, indexes, keys, audit, rules)
     page_key = b""
     if not keys.observing:
-        types = await indexes.ensure_existing()
+        types = await deferral.settled(keys, indexes)
         await ensure_claims(database)
         await ensure_answers(database)
         await ensure_queues(database)
@@ -476,10 +482,27 @@ def now() -> datetime:
 def new_id() -> str:
     """Return a new logical id: a UUID that begins with the time, so that ids of one time are near
     each other in the database's index (RFC 9562, version 7)."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = (milliseconds << 80) | secrets.randbits(80)
-    number = (number & ~(0xF << 76)) | (7 << 76)
-    return str(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
+    when, chance = f"{time.time_ns() // 1_000_000:012x}", _chance().hex()
+    variant = "89ab"[int(chance[0], 16) & 3]
+    return f"{when[:8]}-{when[8:]}-7{chance[1:4]}-{variant}{chance[5:8]}-{chance[8:]}"
+
+
+_drawn: list[bytes] = []
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_drawn.clear)  # or two processes would give the same ids
+
+
+def _chance() -> bytes:
+    """Return ten random bytes. They are drawn from the system many at a time: each request has an
+    id, and to ask the system for each took 7 of its 200 µs."""
+    try:
+        return _drawn.pop()
+    except IndexError:  # another thread may have taken the last
+        some = os.urandom(_CHANCE_BYTES * _CHANCES)
+    _drawn.extend(
+        some[at : at + _CHANCE_BYTES] for at in range(_CHANCE_BYTES, len(some), _CHANCE_BYTES)
+    )
+    return some[:_CHANCE_BYTES]
 
 
 def bearer(settings: Settings, accounts: Callable[[], Accounts]) -> Bearer:
@@ -492,66 +515,48 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
-def application() -> Site:
-    """Return the ASGI application, with settings from the environment: what uvicorn runs.
+@asynccontextmanager
+async def running(settings: Settings, *, is_checked: bool = False) -> AsyncIterator[Site]:
+    """Give the ASGI application, the work beside its requests under way.
 
-    Each worker process makes its own; they share nothing but MongoDB.
+    Each worker process has its own; they share nothing but MongoDB. One that ``is_checked`` does
+    not begin where a feature says that it could not do its work: ``FhirError``. Else it begins,
+    and the feature says so when it is asked.
     """
-    settings = Settings()
-    configure_logging(settings.log_level)
-    servers: list[Server] = []
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        if settings.mode == "production" and (reasons := await reasons_against(settings)):
-            raise UnfitDatabaseError(" ".join(reasons))
-        async with opened(settings, settings.mongodb_uri) as server:
-            servers.append(server)
-            tasks = [
-                asyncio.create_task(task.run(server.context), name=name)
-                for name, task in server.registry.tasks.items()
-            ]
-            yield
+    if settings.mode == "production" and (reasons := await reasons_against(settings)):
+        raise UnfitDatabaseError(" ".join(reasons))
+    async with opened(settings, settings.mongodb_uri) as server:
+        every = server.registry.tasks
+        if is_checked:
+            for task in every.values():
+                await task.check(server.context)
+        tasks = [
+            asyncio.create_task(task.run(server.context), name=name) for name, task in every.items()
+        ]
+        try:
+            yield _site(settings, server)
+        finally:
             await end_of(tasks)
 
-    async def through_the_door(request: Request, principal: Principal) -> Response:
-        return await servers[0].perform(request, principal)
+
+def _site(settings: Settings, server: Server) -> Site:
+    """Return ``server`` behind HTTP."""
+    context = server.context
 
     async def refused(
         principal: Principal, called: tuple[str, str, bytes], error: FhirError
     ) -> None:
-        await before_the_door(servers[0].context, principal, called, error)
-
-    identify = bearer(settings, lambda: servers[0].context.accounts)
+        await before_the_door(context, principal, called, error)
 
     async def ready() -> bool:
-        return bool(servers) and await is_ready(servers[0].database, now)
-
-    def admit(principal: Principal, address: str, now: float) -> None:
-        servers[0].context.rates.admit(principal, address, now)
-
-    def routes() -> tuple[Mapping[str, Asgi], Context] | None:
-        return (servers[0].registry.routes, servers[0].context) if servers else None
-
-    def is_native(operation: str) -> bool:
-        return bool(servers) and servers[0].registry.is_native(operation)
+        return await is_ready(server.database, now)
 
     facade = Facade(
-        *(FHIR_PATH, through_the_door, settings, new_id, INTERACTIONS),
-        *(lambda: servers[0].xml, identify),
-        is_native,
+        *(FHIR_PATH, server.perform, settings, new_id, INTERACTIONS),
+        *(lambda: server.xml, bearer(settings, lambda: context.accounts)),
+        server.registry.is_native,
         refused,
-        admit,
+        context.rates.admit,
         Bodies(settings.bodies_bytes_max),
     )
-    return site(facade, ready, lifespan, settings, routes)
-
-
-def configure_logging(level: str) -> None:
-    """Send our log to standard error, one line an event; the driver's own is kept to warnings."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format='{"time":"%(asctime)s","level":"%(levelname)s","log":"%(name)s","event":%(message)s}',
-        stream=sys.stderr,
-    )
-    logging.getLogger("fhir_server").setLevel(level.upper())
+    return site(facade, ready, None, settings, lambda: (server.registry.routes, context))

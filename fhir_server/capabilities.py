@@ -37,6 +37,7 @@ _SMART = {
     "code": "SMART-on-FHIR",
 }
 BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
+_ALWAYS_NAMED = ("Provenance:target",)  # clients of US Core look for it at each type
 _SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
 
 
@@ -200,12 +201,15 @@ def _includes(type: str, parameters: ParameterTable) -> list[str]:
 def _revincludes(parameters: ParameterTable) -> dict[str, list[str]]:
     """Return, for each type, the values of ``_revinclude`` that can bring something along.
 
-    What can refer to every type is not repeated for every type: ``*`` stands for it.
+    What can refer to every type is not repeated for every type: ``*`` stands for it. R4 lists all
+    types but one or two there, which took a third of the statement.
     """
     found: dict[str, list[str]] = {}
+    many = len(parameters.types) * 9 // 10
     for type in parameters.types:
         for one in parameters.of(type).values():
-            for target in one.targets if len(one.targets) < len(parameters.types) else ():
+            is_named = len(one.targets) < many or f"{type}:{one.code}" in _ALWAYS_NAMED
+            for target in one.targets if is_named else ():
                 found.setdefault(target, []).append(f"{type}:{one.code}")
     return found
 

@@ -27,6 +27,7 @@ from fhir_server.store.exports import Exports
 from fhir_server.store.guides import Guides
 from fhir_server.store.reindex import Reindex
 from fhir_server.store.resources import ResourceStore
+from fhir_server.store.turns import Turns
 from fhir_server.validation.profiles import ProfileValidator
 
 
@@ -53,7 +54,8 @@ class Context:
     returns the issues of a resource. ``now`` is UTC; ``new_id`` makes a logical id. ``page_key``
     is what the keys of page links are made of; ``master_key`` is what secrets in the database are
     sealed under (security/sealing.py), ``b""`` for one that only observes; ``rates`` counts who
-    asks how often. ``terminology`` are servers that know code systems which are not here.
+    asks how often, ``turns`` how many bundles are worked on. ``terminology`` are servers that know
+    code systems which are not here.
     ``capabilities`` returns the CapabilityStatement for a base URL and the stored guides, as JSON,
     and its entity tag. ``published`` is what the packages on disk define, ``profiles`` judges by
     profiles. ``answers`` is what was looked up for this request so that it can be judged.
@@ -86,6 +88,7 @@ class Context:
     accounts: Accounts
     master_key: bytes = field(default=b"", repr=False)
     rates: Rates = field(default_factory=Rates)
+    turns: Turns = field(default_factory=Turns)
 
     answers: Answers = field(default_factory=dict)
     principal: Principal = SERVER

@@ -19,6 +19,7 @@ from fhir_server.interactions.consenting import as_opened
 from fhir_server.interactions.idempotency import KEYED, is_one_change, once, once_alone
 from fhir_server.interactions.judging import judged_first
 from fhir_server.interactions.recording import drafted, recorded
+from fhir_server.interactions.transaction import entries_together
 from fhir_server.messages import Request, Response
 from fhir_server.outcome import FhirError, Issue, nearest, unknown_type
 from fhir_server.registry import Handler, Operation, Registry
@@ -56,7 +57,10 @@ async def _performed(registry: Registry, request: Request, context: Context) -> 
         is_plain, handler = guarded is handler, guarded
     performing = partial(_handled, handler, operation, request, is_plain=is_plain)
     if context.settings.validation and request.pieces is None:
-        return await judged_first(performing, context)
+        performing = partial(judged_first, performing)
+    if entries := entries_together(request):
+        async with context.turns.turn(entries, context.settings.request_timeout_s):
+            return await performing(context)
     return await performing(context)
 
 

@@ -67,12 +67,21 @@ class Operation:
         return self.instance if request.id else self.whole or not request.type
 
 
+async def _nothing_to_check(_: Context) -> None:
+    """Find nothing wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Work that runs beside requests from start to stop, such as a listener."""
+    """Work that runs beside requests from start to stop, such as a listener.
+
+    ``check`` raises ``FhirError`` where it could not be done, such as for a file with a mistake: a
+    server that runs is then not replaced by one that cannot do its work.
+    """
 
     name: str
     run: Callable[[Context], Coroutine[Any, Any, None]]
+    check: Callable[[Context], Awaitable[None]] = _nothing_to_check
 
 
 @dataclass(frozen=True, slots=True)

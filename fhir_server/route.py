@@ -4,6 +4,7 @@ https://hl7.org/fhir/R4/http.html
 """
 
 from collections.abc import Container
+from string import ascii_letters, digits
 from urllib.parse import parse_qsl, unquote
 
 import re2 as re
@@ -11,7 +12,9 @@ import re2 as re
 from fhir_server.messages import Parameters, Request
 from fhir_server.outcome import FhirError, Issue, invalid_value, method_not_allowed, shown
 
-_ID = re.compile(r"[A-Za-z0-9\-\.]{1,64}")
+_ID_CHARACTERS_MAX = 64
+# What is left of an id by this cannot be in one. Every request asks; a pattern took 4 µs.
+_NOT_IN_IDS = str.maketrans("", "", f"{ascii_letters}{digits}-.")
 _TYPE_CHARACTERS_MAX = 64
 _OPERATION = re.compile(r"\$[a-z][a-z0-9\-]{0,63}")
 
@@ -154,7 +157,7 @@ def _operation(method: str, path: str, segments: list[str]) -> Request:
 
 
 def _id(id: str) -> str:
-    if not _ID.fullmatch(id):
+    if not 0 < len(id) <= _ID_CHARACTERS_MAX or id.translate(_NOT_IN_IDS):
         raise FhirError(
             Issue(
                 "value",

@@ -113,6 +113,12 @@ class Settings(SchedulingSettings, SecuritySettings):
     workers: int = Field(
         default=1, ge=1, le=64, description="Server processes; one per core at most."
     )
+    shutdown_s: int = Field(
+        default=25,
+        ge=1,
+        le=3600,
+        description="Seconds that requests under way are given when the server stops or reloads.",
+    )
 
     mongodb_uri: str = Field(
         default="",
@@ -504,6 +510,13 @@ class Settings(SchedulingSettings, SecuritySettings):
         default=104_857_600,
         ge=1024,
         description="Bytes of NDJSON after which a file of an export ends and another begins.",
+    )
+    export_page_entries: int = Field(
+        default=5000,
+        ge=1,
+        le=20_000,
+        description="Resources of an export that are found at once; after a crash it goes on "
+        "behind the last so many.",
     )
     compress_bytes_min: int = Field(
         default=8192,

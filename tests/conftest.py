@@ -5,11 +5,14 @@
 
 import asyncio
 import os
+import shutil
 from asyncio.selector_events import BaseSelectorEventLoop
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -49,6 +52,8 @@ BaseSelectorEventLoop.sock_connect = _connected_or_closed  # type: ignore[assign
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+MEMORY = Path("/dev/shm")
+_MEMORY_FREE_MIN = 2_000_000_000  # for each process: twice what its tests have left at their end
 
 Fhir = Callable[[Request], Awaitable[Response]]
 
@@ -59,13 +64,27 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if named := os.environ.get("FHIR_TEST_MONGODB"):
         yield named
         return
-    started = asyncio.run(embedded.start(tmp_path_factory.mktemp("mongodb"), cache_mb=256))
-    # A dropped database keeps its files for as long as an old snapshot could be read, five minutes
-    # by default: those of thousands of tests together are more than a process may have open.
-    with MongoClient[dict[str, Any]](started.uri) as client:
-        client.admin.command("setParameter", 1, minSnapshotHistoryWindowInSeconds=5)
-    yield started.uri
-    asyncio.run(started.stop())
+    with _folder(tmp_path_factory) as folder:
+        started = asyncio.run(embedded.start(folder, cache_mb=256))
+        # A dropped database keeps its files for as long as an old snapshot could be read, five
+        # minutes by default: those of thousands of tests together are more than a process may have
+        # open.
+        with MongoClient[dict[str, Any]](started.uri) as client:
+            client.admin.command("setParameter", 1, minSnapshotHistoryWindowInSeconds=5)
+        yield started.uri
+        asyncio.run(started.stop())
+
+
+@contextmanager
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder in memory where there is much of it: half of what most tests take is waiting
+    for the disk. Tests that kill a server have a mongod of their own, on the disk."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < _MEMORY_FREE_MIN * processes:
+        yield tmp_path_factory.mktemp("mongodb")
+        return
+    with TemporaryDirectory(prefix="fhir-server-tests-", dir=MEMORY) as name:
+        yield Path(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +106,30 @@ class Emptied:
     def give_back(self, name: str) -> None:
         """Empty the database ``name``, for the next test."""
         database = self.client[name]
-        for collection in database.list_collection_names():
-            if collection in self.at_start:
-                database[collection].delete_many({})
-            else:
-                database[collection].drop()
+        there = set(database.list_collection_names())
+        for collection in there - self.at_start:
+            database[collection].drop()
+        for collection in self._filled(name, sorted(there & self.at_start)):
+            database[collection].delete_many({})
         self.names.append(name)
+
+    def _filled(self, name: str, collections: list[str]) -> list[str]:
+        """Return those that have documents: most have none, and to look costs less."""
+        # A stage that reads nothing, and behind it a look into each collection.
+        look: list[Mapping[str, Any]] = [{"$limit": 1}, {"$match": {"$expr": False}}]
+        for one in collections:
+            begin = [{"$limit": 1}, {"$project": {"_id": {"$literal": one}}}]
+            look.append({"$unionWith": {"coll": one, "pipeline": begin}})
+        return [found["_id"] for found in self.client[name]["server"].aggregate(look)]
+
+    @contextmanager
+    def one(self) -> Iterator[str]:
+        """Give the name of one, which is empty again at the end."""
+        name = self.take()
+        try:
+            yield name
+        finally:
+            self.give_back(name)
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +150,8 @@ async def emptied(mongodb_uri: str) -> AsyncIterator[Emptied]:
 @pytest.fixture
 def settings(emptied: Emptied) -> Iterator[Settings]:
     """Settings with a database of the test's own, whatever a file ``.env`` says."""
-    name = emptied.take()
-    yield Settings.model_validate({"mongodb_database": name})
-    emptied.give_back(name)
+    with emptied.one() as name:
+        yield Settings.model_validate({"mongodb_database": name})
 
 
 @pytest.fixture

@@ -386,6 +386,57 @@ async def test_deletions_in_a_bundle_are_obeyed(
     assert tags(await versions(fhir, "Patient/a")) == [2, 1]
 
 
+async def test_a_later_file_of_lines_is_written_later(
+    server: Server, loading: Load, tmp_path: Path
+) -> None:
+    """Of two with the same resource the second one stands, however large the first one is."""
+    last = json.dumps(patient("n199", active=True)).encode()
+    files = [packed(tmp_path / "a.ndjson", lines(200)), packed(tmp_path / "b.ndjson", last)]
+    report = await loading(*files)
+
+    assert report.errors == []
+    stored = await server.database["Patient"].find_one({"_id": "n199"})
+    assert stored is not None
+    assert stored["resource"]["active"] is True
+
+
+def test_which_files_are_written_together() -> None:
+    """Lines by themselves; Bundles and resources with those next to them."""
+    names = ("a.json", "b.xml.gz", "c.ndjson", "d.ndjson.gz", "e.json")
+    runs = [[file.name for file in run] for run in load.runs_of(map(Path, names))]
+
+    assert runs == [["a.json", "b.xml.gz"], ["c.ndjson"], ["d.ndjson.gz"], ["e.json"]]
+
+
+@pytest.mark.parametrize("size", [99, 100, 101, 250, 5000])
+@pytest.mark.parametrize("part_bytes", [1, 50, 99, 100, 101, 10_000])
+def test_a_line_is_read_no_further_than_it_may_be_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int, size: int
+) -> None:
+    """Lines around one that is too long keep their numbers, wherever a part of the file ends."""
+    monkeypatch.setattr(load, "_PART_BYTES", part_bytes)
+    text = b"{1}\n" + b"x" * size + b"\n{3}\n" + b"x" * size
+    parts = list(load.parts_of(packed(tmp_path / "a.ndjson.gz", text), 100))
+    read = {
+        number: line
+        for part in parts
+        for number, line in enumerate(part.text.split(b"\n"), part.line)
+        if line
+    }
+
+    assert max(len(part.text) for part in parts) <= part_bytes + 102
+    assert sorted(read) == [1, 2, 3, 4]
+    assert (read[1], read[3]) == (b"{1}", b"{3}")
+    assert [len(read[number]) > 100 for number in (2, 4)] == [size > 100] * 2
+
+
+def test_a_file_is_read_no_further_than_it_may_be_large(tmp_path: Path) -> None:
+    """A megabyte of nothing is a kilobyte, packed: one byte too many shows that it is too large."""
+    [part] = load.parts_of(packed(tmp_path / "a.json.gz", b" " * 2**20), 100)
+
+    assert len(part.text) == 101
+
+
 async def test_progress_counts_every_resource(loading: Load, tmp_path: Path) -> None:
     """What ``done`` is told adds up to the resources of the report."""
     packed(tmp_path / "a.ndjson", lines(450))

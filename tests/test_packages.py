@@ -293,7 +293,6 @@ async def test_a_guide_unpacked_among_the_artifacts(
         outcome = await server.perform(Request("$validate", "Patient", body=body))
         statement = decode((await server.perform(Request("capabilities"))).body)
         served = server.context.parameters.of("Patient")
-        await server.database.client.drop_database(server.database.name)
 
     assert "name is missing" in str(outcome.body)
     assert URL + "p" in str(statement)

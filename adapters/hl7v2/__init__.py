@@ -15,7 +15,7 @@ from fhir_server.registry import Registry, Task
 def register(registry: Registry) -> None:
     """Add the listeners and workers, the route and the operations."""
     interface = Interface()
-    registry.task(Task("hl7v2", interface.run))
+    registry.task(Task("hl7v2", interface.run, interface.check))
     registry.route("/hl7v2", Endpoint(interface.intake))
     for operation in operations(interface):
         registry.operation(operation)

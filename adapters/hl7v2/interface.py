@@ -8,10 +8,10 @@ from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.folder import Folder
 from adapters.hl7v2.inbox import Intake, UnavailableError
 from adapters.hl7v2.reading import Arrival
-from adapters.hl7v2.server import Listener
+from adapters.hl7v2.server import Listener, tls_context
 from adapters.hl7v2.workers import Workers
 from fhir_server.context import Context
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
 
 _PROFILES_S = 5.0
 
@@ -43,6 +43,15 @@ class Interface:
     def _is_open(self, context: Context) -> bool:
         found = self._intake
         return found is not None and found.context.store.database == context.store.database
+
+    async def check(self, context: Context) -> None:
+        """Raise ``FhirError`` where nobody could connect with TLS by the files that are set."""
+        try:
+            if context.settings.mllp_tls_port:
+                tls_context(context.settings)
+        except (OSError, ValueError) as error:  # ssl.SSLError is one
+            names = "FHIR_MLLP_TLS_CERT, FHIR_MLLP_TLS_KEY, FHIR_MLLP_TLS_CLIENT_CA"
+            raise FhirError(Issue("processing", f"{names} cannot be used: {error}")) from error
 
     async def run(self, context: Context) -> None:
         """Work off rows, listen, take files, until cancelled."""

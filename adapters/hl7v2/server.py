@@ -7,8 +7,6 @@ one waits for its commit, the next are read ahead up to a limit, and then the so
 import asyncio
 import hashlib
 import ipaddress
-import logging
-import signal
 import ssl
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,11 +20,11 @@ from adapters.hl7v2.inbox import Intake, UnavailableError
 from adapters.hl7v2.outcomes import Taken
 from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.workers import Workers
+from fhir_server.listening import inherited
 
 _READ_BYTES = 65_536
 _PACE_BYTES_S = 1024
-
-_log = logging.getLogger("fhir_server.hl7v2")
+_END_S = 0.8  # for answers that are under way when the listener ends
 
 TakeBatch = Callable[[Arrival], Awaitable[bytes]]
 
@@ -49,11 +47,10 @@ class Listener:
         self._first_is_whole = False
         self._by_address: Counter[str] = Counter()
         self._networks = [ipaddress.ip_network(one) for one in self.settings.mllp_peers]
-        self._tls: ssl.SSLContext | None = None
 
     async def run(self) -> None:
         """Listen until cancelled; connections that are open then are closed."""
-        servers = [await self._listen(*one) for one in self._wanted()]
+        servers = [server for one in self._wanted() for server in await self._listen(*one)]
         self.started.set()
         try:
             await asyncio.Event().wait()
@@ -61,44 +58,37 @@ class Listener:
             for server in servers:
                 server.close()
             for connection in list(self.connections):
+                connection.end()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    while self.connections:
+                        await asyncio.sleep(0.01)
+            for connection in list(self.connections):
                 connection.abort()
 
     def _wanted(self) -> Iterable[tuple[str, int, ssl.SSLContext | None]]:
         if self.settings.mllp_port:
             yield "mllp", self.settings.mllp_port, None
         if self.settings.mllp_tls_port:
-            self._tls = tls_context(self.settings)
-            with suppress(ValueError, NotImplementedError, RuntimeError):  # not the main thread
-                loop = asyncio.get_running_loop()
-                loop.add_signal_handler(signal.SIGHUP, self._read_certificates)
-            yield "mllps", self.settings.mllp_tls_port, self._tls
+            yield "mllps", self.settings.mllp_tls_port, tls_context(self.settings)
 
     async def _listen(
         self, transport: str, port: int, tls: ssl.SSLContext | None
-    ) -> asyncio.Server:
+    ) -> list[asyncio.Server]:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._connected(transport, reader, writer)
 
-        server = await asyncio.start_server(
-            connected,
-            self.settings.mllp_address,
-            port,
-            limit=_READ_BYTES,
-            ssl=tls,
-            # Several processes of one server share the port; two servers do not by accident.
-            reuse_port=self.settings.workers > 1 or None,
-            **({"ssl_handshake_timeout": 10.0} if tls else {}),
-        )
-        self.ports[transport] = server.sockets[0].getsockname()[1]
-        return server
-
-    def _read_certificates(self) -> None:
-        """Take the files as they are now, for connections from now on."""
-        try:
-            assert self._tls is not None
-            _load(self._tls, self.settings)
-        except (OSError, ssl.SSLError):
-            _log.error('"hl7v2: the certificate files cannot be used; the old ones stay"')
+        # Several processes of one server share the sockets that their parent has bound.
+        shared = inherited(transport)
+        places: list[dict[str, Any]] = [{"sock": one.dup()} for one in shared]
+        named = {"host": self.settings.mllp_address, "port": port}
+        patience: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if tls else {}
+        servers = [
+            await asyncio.start_server(connected, limit=_READ_BYTES, ssl=tls, **place, **patience)
+            for place in places or [named]
+        ]
+        self.ports[transport] = servers[0].sockets[0].getsockname()[1]
+        return servers
 
     async def _connected(
         self, transport: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -198,6 +188,7 @@ class Connection:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._ended = False
+        self._reading: asyncio.Task[None] | None = None
         self._counted = 0
         self._names = _names(writer)
 
@@ -206,6 +197,11 @@ class Connection:
         """Whether the beginning of a message has come, and not its end."""
         return self._framer.unfinished > 0
 
+    def end(self) -> None:
+        """Read no more, answer what has come, and close."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     def abort(self) -> None:
         """Close at once; what is not answered is sent again."""
         self._writer.transport.abort()
@@ -213,7 +209,7 @@ class Connection:
     async def run(self) -> None:
         """Read and answer until either side ends."""
         answering = asyncio.create_task(self._answer())
-        reading = asyncio.create_task(self._read())
+        self._reading = reading = asyncio.create_task(self._read())
         try:
             await asyncio.wait([reading, answering], return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and not answering.done():
@@ -359,15 +355,11 @@ def tls_context(settings: Any) -> ssl.SSLContext:
     authority for them. Raises ``ValueError`` where files are not named."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, settings)
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: Any) -> None:
     context.load_cert_chain(settings.mllp_tls_cert, settings.mllp_tls_key)
     if settings.mllp_tls_client_ca is not None:
         context.load_verify_locations(settings.mllp_tls_client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _names(writer: asyncio.StreamWriter) -> frozenset[str]:

@@ -28,6 +28,7 @@ from fhir_server.http.negotiate import (
     patch_format,
     sends_xml,
 )
+from fhir_server.http.remembered import remembered
 from fhir_server.http.render import Rendering, render
 from fhir_server.http.sending import Send, streamed
 from fhir_server.http.verbatim import verbatim
@@ -237,9 +238,7 @@ class Facade:
     def _base_url(self, scope: Any, headers: Headers) -> str:
         if self.settings.base_url:
             return self.settings.base_url.rstrip("/")
-        host = headers.get(b"host", b"").decode("latin-1")
-        if not _HOST.fullmatch(host):
-            host = f"{self.settings.host}:{self.settings.port}"
+        host = _host(headers.get(b"host", b"")) or f"{self.settings.host}:{self.settings.port}"
         return f"{scope['scheme']}://{host}{self.path}"
 
     def _wishes(
@@ -282,21 +281,14 @@ class Facade:
                 body, text = binary.with_data(binary.described(routed, headers), text), b""
             elif text or not routed.interaction.startswith("$"):
                 body = await self._resource(text, headers)
-        request = replace(
-            routed,
-            body=body,
-            parameters=parameters,
-            if_match=entity_tags(_text(headers, b"if-match"), "If-Match"),
-            if_none_match=entity_tags(_text(headers, b"if-none-match"), "If-None-Match"),
-            if_modified_since=http_date_or_instant(_text(headers, b"if-modified-since")),
-            if_none_exist=_text(headers, b"if-none-exist"),
-            prefer=preferences(_text(headers, b"prefer")),
-            idempotency_key=idempotency_key(_text(headers, b"idempotency-key")),
+        request = Request(
+            *(routed.interaction, routed.type, routed.id, routed.version, body, parameters),
             base_url=wish.base_url,
             format=wish.format,
-            override=override_reason(_text(headers, b"x-override-reason")),
+            reading=routed.reading,
             pieces=pieces,
             text=text if routed.interaction.startswith("$") else b"",
+            **({} if _CONDITIONS.isdisjoint(headers) else _conditions(headers)),
         )
         return request, wish
 
@@ -343,6 +335,34 @@ class Facade:
         return await receive.body(headers, self.settings.body_bytes_max, _BODY_TIMEOUT_S)
 
 
+_CONDITIONS = frozenset(
+    (
+        *(b"if-match", b"if-none-match", b"if-modified-since", b"if-none-exist"),
+        *(b"prefer", b"idempotency-key", b"x-override-reason"),
+    )
+)
+
+
+def _conditions(headers: Headers) -> dict[str, Any]:
+    """Return what the headers in :data:`_CONDITIONS` say of a request; most have none of them."""
+    return {
+        "if_match": entity_tags(_text(headers, b"if-match"), "If-Match"),
+        "if_none_match": entity_tags(_text(headers, b"if-none-match"), "If-None-Match"),
+        "if_modified_since": http_date_or_instant(_text(headers, b"if-modified-since")),
+        "if_none_exist": _text(headers, b"if-none-exist"),
+        "prefer": preferences(_text(headers, b"prefer")),
+        "idempotency_key": idempotency_key(_text(headers, b"idempotency-key")),
+        "override": override_reason(_text(headers, b"x-override-reason")),
+    }
+
+
+@remembered
+def _host(sent: bytes) -> str:
+    """Return what a client calls this server, ``""`` for what is no host."""
+    host = sent.decode("latin-1")
+    return host if _HOST.fullmatch(host) else ""
+
+
 def _check_site(method: str, headers: Headers) -> None:
     """Refuse a change that a page of another site sends through the browser of somebody here.
 
@@ -375,18 +395,22 @@ def _taken(
     parameters: Parameters, headers: Headers, wish: Rendering, compress_bytes_min: int
 ) -> tuple[Parameters, Rendering]:
     """Take ``_format`` and ``_pretty`` out of ``parameters`` and put them into the rendering."""
+    accept = headers.get(b"accept", b"").decode("latin-1")
+    gzip = accepts_gzip(headers.get(b"accept-encoding", b"").decode("latin-1"))
+    if not parameters:
+        kind = accepted(accept, None)
+        return (), Rendering(kind, wish.base_url, (), False, gzip, compress_bytes_min, wish.xml)
     formats = [value for name, value in parameters if name == "_format"]
     prettiness = [value for name, value in parameters if name == "_pretty"]
     if any(value not in ("true", "false") for value in prettiness):
         raise invalid_value("_pretty", prettiness[0], "true or false")
-    accept = headers.get(b"accept", b"").decode("latin-1")
     rest = tuple(one for one in parameters if one[0] not in FORM_PARAMETERS)
     return rest, replace(
         wish,
         content_type=accepted(accept, formats[-1] if formats else None),
         format=tuple(one for one in parameters if one[0] in FORM_PARAMETERS),
         pretty="true" in prettiness,
-        gzip=accepts_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")),
+        gzip=gzip,
         compress_bytes_min=compress_bytes_min,
     )
 

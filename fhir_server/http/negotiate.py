@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/http.html#mime-type
 
 from collections.abc import Mapping
 
+from fhir_server.http.remembered import remembered
 from fhir_server.outcome import FhirError, Issue, shown
 from fhir_server.patch.formats import FHIRPATH_PATCH, FORMATS
 
@@ -30,6 +31,7 @@ _REMEDY = (
 FORM = "application/x-www-form-urlencoded"
 
 
+@remembered
 def accepted(accept: str, format: str | None) -> str:
     """Return the Content-Type of the answer. ``format`` is ``_format``, which overrides Accept.
 
@@ -77,6 +79,7 @@ def is_xml(content_type: str) -> bool:
     return "xml" in content_type
 
 
+@remembered
 def accepts_gzip(encodings: str) -> bool:
     """Return whether an Accept-Encoding allows gzip. https://www.rfc-editor.org/rfc/rfc9110#12.5.3"""
     return any(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from fhir_server.http.remembered import remembered
 from fhir_server.outcome import FhirError, Issue, operation_outcome
 from fhir_server.r4.json import encode
 from fhir_server.settings import Settings
@@ -52,7 +53,7 @@ def names_of(settings: Settings) -> frozenset[bytes]:
 def is_called(scope: Any, names: frozenset[bytes]) -> bool:
     """Whether each Host of a request, and there is one, is among ``names``."""
     hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if hosts and all(_name(host) in names for host in hosts):
+    if hosts and names.issuperset(map(_name, hosts)):
         return True
     return scope["path"] in _OPEN_TO_ALL
 
@@ -63,6 +64,7 @@ def is_sent_on(scope: Any) -> bool:
     return not names.isdisjoint(_OF_PROXIES) and scope["path"] not in _OPEN_TO_ALL
 
 
+@remembered
 def _name(host: bytes) -> bytes:
     end = host.find(b"]") + 1 if host.startswith(b"[") else host.find(b":")
     return (host[:end] if end > 0 else host).lower()

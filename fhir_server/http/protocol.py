@@ -34,6 +34,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = False
     head_is_offer = False
     _is_moving = False
+    _is_retiring = False
     _waiting_bytes = 0  # that came since the parser last told of something
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -64,10 +65,29 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """End an answer that has no end of its own, such as events: uvicorn waits for it."""
+        self._end_events()
+        super().shutdown()
+
+    def retire(self, idle_s: float) -> None:
+        """Close this connection with the next answer, or when nothing was asked for ``idle_s``.
+
+        Closed at once, it would cut a request that is on its way here.
+        """
+        self._is_retiring = True
+        self._end_events()
+        if self._is_idle():
+            self.loop.call_later(idle_s, self._close_idle)
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def _end_events(self) -> None:
         ending = self.scope.get("state", {}).get(ENDING) if self.scope else None
         if ending is not None:
             ending.set()
-        super().shutdown()
+
+    def _close_idle(self) -> None:
+        if self._is_idle() and not self._in_head and not self.transport.is_closing():
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
@@ -86,6 +106,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.head_is_offer = self.parser.should_upgrade() and self.parser.get_method() != _CONNECT
         if not self.head_is_offer:
             super().on_headers_complete()
+            if self._is_retiring and self.cycle is not None:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Note that there is more of a body."""

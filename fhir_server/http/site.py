@@ -117,7 +117,7 @@ class Site:
 def site(
     facade: Facade,
     ready: Callable[[], Awaitable[bool]],
-    lifespan: Lifespan,
+    lifespan: Lifespan | None,
     settings: Settings,
     routes: Routes = lambda: None,
     names: frozenset[bytes] | None = None,

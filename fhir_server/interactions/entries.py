@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/http.html#transaction
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fhir_server.messages import Request, Resource
+from fhir_server.messages import Parameters, Request, Resource
 from fhir_server.outcome import FhirError, Issue, invalid_value, shown
 from fhir_server.r4.headers import entity_tags, http_date_or_instant
 from fhir_server.r4.questions import Unanswered
@@ -117,21 +117,26 @@ def _entry(index: int, entry: Resource, request: Request) -> Entry:
         index,
         method,
         entry.get("fullUrl", ""),
-        replace(
-            routed,
+        Request(
+            *(routed.interaction, routed.type, routed.id, routed.version),
             body=entry.get("resource"),
-            parameters=tuple(
-                one for one in query_parameters(query) if one[0] not in FORM_PARAMETERS
-            ),
+            parameters=_parameters(query),
             if_match=entity_tags(asked.get("ifMatch"), "ifMatch"),
             if_none_match=entity_tags(asked.get("ifNoneMatch"), "ifNoneMatch"),
             if_modified_since=http_date_or_instant(asked.get("ifModifiedSince")),
             if_none_exist=asked.get("ifNoneExist"),
             prefer=request.prefer,
             base_url=request.base_url,
+            reading=routed.reading,
             entry=index,
         ),
     )
+
+
+def _parameters(query: str) -> Parameters:
+    if not query:
+        return ()
+    return tuple(one for one in query_parameters(query) if one[0] not in FORM_PARAMETERS)
 
 
 def _below_base(path: str, base_url: str) -> str:

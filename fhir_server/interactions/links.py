@@ -6,6 +6,7 @@ A search by POST may be longer than a URL. ``self`` still says all that was unde
 links then have everything in one parameter, :data:`PACKED`, so that they can be followed by GET.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -46,11 +47,14 @@ def page_links(
         links.append(("previous", (*without, *others.previous)))
     if others.next:
         links.append(("next", (*without, *others.next)))
-    if page_key and len(url_of("", "", without)) > QUERY_CHARACTERS_MAX:
+    written = {pair: _written(*pair) for pair in understood}  # of all links the most part
+    if page_key and len("&".join(written[pair] for pair in without)) >= QUERY_CHARACTERS_MAX:
         links = [(relation, _packed(all, place, page_key)) for relation, all in links]
+    here = f"{request.base_url}/{place}" if place else request.base_url
     return tuple(
-        (relation, url_of(request.base_url, place, (*all, *request.format)))
+        (relation, _asked(here, [written.get(pair) or _written(*pair) for pair in pairs]))
         for relation, all in (("self", understood), *links)
+        for pairs in ((*all, *request.format),)
     )
 
 
@@ -89,10 +93,14 @@ def said_of_links(
 
 def url_of(base_url: str, place: str, parameters: Parameters) -> str:
     """Return the URL of ``place`` with ``parameters``, percent-encoded."""
-    query = "&".join(
-        # What has a meaning in search values stays readable, as far as RFC 3986 has it in a query.
-        f"{quote(name, safe=':._-')}={quote(value, safe=':,/._-$@')}"
-        for name, value in parameters
-    )
     path = f"{base_url}/{place}" if place else base_url
-    return f"{path}{'?' if query else ''}{query}"
+    return _asked(path, [_written(*pair) for pair in parameters])
+
+
+def _asked(path: str, written: Sequence[str]) -> str:
+    return f"{path}?{'&'.join(written)}" if written else path
+
+
+def _written(name: str, value: str) -> str:
+    # What has a meaning in search values stays readable, as far as RFC 3986 has it in a query.
+    return f"{quote(name, safe=':._-')}={quote(value, safe=':,/._-$@')}"

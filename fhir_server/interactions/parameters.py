@@ -23,7 +23,7 @@ class Subset:
 
     def applied(self, json: bytes, definitions: Definitions) -> bytes:
         """Return the wanted part of the resource ``json``; the same bytes for all of it."""
-        if self._is_all:
+        if self.is_all:
             return json
         part = subset(
             decode_stored(json), definitions, summary=self.summary, elements=self.elements
@@ -32,10 +32,11 @@ class Subset:
 
     def content(self, kept: Content | None) -> Content | None:
         """Return what is ``kept`` beside the resource, where everything is wanted."""
-        return kept if self._is_all else None
+        return kept if self.is_all else None
 
     @property
-    def _is_all(self) -> bool:
+    def is_all(self) -> bool:
+        """Whether everything is wanted."""
         return self.summary in ("", "false") and not self.elements
 
 

@@ -36,15 +36,18 @@ def rewritten(
     body = entry.request.body
     if not isinstance(body, dict):
         return entry
-    found = _ABSOLUTE.fullmatch(entry.full_url) if entry.full_url else None
+    found = _ABSOLUTE.fullmatch(entry.full_url) if entry.full_url.startswith("http") else None
     rewriter = _Rewriter(places, created, found.group(1) if found else "")
     by = Replacements(rewriter.reference, rewriter.link, rewriter.narrative)
     if entry.request.interaction == "patch" and body.get("resourceType") == "Binary":
         new = _patch_rewritten(body, rewriter)
     else:
         new = links.replaced(body, by)
+    if new is body and not rewriter.conditional:
+        return entry
     request = replace(entry.request, body=new)
-    return replace(entry, request=request, conditional=frozenset(rewriter.conditional))
+    conditional = frozenset(rewriter.conditional)
+    return Entry(entry.index, entry.method, entry.full_url, request, conditional)
 
 
 def _patch_rewritten(binary: Resource, rewriter: "_Rewriter") -> Resource:
@@ -78,6 +81,8 @@ class _Rewriter:
         found = self.places.get(value)
         if found is not None:
             return found
+        if not root and "#" not in value and _VERSION not in value:
+            return value  # nearly all: the systems of codes
         whole, hash, fragment = value.partition("#")
         plain, history, _ = whole.partition(_VERSION)
         found = self.places.get(plain)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.parameters import Subset
-from fhir_server.interactions.searchset import Asked, match_entry, searchset
+from fhir_server.interactions.searchset import Asked, entries_of, searchset
 from fhir_server.messages import Request, Response
 from fhir_server.r4.bundles import entry
 from fhir_server.r4.json import decode, encode
@@ -21,7 +21,7 @@ from fhir_server.search.parse import CURSOR, REST, SearchQuery
 from fhir_server.search.plan import window
 from fhir_server.search.several import several
 from fhir_server.search.wanted import Wanted
-from fhir_server.store.documents import Stored
+from fhir_server.store.documents import Shown
 
 _MATCH = {"mode": "match"}
 
@@ -60,7 +60,7 @@ async def search_contained(
 
 
 async def _contained(
-    found: tuple[Stored, ...],
+    found: tuple[Shown, ...],
     query: SearchQuery,
     subset: Subset,
     request: Request,
@@ -80,7 +80,7 @@ async def _contained(
     for one in found:
         url = f"{request.base_url}/{one.type}/{one.id}"
         if both and one.type == query.type and one.id in plain:
-            entries.append(match_entry(one, subset, request, context))
+            entries += entries_of((one,), "match", subset, request, context)
         entries += [
             entry(f"{url}#{name}", subset.applied(json, context.definitions), search=_MATCH)
             for name, json in _parts(one, inside.get((one.type, one.id), ()))
@@ -88,7 +88,7 @@ async def _contained(
     return entries
 
 
-def _parts(stored: Stored, names: Sequence[str]) -> list[tuple[str, bytes]]:
+def _parts(stored: Shown, names: Sequence[str]) -> list[tuple[str, bytes]]:
     """Return those resources that ``stored`` contains under ``names``, as JSON."""
     if not names:
         return []

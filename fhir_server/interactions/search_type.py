@@ -42,7 +42,7 @@ async def search_one(request: Request, type: str, context: Context, within: str 
     if query.contained != "false":
         return await search_contained(request, query, context, within, known)
     wanted = plan(query, context.parameters, page_key=context.link_key, within=within)
-    page = await context.store.search(wanted)
+    page = await context.store.searched(wanted)
     here = ((CURSOR, query.cursor), (REST, query.rest))
     question = Asked(place, wanted.subject, query.understood, here, query.ignored, tuple(known))
     subset = Subset(wanted.summary, frozenset(wanted.elements))

@@ -12,13 +12,13 @@ from fhir_server.interactions.links import Neighbours, page_links, said_of_links
 from fhir_server.interactions.parameters import Subset
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.outcome import Issue, operation_outcome
-from fhir_server.r4.bundles import bundle, entry
+from fhir_server.r4.bundles import bundle, entry, framing
 from fhir_server.r4.json import encode
 from fhir_server.search.page import AFTER, UNTIL, Edge, cursor
 from fhir_server.search.parse import CURSOR, REST
 from fhir_server.search.plan import rest_subject
 from fhir_server.search.wanted import Kin, Listing, Wanted
-from fhir_server.store.documents import Stored
+from fhir_server.store.documents import Shown
 from fhir_server.store.includes import Included
 from fhir_server.store.search import Page
 
@@ -42,7 +42,7 @@ class Asked:
 
 
 def searchset(
-    page: Page,
+    page: Page[Shown],
     asked: Asked,
     subset: Subset,
     request: Request,
@@ -58,36 +58,36 @@ def searchset(
     understood = (*asked.understood, *here)
     links = page_links(request, asked.place, understood, others, context.link_key)
     if matches is None:
-        matches = [match_entry(one, subset, request, context) for one in page.entries]
+        matches = entries_of(page.entries, "match", subset, request, context)
     # The elements are those of what is searched for; what comes along has others.
     along = Subset(subset.summary)
-    included = (_entry(one, "include", along, request, context) for one in page.included.entries)
-    entries = [*matches, *included]
+    included = page.included.entries
+    entries = [*matches, *entries_of(included, "include", along, request, context)]
     long_links = said_of_links(links, asked.place, context.settings.url_bytes_max)
     if issues := (*asked.ignored, *long_links, *_said_of(page.included), *_explained(page, asked)):
         outcome = encode(operation_outcome(issues))
         entries.append(entry("", outcome, search={"mode": "outcome"}))
-    shown = (*page.entries, *page.included.entries)
-    concerns = list(chain.from_iterable(one.compartments for one in shown))
+    shown = (*page.entries, *included)
+    concerns = list(dict.fromkeys(chain.from_iterable(one.compartments for one in shown)))
     return Response(
         200, bundle("searchset", entries, links=links, total=page.total), concerns=concerns
     )
 
 
-def match_entry(stored: Stored, subset: Subset, request: Request, context: Context) -> bytes:
-    """Return the entry of ``stored``, which was searched for."""
-    return _entry(stored, "match", subset, request, context)
+def entries_of(
+    rows: Sequence[Shown], mode: str, subset: Subset, request: Request, context: Context
+) -> list[bytes]:
+    """Return the entries of ``rows``; ``mode`` is ``match`` or ``include``."""
+    if not rows:
+        return []
+    framed = framing(request.base_url, search={"mode": mode})
+    if subset.is_all:
+        return [framed(one.type, one.id, one.json) for one in rows]
+    definitions = context.definitions
+    return [framed(one.type, one.id, subset.applied(one.json, definitions)) for one in rows]
 
 
-def _entry(stored: Stored, mode: str, subset: Subset, request: Request, context: Context) -> bytes:
-    return entry(
-        f"{request.base_url}/{stored.type}/{stored.id}",
-        subset.applied(stored.json, context.definitions),
-        search={"mode": mode},
-    )
-
-
-def _neighbours(page: Page, subject: str, page_key: bytes, *, is_rest: bool) -> Neighbours:
+def _neighbours(page: Page[Shown], subject: str, page_key: bytes, *, is_rest: bool) -> Neighbours:
     """Return the pages beside ``page``.
 
     Behind it comes the rest of what it includes, if there is more of it, and then the next matches.
@@ -109,7 +109,7 @@ def _neighbours(page: Page, subject: str, page_key: bytes, *, is_rest: bool) -> 
     return Neighbours(next, here if is_rest else link(UNTIL, page.before) or None)
 
 
-def _explained(page: Page, asked: Asked) -> tuple[Issue, ...]:
+def _explained(page: Page[Shown], asked: Asked) -> tuple[Issue, ...]:
     """Return how the page came about: each step a JSON object, for programs and people."""
     if not page.explained:
         return ()

@@ -82,6 +82,16 @@ async def transaction(request: Request, context: Context) -> Response:
     return await once(request, context, _written(entries, context), together)
 
 
+def entries_together(request: Request) -> int:
+    """Return how many entries ``request`` has that are in memory until all are written; 0 for what
+    is no transaction."""
+    body = request.body
+    if request.interaction != "transaction" or not body or body.get("type") != "transaction":
+        return 0
+    entries = body.get("entry")
+    return len(entries) if isinstance(entries, list) else 0
+
+
 async def _together(entries: Sequence[Entry], request: Request, context: Context) -> Response:
     """Perform all of ``entries``, or none."""
     if any(is_conditional(one.request) for one in entries):

@@ -33,7 +33,8 @@ from fhir_server.search.parameters import COMPARTMENTS
 from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
-from fhir_server.store.exports import Asked, Job, present, rows_of_patients
+from fhir_server.store.exported import present
+from fhir_server.store.exports import Asked, Job, rows_of_patients
 
 GROUP = "Group"
 STATUS = "$export-status"

@@ -4,35 +4,44 @@ https://hl7.org/fhir/uv/bulkdata/STU2/export.html#bulk-data-status-request
 
 All are for who asked for the export and for nobody else: to others it does not exist. A file is
 read with the rights of the moment. What its requester may not see any more, of a patient whose
-consent was withdrawn or by a role that was taken away, is left out of it.
+consent was withdrawn or by a role that was taken away, is left out of it. Of resources a file has
+the versions that the export found; their bytes are read now, a piece ahead of what is sent.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import SIGNED_IN, forbidden, may_search, searchable
-from fhir_server.interactions.parameters import known_only, value_of
+from fhir_server.interactions.parameters import Subset, known_only, value_of
 from fhir_server.interactions.recording import note
 from fhir_server.messages import Pieces, Request, Response
 from fhir_server.operations.export import STATUS as STATUS_NAME
 from fhir_server.operations.export import check_exporting
-from fhir_server.operations.export_work import DELETED, ERROR, OUTPUT
+from fhir_server.operations.export_pages import DELETED, ERROR, OUTPUT
+from fhir_server.operations.export_parameters import elements_of
 from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
+from fhir_server.r4.definitions import Definitions
 from fhir_server.r4.json import encode
 from fhir_server.registry import Operation
 from fhir_server.route import CANCEL
-from fhir_server.security.audit import Row
+from fhir_server.security.audit import PATIENTS_MAX, Row
+from fhir_server.store.client import Database
 from fhir_server.store.documents import instant
-from fhir_server.store.exports import COMPLETE, FAILED, File, Job, Piece, compartments
+from fhir_server.store.exported import compartments, versions
+from fhir_server.store.exports import COMPLETE, FAILED, File, Job, Piece
+
+T = TypeVar("T")
 
 _DEFINITION = "urn:fhir-server:OperationDefinition:"
 _NDJSON = "application/fhir+ndjson"
 _JSON = "application/json"
 _FILE_NAME = "$export-file"
+_PAUSE_EVERY = 20  # resources cut to elements before other requests get their turn
 _RETRY_S_MAX = 60
 _RETRY_AFTER_EACH_S = 10  # so much longer an export was under way, a second later to ask again
 
@@ -107,42 +116,95 @@ async def file(request: Request, context: Context) -> Response:
     return Response(200, media_type=_NDJSON, pieces=_pieces(job, wanted, context))
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Lines of NDJSON that a reader may see now, and the patients that they are about, as
+    references."""
+
+    lines: bytes
+    patients: Sequence[str] = ()
+
+
 def _pieces(job: Job, wanted: File, context: Context) -> Callable[[int, int], Pieces]:
-    async def read() -> Pieces:
+    said = f"job={job.id}&file={job.files.index(wanted)}"
+
+    async def seen() -> AsyncGenerator[_Seen, None]:
         async for piece in context.exports.pieces(job, wanted):
-            lines, patients = await _seen(piece, wanted, context)
+            yield await _seen(piece, job, wanted, context)
+
+    async def read() -> Pieces:
+        async for one in _ahead(seen()):
             # That it was handed out is written before it is: a client that goes away has had it.
-            said = f"job={job.id}&file={job.files.index(wanted)}"
-            await note(
-                context,
-                Row(
-                    *(context.now(), "export", context.principal, wanted.type),
-                    concerns=patients,
-                    query=said,
-                ),
-            )
-            yield b"".join(lines)
+            for patients in _by_row(one.patients):
+                row = Row(context.now(), "export", context.principal, wanted.type, query=said)
+                await note(context, replace(row, concerns=patients))
+            yield one.lines
 
     return lambda _start, _end: read()
 
 
-async def _seen(
-    piece: Piece, wanted: File, context: Context
-) -> tuple[tuple[bytes, ...], Sequence[str]]:
-    """Return the lines of ``piece`` about what its reader may see now, and the patients that they
-    are about, as references."""
+def _by_row(patients: Sequence[str]) -> list[Sequence[str]]:
+    """Return ``patients`` as the rows name them: a row names no more than so many of them."""
+    starts = range(0, max(1, len(patients)), PATIENTS_MAX)
+    return [patients[start : start + PATIENTS_MAX] for start in starts]
+
+
+async def _ahead(found: AsyncGenerator[T, None]) -> AsyncIterator[T]:
+    """Yield what ``found`` yields; the next is made while the present one is used."""
+    coming = asyncio.ensure_future(anext(found, None))
+    try:
+        while (one := await coming) is not None:
+            coming = asyncio.ensure_future(anext(found, None))
+            yield one
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await found.aclose()
+
+
+async def _seen(piece: Piece, job: Job, wanted: File, context: Context) -> _Seen:
+    """Return what of ``piece`` its reader may see now."""
     if not piece.ids:
-        return piece.lines, ()
+        return _Seen(b"".join(piece.lines))
+    database, seconds = await _database(context), context.settings.request_timeout_s
+    if piece.versions:
+        listed = dict(zip(piece.ids, piece.versions, strict=True))
+        rows = await versions(database, wanted.type, listed, seconds)
+        names = elements_of(wanted.type, job.asked.elements, context.definitions)
+        jsons = await _cut([row["json"] for row in rows], names, context.definitions)
+        lines = b"\n".join((*jsons, b""))
+        return _Seen(lines, _patients(row.get("compartments", ()) for row in rows))
+    seen = await compartments(database, wanted.type, piece.ids, seconds)
+    pairs = zip(piece.lines, piece.ids, strict=True)
+    told = [line for line, id in pairs if id in seen or context.rights is None]
+    return _Seen(b"".join(told), _patients(seen.values()))
+
+
+async def _database(context: Context) -> Database:
+    """Return what who reads may search at this moment."""
     store = context.store.as_server
     if context.rights is not None:
         rights = await context.access(context.principal, replace(context, rights=None, store=store))
         store = searchable(replace(context, rights=rights))
-    seconds = context.settings.request_timeout_s
-    seen = await compartments(store.database, wanted.type, piece.ids, seconds)
-    pairs = zip(piece.lines, piece.ids, strict=True)
-    lines = tuple(line for line, id in pairs if id in seen or context.rights is None)
-    patients = {one for places in seen.values() for one in places if one.startswith("Patient/")}
-    return lines, sorted(patients)
+    return store.database
+
+
+async def _cut(
+    jsons: list[bytes], elements: frozenset[str], definitions: Definitions
+) -> list[bytes]:
+    """Return ``elements`` of the resources ``jsons``; none is all of them."""
+    if not elements:
+        return jsons
+    subset, found = Subset("", elements), []
+    for n, json in enumerate(jsons, 1):
+        found.append(subset.applied(json, definitions))
+        if n % _PAUSE_EVERY == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+def _patients(places: Iterable[Sequence[str]]) -> list[str]:
+    return sorted({one for some in places for one in some if one.startswith("Patient/")})
 
 
 async def _job(request: Request, context: Context) -> Job:

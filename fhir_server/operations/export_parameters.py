@@ -131,7 +131,7 @@ async def wish_of(request: Request, leniency: Leniency, context: Context) -> Wis
         types,
         filters,
         _elements(given.get("_elements", ()), types, leniency, context.definitions),
-        _since(given["_since"][0]) if "_since" in given else None,
+        since_of(given["_since"][0]) if "_since" in given else None,
         _patients(given.get("patient"), request, leniency, context.parameters.base_urls),
     )
 
@@ -276,7 +276,8 @@ def elements_of(type: str, names: Sequence[str], definitions: Definitions) -> fr
     return frozenset(found)
 
 
-def _since(text: str) -> datetime:
+def since_of(text: str) -> datetime:
+    """Return the moment that ``_since`` says, in UTC. Raises ``value`` for what is no instant."""
     value = text.strip().replace(" ", "+")  # a plus sign in a query means a space
     if not _INSTANT.fullmatch(value):
         raise invalid_value("_since", text, "an instant such as 2026-01-31T08:00:00Z")

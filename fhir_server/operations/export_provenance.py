@@ -12,19 +12,18 @@ from fhir_server.context import Context
 from fhir_server.operations.export_parameters import PATIENT
 from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
-from fhir_server.store.documents import Stored
-from fhir_server.store.exports import compartments
+from fhir_server.store.exported import compartments
 
 PROVENANCE = "Provenance"
 _LOOKED_UP_TOGETHER = 1000
 
 
-async def patients_of(entries: Sequence[Stored], context: Context) -> dict[str, set[str]]:
-    """Return id -> ids of patients for the Provenances ``entries``. A target that the store of
-    ``context`` does not show says nothing."""
+async def patients_of(found: Mapping[str, bytes], context: Context) -> dict[str, set[str]]:
+    """Return id -> ids of patients for the Provenances ``found``, id -> JSON. A target that the
+    store of ``context`` does not show says nothing."""
     targets: dict[str, set[tuple[str, str]]] = {}
-    for entry in entries:
-        targets[entry.id] = _targets(entry, context.parameters.base_urls)
+    for id, json in found.items():
+        targets[id] = _targets(json, context.parameters.base_urls)
         await asyncio.sleep(0)
     wanted: dict[str, set[str]] = {}
     for type, id in (one for some in targets.values() for one in some if one[0] != PATIENT):
@@ -40,8 +39,8 @@ async def patients_of(entries: Sequence[Stored], context: Context) -> dict[str, 
     }
 
 
-def _targets(entry: Stored, base_urls: Sequence[str]) -> set[tuple[str, str]]:
-    listed = decode_stored(entry.json).get("target", ())
+def _targets(json: bytes, base_urls: Sequence[str]) -> set[tuple[str, str]]:
+    listed = decode_stored(json).get("target", ())
     found = (target(one.get("reference", ""), base_urls) for one in listed)
     return {(one.type, one.id) for one in found if one.type and one.id}
 

@@ -3,9 +3,8 @@
 https://hl7.org/fhir/uv/bulkdata/STU2/export.html
 
 The steps of a job are its types, and those once more for what was deleted of them. A step is read
-in the order of ids, from behind the last one: what is changed meanwhile comes in its newer version,
-and nothing comes twice. Several searches of one type are made one after the other, without what an
-earlier one has found; patients that are listed are taken a hundred at a time.
+page by page, from behind the last id (``export_pages.py``): what is changed meanwhile comes in its
+newer version, and nothing comes twice. Pages that have little are written together.
 
 Before each page the rights of who asked are looked up anew. Nothing is exported by rights that have
 ended: the export then fails, or goes on without a type that was not named.
@@ -14,65 +13,39 @@ ended: the export then fails, or goes on without a type that was not named.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import forbidden, may_search, searchable
-from fhir_server.interactions.parameters import Subset
 from fhir_server.operations.export import check_exporting, restored
-from fhir_server.operations.export_parameters import ASSOCIATED, PATIENT, elements_of, search_of
-from fhir_server.operations.export_provenance import PROVENANCE, patients_in, patients_of
+from fhir_server.operations.export_pages import (
+    DELETED,
+    ERROR,
+    OUTPUT,
+    PAGES,
+    TIMEOUTS_MAX,
+    Page,
+    is_of_patients,
+)
 from fhir_server.operations.export_requester import as_of_now
 from fhir_server.outcome import FhirError, operation_outcome
 from fhir_server.r4.json import encode
 from fhir_server.registry import Task
-from fhir_server.search.keys import Filter
-from fhir_server.search.page import Edge
-from fhir_server.search.parameters import COMPARTMENTS
-from fhir_server.search.parse import parse
-from fhir_server.search.plan import Plan, plan
-from fhir_server.store.documents import Stored
-from fhir_server.store.exports import (
-    COMPLETE,
-    FAILED,
-    Exports,
-    File,
-    Job,
-    Piece,
-    Place,
-    compartments,
-    tombstones,
-)
+from fhir_server.store.client import OutcomeUnknownError
+from fhir_server.store.exports import COMPLETE, FAILED, Exports, File, Job, Piece, Place
 
-OUTPUT, DELETED, ERROR = "output", "deleted", "error"
 SLICE_S = 2.0
 """How long one job is worked on before another gets its turn."""
 
-_PAGE_ENTRIES = 500
-_PAGE_BYTES = 2_097_152  # what is held of one page, but for a resource that is larger by itself
-_EMPTY_MAX = 200  # parts without anything, after which the place is noted all the same
+_READ_BYTES = 2_097_152  # what is held of resources that are judged by what they say
+_PAGES_MAX = 200  # with little or nothing, after which the place is noted all the same
+_TOGETHER_S = 1.0  # or after so long: what is not written is done again after a crash
 _FAILURES_MAX = 100  # with the pauses between them three quarters of an hour
-_TIMEOUTS_MAX = 10  # a search that takes too long for half a page, and so on, is hopeless
 _PAUSE_S_MAX = 30
-_PAUSE_EVERY = 20  # resources cut to elements before other requests get their turn
-_ANY_PATIENT: Filter = {"compartments": {"$elemMatch": {"$gte": "Patient/", "$lt": "Patient0"}}}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What was found from a place on. ``after`` is the last id that was looked at, where there may
-    be more; ``""`` where there is not."""
-
-    piece: Piece
-    after: str = ""
-
-
-_NOTHING = Page(Piece(()))
 
 
 async def run(context: Context) -> None:
@@ -109,25 +82,27 @@ async def work(context: Context, slice_s: float = SLICE_S) -> bool:
 
 
 async def _further(job: Job, exports: Exports, context: Context) -> Job | None:
-    """Write the next page of ``job``; return the job behind it, ``None`` where that was the last or
-    the job is not ours any more."""
-    steps = _steps(job)
-    piece: Piece | None = None
-    for _ in range(_EMPTY_MAX):
+    """Write the next pages of ``job``; return the job behind them, ``None`` where those were the
+    last or the job is not ours any more."""
+    steps, pieces = _steps(job), list[Piece]()
+    end = time.monotonic() + _TOGETHER_S
+    for _ in range(_PAGES_MAX):
         if job.place.step == len(steps):
-            await _finished(job, exports, context)
+            await _finished(job, pieces, exports, context)
             return None
         kind, type = steps[job.place.step]
         seeing = await _seeing(job, type, context)
-        page = _NOTHING if seeing is None else await _PAGES[kind](job, type, seeing)
-        if page.piece.lines:
-            piece = page.piece
+        page = Page() if seeing is None else await PAGES[kind](job, type, seeing)
+        for piece in page.pieces:
             job = _with(job, File(kind, type, job.pieces), piece, context)
+        pieces += page.pieces
+        has_failed = job.failures > 0  # what is done of it at last is not put at risk again
         job = replace(job, place=_next(job, type, page, seeing), failures=0)
-        if piece is not None:
+        enough = sum(one.count for one in pieces) >= context.settings.export_page_entries
+        if enough or has_failed or time.monotonic() > end:
             break
         await asyncio.sleep(0)
-    return job if await exports.write(job, piece, _expires(context)) else None
+    return job if await exports.write(job, pieces, _expires(context)) else None
 
 
 def _steps(job: Job) -> list[tuple[str, str]]:
@@ -147,151 +122,8 @@ async def _seeing(job: Job, type: str, context: Context) -> Context | None:
             if job.asked.named:
                 raise forbidden(f"The rights of who asked do not open {type} any more.")
             return None
-    store = replace(searchable(seeing), page_bytes_max=_PAGE_BYTES)
+    store = replace(searchable(seeing), page_bytes_max=_READ_BYTES)
     return replace(seeing, store=store)
-
-
-async def _output(job: Job, type: str, context: Context) -> Page:
-    """Return the next resources of ``type``."""
-    place = job.place
-    within = await _within(job, type, context)
-    if within is None:
-        return _NOTHING
-    since: Filter = {"last_updated": {"$gt": job.asked.since}} if job.asked.since else {}
-    wanted = await _plan(job, type, place.query, [within, since], context)
-    after = Edge((place.after,)) if place.after else None
-    page = await context.store.search(replace(wanted, after=after))
-    found = await _not_before(page.entries, job, type, context)
-    kept = await _kept(found, job, type, context)
-    names = elements_of(type, job.asked.elements, context.definitions)
-    lines = await _lines([one for one in found if one.id in kept], Subset("", names), context)
-    ids = tuple(one.id for one in found if one.id in kept)
-    return Page(Piece(lines, ids), page.entries[-1].id if page.after else "")
-
-
-async def _lines(found: Sequence[Stored], subset: Subset, context: Context) -> tuple[bytes, ...]:
-    lines = []
-    for n, one in enumerate(found, 1):
-        lines.append(subset.applied(one.json, context.definitions) + b"\n")
-        if subset.elements and n % _PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
-    return tuple(lines)
-
-
-async def _plan(
-    job: Job, type: str, query: int, conditions: Iterable[Filter], context: Context
-) -> Plan:
-    """Return the search number ``query`` of ``type`` in the order of ids, under ``conditions``."""
-    texts = [text for of, text in job.asked.filters if of == type]
-    table = context.parameters
-    asked = (
-        await search_of(type, texts[query], context)
-        if texts
-        else parse(type, (), table, count_default=_PAGE_ENTRIES)
-    )
-    made = plan(asked, table)
-    all = [one for one in (made.filter, *conditions) if one]
-    filter: Filter = {"$and": all} if len(all) > 1 else (all[0] if all else {})
-    # What took too long is tried again with less.
-    count = max(1, _PAGE_ENTRIES >> min(job.failures, _TIMEOUTS_MAX))
-    return replace(made, filter=filter, sort=(), count=count, total="none", ranged="")
-
-
-async def _not_before(
-    entries: Sequence[Stored], job: Job, type: str, context: Context
-) -> Sequence[Stored]:
-    """Return those of ``entries`` that none of the searches before has found."""
-    for query in range(job.place.query):
-        if not entries:
-            break
-        same: Filter = {"_id": {"$in": [one.id for one in entries]}}
-        page = await context.store.search(await _plan(job, type, query, [same], context))
-        found = {one.id for one in page.entries}
-        entries = [one for one in entries if one.id not in found]
-    return entries
-
-
-async def _deleted(job: Job, type: str, context: Context) -> Page:
-    """Return the next deletions of ``type``, a transaction Bundle each."""
-    place, within = job.place, await _within(job, type, context)
-    if within is None:
-        return _NOTHING
-    wanted: Filter = {"last_updated": {"$gt": job.asked.since}, "_id": {"$gt": place.after}}
-    filter: Filter = {"$and": [wanted, within]}
-    seconds = context.settings.request_timeout_s
-    ids = await tombstones(context.store.database, type, filter, _PAGE_ENTRIES, seconds)
-    listed = await _of_listed(ids, job, type, context)
-    kept = [id for id in ids if id in listed]
-    lines = tuple(encode(_deletion(type, id)) + b"\n" for id in kept)
-    return Page(Piece(lines, tuple(kept)), ids[-1] if len(ids) == _PAGE_ENTRIES else "")
-
-
-def _deletion(type: str, id: str) -> dict[str, Any]:
-    request = {"method": "DELETE", "url": f"{type}/{id}"}
-    return {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
-
-
-_PAGES = {OUTPUT: _output, DELETED: _deleted}
-
-
-def _is_of_patients(job: Job, type: str, context: Context) -> bool:
-    if not job.asked.level or _is_by_target(job, type):
-        return False
-    return type not in ASSOCIATED or type in context.parameters.compartment_types(PATIENT)
-
-
-def _is_by_target(job: Job, type: str) -> bool:
-    """Whether the targets of ``type`` say to whom it belongs; what is deleted has none any more."""
-    return bool(job.asked.level) and type == PROVENANCE and job.place.step < len(job.asked.types)
-
-
-async def _within(job: Job, type: str, context: Context) -> Filter | None:
-    """Return the condition of belonging to the patients of the job's place; ``None`` for none."""
-    if not _is_of_patients(job, type, context):
-        return {}
-    context.parameters.check_complete(COMPARTMENTS, (type,))
-    if job.asked.patients is None:
-        return {} if type == PATIENT else _ANY_PATIENT
-    ids = await context.exports.patients(job, job.place.row)
-    if not ids:
-        return None
-    if type == PATIENT:
-        return {"_id": {"$in": ids}}
-    return {"compartments": {"$in": [f"{PATIENT}/{id}" for id in ids]}}
-
-
-async def _kept(found: Sequence[Stored], job: Job, type: str, context: Context) -> set[str]:
-    """Return the ids of those of ``found`` that are to be exported at the job's place."""
-    ids = [one.id for one in found]
-    if not _is_by_target(job, type):
-        return await _of_listed(ids, job, type, context)
-    patients = await patients_of(found, context)
-    if job.asked.patients is None:
-        return {id for id, some in patients.items() if some}
-    rows = await context.exports.rows_of(job, sorted(set().union(*patients.values())))
-    return {id for id, some in patients.items() if some and some <= rows.keys()}
-
-
-async def _of_listed(ids: Sequence[str], job: Job, type: str, context: Context) -> set[str]:
-    """Return those of ``ids`` that are to be exported at the job's place.
-
-    Where patients are listed, what belongs to several is exported once, with the first of them; and
-    not at all if one of them is not listed.
-    """
-    is_one = job.asked.patients is None or type == PATIENT
-    if is_one or not ids or not _is_of_patients(job, type, context):
-        return set(ids)
-    seconds = context.settings.request_timeout_s
-    places = await compartments(context.store.database, type, ids, seconds)
-    patients = {id: patients_in(places.get(id, ())) for id in ids}
-    several = {patient for some in patients.values() if len(some) > 1 for patient in some}
-    rows = await context.exports.rows_of(job, sorted(several)) if several else {}
-    kept = set()
-    for id, some in patients.items():
-        found = [rows.get(patient, -1) for patient in some] if len(some) > 1 else [job.place.row]
-        if min(found) == job.place.row:
-            kept.add(id)
-    return kept
 
 
 def _next(job: Job, type: str, page: Page, context: Context | None) -> Place:
@@ -300,7 +132,7 @@ def _next(job: Job, type: str, page: Page, context: Context | None) -> Place:
     if context is not None:
         if page.after:
             return replace(place, after=page.after)
-        if _is_of_patients(job, type, context) and place.row + 1 < (job.asked.patients or 0):
+        if is_of_patients(job, type, context) and place.row + 1 < (job.asked.patients or 0):
             return replace(place, row=place.row + 1, after="")
         is_output = place.step < len(job.asked.types)
         queries = sum(of == type for of, _ in job.asked.filters) if is_output else 0
@@ -317,39 +149,43 @@ def _with(job: Job, fresh: File, piece: Piece, context: Context) -> Job:
     is_full = last.size >= context.settings.export_file_bytes_max
     if not files or (last.kind, last.type) != (fresh.kind, fresh.type) or is_full:
         files, last = (*files, fresh), fresh
-    size = sum(map(len, piece.lines))
     grown = replace(
         last,
         pieces=last.pieces + 1,
-        count=last.count + len(piece.lines),
-        size=last.size + size,
+        count=last.count + piece.count,
+        size=last.size + piece.size,
     )
-    count = job.count + (len(piece.lines) if fresh.kind == OUTPUT else 0)
+    count = job.count + (piece.count if fresh.kind == OUTPUT else 0)
     return replace(job, files=(*files[:-1], grown), pieces=job.pieces + 1, count=count)
 
 
-async def _finished(job: Job, exports: Exports, context: Context) -> None:
-    """Write what was left out, where something was, and that all is there."""
-    piece = None
+async def _finished(job: Job, last: list[Piece], exports: Exports, context: Context) -> None:
+    """Write the ``last`` pieces, what was left out, where something was, and that all is there."""
+    pieces = list(last)
     if job.asked.ignored:
-        piece = Piece(tuple(encode(dict(one)) + b"\n" for one in job.asked.ignored))
-        job = _with(job, File(ERROR, "OperationOutcome", job.pieces), piece, context)
+        lines = tuple(encode(dict(one)) + b"\n" for one in job.asked.ignored)
+        pieces.append(Piece(lines=lines, size=sum(map(len, lines))))
+        job = _with(job, File(ERROR, "OperationOutcome", job.pieces), pieces[-1], context)
     job = replace(job, status=COMPLETE)
-    await exports.write(job, piece, _expires(context))
+    await exports.write(job, pieces, _expires(context))
 
 
 async def _stumbled(job: Job, error: FhirError, context: Context) -> None:
     """Note that ``job`` has met ``error``: it is tried again if that may pass, else it has failed.
 
-    A refusal by rights ends it at once.
+    A refusal by rights ends it at once. Where it is unknown whether its last pages were written,
+    what is stored says how far it is.
     """
     failures = job.failures + 1
+    if isinstance(error, OutcomeUnknownError):
+        await context.exports.release(job, min(failures, _PAUSE_S_MAX))
+        return
     job = replace(job, failures=failures)
-    most = _TIMEOUTS_MAX if error.issues[0].code == "timeout" else _FAILURES_MAX
+    most = TIMEOUTS_MAX if error.issues[0].code == "timeout" else _FAILURES_MAX
     if error.status < 500 or failures >= most:
         outcome = operation_outcome(error.issues)
         job = replace(job, status=FAILED, problem={"status": error.status, "outcome": outcome})
-    await context.exports.write(job, None, _expires(context))
+    await context.exports.write(job, (), _expires(context))
     await context.exports.release(job, min(failures, _PAUSE_S_MAX))
 
 

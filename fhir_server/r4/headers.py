@@ -100,5 +100,7 @@ def preferences(text: str | None) -> Mapping[str, str]:
     A name alone, such as ``respond-async``, has the value ``""``; what has another form is not
     ours.
     """
-    found = (_PREFERENCE.fullmatch(part) for part in (text or "").replace(";", ",").split(","))
+    if not text:
+        return {}
+    found = (_PREFERENCE.fullmatch(part) for part in text.replace(";", ",").split(","))
     return {match.group(1).lower(): match.group(2) or "" for match in found if match}

@@ -63,6 +63,7 @@ def _encode_other(value: Any) -> Any:
 
 # ``-0`` is a decimal in FHIR, and an integer to JSON readers, which know no minus zero.
 _MINUS_ZERO = re.compile(rb"[:\[,]\s*-0\s*[,\]}]")
+_PERHAPS_MINUS_ZERO = re.compile(rb"-0\s*[,\]}]")  # looks at a third of the text
 
 
 def _integer(text: str) -> int | Decimal:
@@ -100,7 +101,7 @@ def decode_value(text: bytes, *, depth_max: int = 100) -> Any:
     """Return the JSON value that ``text`` is, of any kind; else like :func:`decode`."""
     try:
         value = _decoder.decode(text)
-        if _MINUS_ZERO.search(text):
+        if _PERHAPS_MINUS_ZERO.search(text) and _MINUS_ZERO.search(text):
             value = _with_minus_zero(text)
     except RecursionError as error:
         raise too_deep(depth_max) from error

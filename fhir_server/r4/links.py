@@ -7,6 +7,7 @@ not strings, though they may look like one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 from fhir_server.r4.definitions import Definitions, Element
@@ -40,21 +41,28 @@ class Links:
         self._members: dict[str, Mapping[str, str]] = {}
 
     def replaced(self, resource: Resource, by: Replacements) -> Resource:
-        """Return ``resource`` with its links replaced; what is of no known type stays as it is."""
+        """Return ``resource`` with its links replaced; what is of no known type stays as it is.
+
+        What has none to replace is not copied: it is the same object in both, and so is the whole.
+        """
         type = resource.get("resourceType")
         known = isinstance(type, str) and type in self._definitions.types
         return self._object(resource, str(type), by) if known else resource
 
     def _object(self, value: Resource, path: str, by: Replacements) -> Resource:
         members = self._members.get(path) or self._of(path)
-        return {
-            name: self._value(member, members[name], by) if name in members else member
-            for name, member in value.items()
-        }
+        changed: Resource = {}
+        for name, member in value.items():
+            if name in members:
+                new = self._value(member, members[name], by)
+                if new is not member:
+                    changed[name] = new
+        return {**value, **changed} if changed else value
 
     def _value(self, value: Any, kind: str, by: Replacements) -> Any:
         if type(value) is list:
-            return [self._value(one, kind, by) for one in value]
+            new = [self._value(one, kind, by) for one in value]
+            return value if all(map(is_, new, value)) else new
         if type(value) is dict:
             return self.replaced(value, by) if kind == RESOURCE else self._object(value, kind, by)
         if type(value) is not str:

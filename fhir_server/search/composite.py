@@ -7,6 +7,7 @@ An element whose components have several keys has every combination.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import islice, product
 from typing import Any
 
@@ -29,10 +30,11 @@ def part_name(at: int) -> str:
     return chr(ord("a") + at)
 
 
+@lru_cache(maxsize=1024)
 def composite_index(
-    components: Sequence[Sequence[tuple[Path, Converter]]],
+    components: tuple[tuple[tuple[Path, Converter], ...], ...],
 ) -> Callable[[Any, Any], list[Any]]:
-    """Return the function ``(element, resource) -> keys``.
+    """Return the function ``(element, resource) -> keys``, one for all that write the same.
 
     ``components`` has, for each component, its paths below the element and how their values are
     written.

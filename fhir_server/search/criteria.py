@@ -13,7 +13,7 @@ from fhir_server.search.composite import compile_composite, compile_system
 from fhir_server.search.concepts import compile_concepts
 from fhir_server.search.date import compile_date, compile_instant
 from fhir_server.search.escape import split, unescape
-from fhir_server.search.keys import Filter, any_of
+from fhir_server.search.keys import Filter, any_of, conditions_in
 from fhir_server.search.near import compile_near
 from fhir_server.search.number import compile_number
 from fhir_server.search.parameter import Parameter
@@ -53,6 +53,14 @@ _KIN = ("above", "below")
 _TOKENS = {"text": compile_text, "of-type": compile_of_type}
 
 
+# Conditions that are the same whenever they are asked: all but ``ap`` of a date, and what is looked
+# up. The codes and dates of a panel are asked of one patient after the other.
+_REMEMBERED = frozenset(("token", "string", "number", "quantity", "uri", "reference", "date"))
+_COMPILED_MAX = 256
+_CONDITIONS_MAX = 32  # of one; that is some KB
+_CHARACTERS_MAX = 500
+
+
 class Criteria:
     """Compiles the parameters of one search.
 
@@ -87,6 +95,24 @@ class Criteria:
         compile = self._compiler(parameter, modifier)
         found = any_of([compile(parameter.field, value) for value in values])
         return {"$nor": [found]} if modifier in _NEGATING else found
+
+    def counted(
+        self, parameter: Parameter, modifier: str, values: Sequence[str]
+    ) -> tuple[Filter, int]:
+        """Return the same, and how many conditions that is; nobody may change it."""
+        compiled = self._table.compiled
+        key = (parameter.resource_type, parameter.code, parameter.field, *values)
+        if not modifier and key in compiled:
+            found: tuple[Filter, int] = compiled[key]
+            return found
+        filter = self.filter(parameter, modifier, values)
+        found = filter, conditions_in(filter)
+        is_small = found[1] <= _CONDITIONS_MAX
+        if not modifier and is_small and _is_remembered(parameter, values):
+            if len(compiled) >= _COMPILED_MAX:
+                del compiled[next(iter(compiled))]  # the oldest
+            compiled[key] = found
+        return found
 
     def modifiers(self, parameter: Parameter) -> tuple[str, ...]:
         """Return the modifiers of ``parameter`` beside :missing and the types of references."""
@@ -201,6 +227,12 @@ class Criteria:
         if part.type != "token":
             return compile
         return lambda field, value: compile_system(field, value) or compile(field, value)
+
+
+def _is_remembered(parameter: Parameter, values: Sequence[str]) -> bool:
+    if parameter.type == "date" and any(value.startswith("ap") for value in values):
+        return False
+    return parameter.type in _REMEMBERED and sum(map(len, values)) <= _CHARACTERS_MAX
 
 
 def _missing(parameter: Parameter, values: Sequence[str]) -> Filter:

@@ -11,7 +11,7 @@ says: one range of an index then finds each length, and the short ones by their 
 of its distance from now are overlapped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -52,15 +52,21 @@ def _reaching_from_before(high: datetime, begin: datetime) -> list[Conditions]:
     return [*found, {LONGER: {"$gt": high}}]
 
 
-def _in_order(one: Conditions) -> Conditions:
-    """Return ``one`` with a bound on ``l``, by which a partial index of its length has its order.
+def _in_order(found: Sequence[Conditions]) -> list[Conditions]:
+    """Return ``found`` with a bound on ``l`` for each length, by which a partial index of that
+    length has its order. What has the beginning that the first of ``found`` asks for is found by
+    that, whatever its length.
 
     Where there is no such index, the bound would only mislead to the index for all lengths.
     """
-    member = next((member for member in LONG if member in one), "")
-    if not member or "l" in one:
-        return one
-    return {"l": one[member] if member != LONGER else {"$lt": LATEST}, **one}
+    latest = found[0].get("l", {}).get("$gte", LATEST)
+    ordered = []
+    for one in found:
+        member = next((member for member in LONG if member in one), "")
+        if member and "l" not in one:
+            one = {"l": one[member] if member != LONGER else {"$lt": latest}, **one}
+        ordered.append(one)
+    return ordered
 
 
 def _since(low: datetime, high: datetime) -> list[Conditions]:
@@ -203,7 +209,7 @@ def compile_date(
     prefix, low, high = _asked(value, now)
     found = _PREFIXES[prefix](low, high)
     if ordered:
-        found = [_in_order(one) for one in found]
+        found = _in_order(found)
     found = [on_range(field, one, single) for one in found]
     return found[0] if len(found) == 1 else {"$or": found}
 

@@ -60,8 +60,7 @@ def added_fields(table: ParameterTable, type: str) -> frozenset[str]:
     """Return the fields of ``type`` that would be written otherwise without what a site added."""
     if _ADDED not in table.memo:
         table.memo[_ADDED] = any(_only_added(table, each) for each in table.types)
-    contained = {CONTAINED} if table.memo[_ADDED] else set()
-    return _only_added(table, type) | contained
+    return _only_added(table, type) | {CONTAINED} if table.memo[_ADDED] else frozenset()
 
 
 def _only_added(table: ParameterTable, type: str) -> frozenset[str]:

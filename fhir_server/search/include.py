@@ -68,7 +68,7 @@ def includes(
         raise invalid_value(name, value, "[type]:[reference parameter], with :[target type], or *")
     target = parts[2] if len(parts) == _PARTS_MAX and parts[2] != ALL else ""
     for one in (parts[0], *((target,) if target else ())):
-        if one not in (ALL, *table.types):
+        if one != ALL and one not in table.types:
             near = nearest(one, table.types)
             raise FhirError(Issue("not-supported", f"{shown(one)} is no resource type.{near}"))
     found = tuple(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_server.r4.compartments import places
+from fhir_server.r4.compartments import BESIDE, places
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.text import text_keys
 from fhir_server.search.tree import Found
@@ -69,11 +69,11 @@ def _keys(found: Found, singles: frozenset[str]) -> dict[str, Any]:
         if field in singles:
             if values:
                 keys[field] = values[0]
-            elif ":" not in field:
+            else:
                 keys[field] = None
         elif len(values) > 1:
             keys[field] = _distinct(values)
-        elif values or ":" not in field:  # what is kept beside the keys says nothing if empty
+        else:
             keys[field] = values
     return keys
 
@@ -90,8 +90,10 @@ def _compartments(resource: Resource, found: Found, table: ParameterTable) -> tu
     Patient/1 is in the compartment of Patient/1, whether or not the definition says so.
     """
     type = resource["resourceType"]
-    inside = set(places(resource, table.base_urls))
+    inside = set(places(resource, table.base_urls)) if type in BESIDE else set()
     for compartment, fields in table.compartment_fields[type].items():
+        if not fields and compartment != type:
+            continue
         prefix = f"{compartment}/"
         for field in fields:
             for key in found.get(field, ()):

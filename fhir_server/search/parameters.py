@@ -104,7 +104,8 @@ class ParameterTable:
     ``text_search`` says that the words of resources are written beside them. ``reference_bases``
     are those of ``base_urls`` that somebody has set, and so may set to another value. ``unusable``
     has the parameters that a site added and that cannot be served: url -> why. ``memo`` is for what
-    others make of the table once; it goes along where nothing but ``pending`` differs.
+    others make of the table once; it goes along where nothing but ``pending`` differs. ``compiled``
+    is for what :class:`~criteria.Criteria` made by it.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class ParameterTable:
         self._pending: Mapping[str, Set[str]] = {}
         self._answered: Mapping[str, Mapping[str, Parameter]] = self._of
         self._complete: dict[str, Mapping[str, Parameter]] = {}
+        self.compiled: dict[tuple[str, ...], Any] = {}
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -170,6 +172,7 @@ class ParameterTable:
         table = copy(self)
         table._pending = pending
         table._complete = {}
+        table.compiled = {}
         table._answered = {
             type: _Answered(type, of, pending[type]) if pending.get(type) else of
             for type, of in self._of.items()
@@ -194,6 +197,10 @@ class ParameterTable:
         own = [one for one in self.definitions.search_parameters if not one.added]
         before = [one for one in self.definitions.search_parameters if one.added]
         changed = set(before) ^ set(added)
+        if not changed:
+            table = self.without({})
+            table.unusable = {}
+            return table
         bases = {base for one in changed for base in one.base}
         table = copy(self)
         table.definitions = replace(self.definitions, search_parameters=(*own, *added))
@@ -321,10 +328,10 @@ class ParameterTable:
             for suffix, beside in self._written.beside(parameter.type, path):
                 tree.add(path, beside, name + suffix)
         for whole, below in parameter.wholes:
-            parts = [
-                [(path, self._converters[part.type][path.type]) for path in paths]
+            parts = tuple(
+                tuple((path, self._converters[part.type][path.type]) for path in paths)
                 for part, paths in zip(parameter.components, below, strict=True)
-            ]
+            )
             tree.add_whole(whole, composite_index(parts), name)
 
 

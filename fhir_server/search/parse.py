@@ -302,12 +302,14 @@ def _criterion(builder: _Builder, type: str, name: str, values: Sequence[str]) -
     if parameter is None:
         builder.table.check_complete(WORDS, (type,))
         return _bounded(builder, compile_special(name, values, builder.table))
-    return _bounded(builder, builder.criteria.filter(parameter, modifier, values))
+    found, conditions = builder.criteria.counted(parameter, modifier, values)
+    return _bounded(builder, found, conditions)
 
 
-def _bounded(builder: _Builder, found: Filter) -> Filter:
-    """Return ``found``, counted against what a search may ask for."""
-    builder.conditions += conditions_in(found)
+def _bounded(builder: _Builder, found: Filter, conditions: int = -1) -> Filter:
+    """Return ``found``, counted against what a search may ask for; ``conditions`` is how many those
+    are, if that is known."""
+    builder.conditions += conditions_in(found) if conditions < 0 else conditions
     if builder.conditions > builder.limits.conditions_max:
         raise _too_much("conditions", builder.limits.conditions_max)
     return found

@@ -5,7 +5,7 @@ https://hl7.org/fhir/R4/search.html
 
 from dataclasses import dataclass
 
-from fhir_server.search.chain import Part, Selection
+from fhir_server.search.chain import Part, Selection, Without
 from fhir_server.search.include import Include, Place
 from fhir_server.search.keys import Filter
 from fhir_server.search.page import AFTER, UNTIL, Edge, digest, foreign_link, values_of
@@ -118,6 +118,18 @@ def window(cursor: str, rest: str, subject: str, page_key: bytes) -> Window:
         raise foreign_link()
     round, type, id, *until = values_of(rest, rest_subject(subject), page_key)
     return Window(edge, Edge(tuple(until)) if until else None, rest=(int(round), type, id))
+
+
+def linked_types(plan: Plan) -> set[str]:
+    """Return the types to which chains and includes of ``plan`` lead."""
+    found = {type for one in plan.includes for type in (one.type, *one.targets)}
+    parts = list(plan.joins)
+    while parts:
+        part = parts.pop()
+        for one in (part.selection,) if isinstance(part, Without) else part.selections:
+            found.add(one.type)
+            parts += one.joins
+    return found
 
 
 def in_compartment(compartment: str) -> Filter:

@@ -27,7 +27,14 @@ from typing import Any
 from fhir_server.outcome import invalid_value
 from fhir_server.r4.references import Target, target
 from fhir_server.search.escape import unescape
-from fhir_server.search.keys import NOTHING, Filter, on_element, shortened, starting_with
+from fhir_server.search.keys import (
+    NOTHING,
+    TEXT_MAX,
+    Filter,
+    on_element,
+    shortened,
+    starting_with,
+)
 from fhir_server.search.token import INDEXED as TOKENS
 from fhir_server.search.token import INDEXED_SYSTEMS
 from fhir_server.search.uri import PREFIX_MAX, canonical_keys
@@ -43,11 +50,14 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 def indexed(base_urls: Sequence[str]) -> Mapping[str, Callable[[Any], list[Any]]]:
     """Return the table: FHIR type -> what is written for a value of it on this server."""
 
+    bases = tuple(base_urls)
+
     def reference(element: Any) -> list[str]:
         text = element.get("reference")
-        if type(text) is not str or text.startswith("#"):
+        if type(text) is not str or text[:1] == "#":
             return []
-        return [shortened(target(text, base_urls).key)]
+        key = target(text, bases).key
+        return [key if len(key) <= TEXT_MAX else shortened(key)]
 
     return {
         "Reference": reference,

@@ -12,6 +12,7 @@ Quinones* and *Anne-Marie* finds it, and sorting and ``:exact`` do not see them.
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -47,17 +48,24 @@ _DASH = "Pd"  # the category of hyphens and dashes
 _WORD_BREAK = re.compile(r"[\s\-\u2010-\u2015]+")
 _HYPHENS = re.compile(r"[\-\u2010-\u2015]+")
 _PARTS_MAX = 10  # the longest family names in earnest have six words
+_REMEMBERED_CHARACTERS_MAX = 100
 _ADDRESS = ("text", "city", "district", "state", "postalCode", "country")
 
 
 def fold(text: str) -> str:
     """Return ``text`` as the default search compares it.
 
+    Names of codes are in thousands of resources: what is short is remembered.
+
     Compatibility forms are made one (NFKD, then NFC), case is folded, the marks of ``_IGNORED``
     and punctuation are dropped, white space and dashes are one space between words. Folding
     again changes nothing. A text of nothing else, such as ``-``, keeps its punctuation: it must
     stay findable without being a prefix of everything.
     """
+    return _remembered(text) if len(text) <= _REMEMBERED_CHARACTERS_MAX else _folded(text)
+
+
+def _folded(text: str) -> str:
     if text.isascii():
         lowered = text.lower()
         kept = " ".join(lowered.translate(_ASCII_PUNCTUATION).split())
@@ -66,6 +74,9 @@ def fold(text: str) -> str:
     folded = unicodedata.normalize("NFC", folded)
     bare = "".join(_letter(sign) for sign in folded)
     return " ".join(bare.split()) or " ".join(folded.split())
+
+
+_remembered = lru_cache(maxsize=4096)(_folded)
 
 
 def _letter(sign: str) -> str:

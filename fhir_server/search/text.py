@@ -66,7 +66,10 @@ def text_keys(resource: dict[str, Any]) -> dict[str, list[str]]:
     _gather({name: value for name, value in resource.items() if name != TEXT[1:]}, texts)
     further: dict[str, None] = {}
     whole = "\n".join(texts)
-    for text in (whole,) if whole.isascii() and len(whole) <= _CHARACTERS_MAX else texts:
+    if whole.isascii() and len(whole) <= _CHARACTERS_MAX:
+        further = dict.fromkeys(words(whole))
+        texts = []
+    for text in texts:
         further.update(dict.fromkeys(words(text)))
         if len(further) >= WORDS_MAX + len(told):
             break
@@ -90,12 +93,15 @@ def _gather(value: Any, texts: list[str]) -> None:
     """Add to ``texts`` those at and below ``value`` that a person may look for."""
     if type(value) is dict:
         for name, below in value.items():
-            if name not in _LEFT_OUT:
-                if type(below) is str:
-                    if not _is_machine(below):
-                        texts.append(below)
-                else:
-                    _gather(below, texts)
+            if name in _LEFT_OUT:
+                continue
+            kind = type(below)
+            if kind is str:
+                # Most begin with another letter than a machine's: they are not looked at twice.
+                if not ((first := below[:1]) in "hu" or first.isdigit()) or not _is_machine(below):
+                    texts.append(below)
+            elif kind is dict or kind is list:
+                _gather(below, texts)
     elif type(value) is list:
         for item in value:
             _gather(item, texts)

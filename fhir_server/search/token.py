@@ -59,6 +59,8 @@ Implied = Callable[[str], Collection[str]]
 
 def token_key(code: str, system: str = "") -> str:
     """Return the key of ``code`` in ``system``."""
+    if len(code) <= TEXT_MAX >= len(system):  # nearly all: the calls cost more than the key
+        return f"{code}{SEPARATOR}{system}"
     return f"{shortened(code)}{SEPARATOR}{shortened(system)}"
 
 
@@ -138,10 +140,13 @@ INDEXED_SYSTEMS: Mapping[str, Callable[[Any], list[Any]]] = {
 
 
 def _texts(element: Any) -> list[str]:
-    codings = [one for one in _list(element.get("coding")) if type(one) is dict]
-    found = (element.get("text"), element.get("display"), *(one.get("display") for one in codings))
-    folded = (fold(text[:TEXT_MAX])[:_TEXT_KEPT] for text in found if type(text) is str)
-    return [text for text in folded if text]
+    found = [element.get("text"), element.get("display")]
+    found += [one.get("display") for one in _list(element.get("coding")) if type(one) is dict]
+    texts: list[str] = []
+    for text in found:
+        if type(text) is str and (folded := fold(text[:TEXT_MAX])[:_TEXT_KEPT]):
+            texts.append(folded)
+    return texts
 
 
 def _type_texts(identifier: Any) -> list[str]:

@@ -17,6 +17,9 @@ Convert = Callable[[Any], list[Any]]
 ConvertWhole = Callable[[Any, Any], list[Any]]
 Found = dict[str, list[Any]]
 """Field -> its keys. A field without keys is an element that is there, with nothing to search."""
+BESIDE = ":"
+"""Stands in the names of fields that are kept beside the keys of a parameter; such a field without
+keys says nothing, and is not there."""
 
 # FHIR type -> the Python types that a value of it has in JSON; of all others, a dict. Whatever
 # else stands there is not valid, and has no key.
@@ -44,8 +47,9 @@ class Tree:
         self._members: dict[str, Tree] = {}
         self._positions: dict[int, Tree] = {}
         self._tests: dict[Step, Tree] = {}
-        self._leaves: list[tuple[frozenset[type], Convert, tuple[str, ...]]] = []
-        self._wholes: list[tuple[ConvertWhole, str]] = []
+        # Whether it is kept beside the keys of a parameter is the last of each.
+        self._leaves: list[tuple[frozenset[type], Convert, tuple[str, ...], bool]] = []
+        self._wholes: dict[ConvertWhole, list[str]] = {}
         self._elsewhere: dict[Path, Tree] = {}
         self._others = False  # whether there are wholes, tests, or paths that lead elsewhere
 
@@ -56,7 +60,7 @@ class Tree:
     def add_whole(self, path: Path, convert: ConvertWhole, field: str) -> None:
         """The same for a ``convert`` that also looks at the whole resource."""
         end = self._end(path)
-        end._wholes.append((convert, field))
+        end._wholes.setdefault(convert, []).append(field)
         end._others = True
 
     def _end(self, path: Path) -> "Tree":
@@ -67,11 +71,12 @@ class Tree:
         return self._elsewhere.setdefault(path, Tree())
 
     def _add_leaf(self, kinds: frozenset[type], convert: Convert, field: str) -> None:
-        for at, (other_kinds, other, fields) in enumerate(self._leaves):
-            if other is convert and other_kinds == kinds:
-                self._leaves[at] = (kinds, convert, (*fields, field))
+        is_beside = BESIDE in field
+        for at, (other_kinds, other, fields, others_are) in enumerate(self._leaves):
+            if other is convert and other_kinds == kinds and others_are == is_beside:
+                self._leaves[at] = (kinds, convert, (*fields, field), is_beside)
                 return
-        self._leaves.append((kinds, convert, (field,)))
+        self._leaves.append((kinds, convert, (field,), is_beside))
 
     def _at(self, steps: Sequence[Step]) -> "Tree":
         tree = self
@@ -88,8 +93,10 @@ class Tree:
     def walk(self, element: Any, resource: Any, found: Found) -> None:
         """Add to ``found`` the keys of ``element``, which lies in ``resource``."""
         kind = type(element)
-        for kinds, convert, fields in self._leaves:
+        for kinds, convert, fields, is_beside in self._leaves:
             keys = convert(element) if kind in kinds else _NO_KEYS
+            if is_beside and not keys:
+                continue
             for field in fields:
                 if field in found:
                     found[field] += keys
@@ -101,9 +108,10 @@ class Tree:
             self._walk_members(element, resource, found)
 
     def _walk_others(self, element: Any, resource: Any, found: Found) -> None:
-        for convert_whole, field in self._wholes:
+        for convert_whole, fields in self._wholes.items():
             if keys := convert_whole(element, resource):
-                found.setdefault(field, []).extend(keys)
+                for field in fields:
+                    found.setdefault(field, []).extend(keys)
         for step, below in self._tests.items():
             assert step.test is not None
             passed = step.test(element, resource)

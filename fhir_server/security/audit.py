@@ -34,7 +34,7 @@ QUERY_CHARACTERS_MAX = 4000
 """Of a query; what is longer is cut, and ends with an ellipsis."""
 
 PATIENTS_MAX = 5000
-"""Patients that one row names: a page, with all that came along."""
+"""Patients that one row names: a page, with all that came along. More need several rows."""
 
 EVENTS = ("login", "logout", "token", "consent", "break-glass", "export")
 """What is recorded beside interactions and operations: a sign-in and its end, a token that was

@@ -20,6 +20,7 @@ block that is taken for one of ours; that the end of a chain is missing is told 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -52,13 +53,13 @@ def head_of(stored: Sequence[Any]) -> Head:
     return Head(str(chain), int(sequence), bytes.fromhex(hash))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Key:
     """What blocks and heads are signed with: HMAC-SHA-256. ``name`` gives nothing of it away."""
 
     secret: bytes = field(repr=False)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What tells this key from others."""
         return hmac.digest(self.secret, b"name", "sha256")[:_NAME_BYTES].hex()

@@ -105,6 +105,8 @@ def _values(leaves: list[Any]) -> Iterator[Any]:
 
 def _comparable(value: Any) -> tuple[str, Any]:
     """Return the kind of ``value``, and what compares as it does; kinds do not compare."""
+    if type(value) is str:  # as nearly all are
+        return "str", value
     if isinstance(value, bool):
         return "boolean", value
     if isinstance(value, int | float | Decimal):
@@ -141,7 +143,8 @@ def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Any, list[Any]], b
 
 
 def _in(wanted: Iterable[Any], leaves: list[Any]) -> bool:
-    return any(_equals(one, leaves) for one in wanted)
+    found = [_comparable(one) for one in _values(leaves)]  # once: there may be many wanted
+    return any(_equals(one, leaves) if one is None else _comparable(one) in found for one in wanted)
 
 
 def _element(wanted: Any, leaves: list[Any]) -> bool:

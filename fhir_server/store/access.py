@@ -26,6 +26,7 @@ _STAGES = frozenset(
         *("$sort", "$limit", "$sample", "$count", "$lookup"),
     )
 )
+_BATCH_ROWS = 1000  # of what is read together; 16 MB at most
 # What the parts of the store use of a database besides its collections.
 _OPEN = frozenset(("client", "name", "codec_options", "list_collection_names"))
 
@@ -61,6 +62,13 @@ class Visible:
     def as_database(self) -> Database:
         """This, as what it stands for."""
         return cast(Database, self)
+
+    def narrowed(self, type: str, pipeline: Sequence[Document]) -> list[Document]:
+        """Return ``pipeline``, over the current resources of ``type``, as it reads only what may be
+        seen."""
+        seen = of_current(self.plan.seen(type))
+        stages = [self.stage(one) for one in pipeline]
+        return [{"$match": seen}, *stages] if seen else stages
 
     def stage(self, stage: Document) -> Document:
         """Return ``stage`` as it reads only what may be seen."""
@@ -147,6 +155,53 @@ def among(predicate: Filter, filter: Document) -> Document:
     if predicate and filter.keys() == {"$or"}:
         return {"$or": [both(predicate, one) for one in filter["$or"]]}
     return both(predicate, filter)
+
+
+async def united(
+    database: Database, pipelines: Sequence[tuple[str, list[Document]]], most: int, session: Any
+) -> Any:
+    """Run a pipeline over each of several types, one behind the other, and return the cursor of the
+    first ``most`` of their rows. Each reads what may be seen of its type, and nothing else."""
+    whole, parts = database, list(pipelines)
+    if isinstance(database, Visible):
+        whole = database.whole
+        parts = [(type, database.narrowed(type, stages)) for type, stages in pipelines]
+    if session is not None:
+        return _InTurn(whole, parts, most, session)  # MongoDB unites nothing in a transaction
+    (first, stages), *others = parts
+    more = [{"$unionWith": {"coll": type, "pipeline": some}} for type, some in others]
+    return await whole[first].aggregate(
+        [*stages, *more, {"$limit": most}], batchSize=min(most, _BATCH_ROWS)
+    )
+
+
+@dataclass(slots=True)
+class _InTurn:
+    """The rows of several pipelines as one cursor has them, by a command for each."""
+
+    whole: Database
+    parts: list[tuple[str, list[Document]]]
+    left: int
+    session: Any
+    cursor: Any = None
+
+    async def to_list(self, length: int) -> list[Document]:
+        wanted = min(length, self.left)
+        rows: list[Document] = []
+        while len(rows) < wanted and (self.cursor is not None or self.parts):
+            if self.cursor is None:
+                type, stages = self.parts.pop(0)
+                limited = [*stages, {"$limit": self.left}]
+                self.cursor = await self.whole[type].aggregate(limited, session=self.session)
+            rows += await self.cursor.to_list(wanted - len(rows))
+            if len(rows) < wanted:
+                self.cursor = None
+        self.left -= len(rows)
+        return rows
+
+    async def close(self) -> None:
+        if self.cursor is not None:
+            await self.cursor.close()
 
 
 def narrows(database: Database, type: str) -> bool:

@@ -2,10 +2,12 @@
 
 Sections 16.3 of ARCHITECTURE.md; https://www.mongodb.com/docs/manual/core/journaling/
 
-A write that comes while fewer than ``_AT_ONCE`` are under way goes at once, alone. Those that come
-meanwhile gather and go as one transaction with one flush of the journal when a place is free. Two
-of the same resource, or with the same Idempotency-Key or claim, are never under way at once in this
-process.
+A write that comes alone goes at once. Those that come while others are under way gather and go as
+one transaction with one flush of the journal; there are ``_AT_ONCE`` places for such batches. Who
+was answered just now is about to write again: a place is taken when as many have gathered as share
+the places evenly, by how many there were lately. If they do not come within ``_COMPANY_S``, there
+are fewer now. Two of the same resource, or with the same Idempotency-Key or claim, are never under
+way at once in this process.
 
 A refused change leaves the others alone. A batch that meets another write is made again, and then
 in two halves, one after the other; so are those, until what was met stands alone. That one is then
@@ -34,6 +36,7 @@ from fhir_server.store.transactions import StaleRead, met_another, repeated
 from fhir_server.store.writer import NotTogether, Outcome, Writer
 
 _AT_ONCE = 2
+_COMPANY_S = 0.005  # a quarter of what a batch takes
 _TRIES_AT_ONCE = 4  # of those that are made beside the batches
 _PAUSE_S = 0.01  # longer than most transactions
 _SECONDS_LEFT_MIN = 0.05
@@ -64,6 +67,9 @@ class Commit:
 
     writer: Writer
     _under_way: int = 0
+    _made: int = 0  # writes in the batches under way
+    _crowd: int = 0  # how many were under way or waiting at once, until some did not come back
+    _late: asyncio.TimerHandle | None = None
     _busy: set[Mark] = field(default_factory=set)
     _waiting: deque[_Waiting] = field(default_factory=deque)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -77,12 +83,12 @@ class Commit:
         """
         answer: asyncio.Future[Stored | Response] = asyncio.get_running_loop().create_future()
         one = _Waiting(change, now, time.monotonic() + seconds, _marks(change), answer)
-        if self.writer.rules.concern(
-            change.type
-        ):  # it is refused so often that others would suffer
+        if self.writer.rules.refuse(change.type):
             return _told(await self._tried(one))
-        if self._under_way >= _AT_ONCE or not self._busy.isdisjoint(one.marks):
+        self._crowd = max(self._crowd, self._made + len(self._waiting) + 1)
+        if self._crowd >= 2 * _AT_ONCE or self._under_way or not self._busy.isdisjoint(one.marks):
             self._waiting.append(one)
+            self._next()
             return await answer
         self._busy |= one.marks
         try:
@@ -93,15 +99,14 @@ class Commit:
 
     async def _first_try(self, one: _Waiting) -> Outcome | None:
         """Make ``one`` in one of the places for batches; ``None`` where another was in its way."""
-        self._under_way += 1
+        self._began(1)
         try:
             async with deadline(
                 max(one.end - time.monotonic(), _SECONDS_LEFT_MIN), NOTHING_WRITTEN
             ):
                 return await self._attempt(one)
         finally:
-            self._under_way -= 1
-            self._next()
+            self._ended(1)
 
     async def _attempt(self, one: _Waiting) -> Outcome | None:
         try:
@@ -126,11 +131,40 @@ class Commit:
     def _next(self) -> None:
         """Send those who wait, if any, in a task of its own: a client that leaves ends nothing."""
         while self._waiting and self._under_way < _AT_ONCE:
-            batch = self._gathered()
-            if not batch:
+            if len(self._waiting) < min(self._crowd // _AT_ONCE, _CHANGES_MAX):
+                if self._late is None:
+                    loop = asyncio.get_running_loop()
+                    self._late = loop.call_later(_COMPANY_S, self._waited)
                 return
-            self._under_way += 1
+            if not self._go():
+                return
+
+    def _waited(self) -> None:
+        """Send those who wait, for whom no more have come: there are not as many as there were."""
+        self._late = None
+        if self._under_way < _AT_ONCE:
+            self._crowd = self._made + len(self._waiting)
+            self._go()
+
+    def _go(self) -> bool:
+        """Send those who wait; return whether any could go."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        batch = self._gathered()
+        if batch:
+            self._began(len(batch))
             self._start(self._batch(batch))
+        return bool(batch)
+
+    def _began(self, writes: int) -> None:
+        self._under_way += 1
+        self._made += writes
+
+    def _ended(self, writes: int) -> None:
+        self._under_way -= 1
+        self._made -= writes
+        self._next()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -159,8 +193,7 @@ class Commit:
         try:
             alone = await self._settled(batch)
         finally:
-            self._under_way -= 1
-            self._next()
+            self._ended(len(batch))
         for one in alone:
             self._start(self._alone(one))
 

@@ -7,7 +7,7 @@ they cannot differ.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from fhir_server.messages import Content, Resource
 from fhir_server.outcome import too_large
@@ -19,6 +19,7 @@ Document = dict[str, Any]
 
 HISTORY_SUFFIX = "_history"
 _MILLISECOND = timedelta(milliseconds=1)
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _UP_TO_OFFSET = len("2024-02-29T12:00:00.000")
 
 # What a reader of one version needs; never the native resource and the keys.
@@ -29,6 +30,9 @@ SERVED = dict.fromkeys(
     ),
     1,
 )
+# What an answer to a search shows of a row. What else is served of a version costs the driver as
+# much again to decode.
+SHOWN = dict.fromkeys(("json", "compartments"), 1)
 # What every search demands: a deletion is not found.
 PRESENT: Document = {"deleted": {"$exists": False}}
 # Conditions that are met by a value only, never by its absence.
@@ -72,9 +76,23 @@ class Stored:
     compartments: Sequence[str] = ()
 
 
+class Shown(NamedTuple):
+    """A resource as the page of a search shows it; the members are those of :class:`Stored`."""
+
+    type: str
+    id: str
+    json: bytes
+    compartments: Sequence[str]
+
+
 def instant(moment: datetime) -> str:
     """Return ``moment`` (UTC) as a FHIR instant with milliseconds."""
     return moment.isoformat(timespec="milliseconds")[:_UP_TO_OFFSET] + "Z"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return ``moment`` (UTC) in whole milliseconds since 1970, as the database counts."""
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def next_moment(now: datetime, previous: datetime | None) -> datetime:
@@ -206,6 +224,11 @@ def value_at(document: Any, field: str) -> Any:
     for name in field.split("."):
         document = document.get(name) if isinstance(document, dict) else None
     return document
+
+
+def shown(type: str, document: Mapping[str, Any]) -> Shown:
+    """Return what a page shows of the current ``document``."""
+    return Shown(type, document["_id"], document["json"], document.get("compartments", ()))
 
 
 def stored(type: str, document: Mapping[str, Any], *, changed: bool = True) -> Stored:

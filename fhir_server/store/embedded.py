@@ -190,10 +190,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _allow_files() -> None:
-    """Let mongod, which inherits it, open as many files as the machine allows.
+def allow_files() -> None:
+    """Let this process, and those that it starts from now on, open as many files as the machine
+    allows, ``_FILES`` at most.
 
-    Each index is one; all types together are some 3,000, and many systems begin with 1,024.
+    Many systems begin with 1,024. To mongod each index is one, all types together are some 3,000;
+    to a worker each connection is one.
     """
     with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
         resource = import_module("resource")
@@ -205,7 +207,7 @@ def _allow_files() -> None:
 
 def _launch(data: Path, cache_mb: int) -> tuple[subprocess.Popen[bytes], tuple[int, int]]:
     port = _port(data)
-    _allow_files()
+    allow_files()
     command = [
         str(binary()),
         *("--dbpath", str(data / "mongodb"), "--port", str(port), "--bind_ip", "127.0.0.1"),

@@ -4,11 +4,16 @@ https://hl7.org/fhir/uv/bulkdata/STU2/export.html
 
 ====================  ==============================================================================
 ``exports``           a job each: who asked for what, its place, its files; leased by one process
-``exports.pieces``    NDJSON of a page each, ``{job, n}``; a file is several, one behind the other
+``exports.pieces``    ``{job, n}``; a file is several, one behind the other. Of resources a piece
+                      says which versions, else it has NDJSON
 ``exports.patients``  a hundred patients each, ``{job, n}``, where a job is about some patients
 ====================  ==============================================================================
 
-A piece is written in one transaction with the place that follows it, and only by whoever has the
+A version never changes, so a file needs no more of a resource than which version it has. The bytes
+are read when the file is: to write them a second time took the database ten times as long as to
+find them, and what was expunged stayed in the files.
+
+Pieces are written in one transaction with the place that follows them, and only by whoever has the
 lease. So a process that dies, or is so slow that another goes on in its place, leaves nothing out
 and nothing twice. Who asked is kept without any token; what that one may see is asked again for
 each page.
@@ -20,14 +25,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
-from fhir_server.store.documents import PRESENT, Document
+from fhir_server.store.documents import Document
 from fhir_server.store.transactions import repeated, transacted
 
 JOBS, PIECES, PATIENTS = "exports", "exports.pieces", "exports.patients"
@@ -71,7 +76,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class File:
     """One file of a job: ``pieces`` of them from number ``first`` on, with ``count`` resources in
-    ``size`` bytes. ``kind`` is ``output``, ``deleted`` or ``error``."""
+    ``size`` bytes, as they are stored. ``kind`` is ``output``, ``deleted`` or ``error``."""
 
     kind: str
     type: str
@@ -116,12 +121,31 @@ class Job:
     problem: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Version(NamedTuple):
+    """A version of a resource: its number, and its ``meta.lastUpdated`` as milliseconds since 1970.
+
+    Who writes anew what was expunged begins with version 1 again: the number alone may mean another
+    resource. A ``moment`` of 0 is not known.
+    """
+
+    number: int
+    moment: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Lines of NDJSON, each with its end, and the id of what each is about; none of an error."""
+    """A part of a file: of each resource id and version; or ``lines`` of NDJSON, each with its end,
+    and the id of what each is about, none of an error. ``size`` is their bytes."""
 
-    lines: tuple[bytes, ...]
     ids: tuple[str, ...] = ()
+    versions: tuple[Version, ...] = ()
+    lines: tuple[bytes, ...] = ()
+    size: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many resources it has."""
+        return len(self.versions or self.lines)
 
 
 @dataclass(slots=True)
@@ -244,8 +268,8 @@ class Exports:
             )
         return _job(found) if found else None
 
-    async def write(self, job: Job, piece: Piece | None, expires: datetime) -> bool:
-        """Keep ``piece`` as the last of ``job``, which is as it stands behind it, and the lease.
+    async def write(self, job: Job, pieces: Sequence[Piece], expires: datetime) -> bool:
+        """Keep ``pieces`` as the last of ``job``, which is as it stands behind them, and the lease.
 
         Return whether the job is still this process's: it may have been cancelled, or taken over.
         """
@@ -260,23 +284,21 @@ class Exports:
             "until": {"$add": ["$$NOW", _LEASE_MS]},
         }
         mine = {"_id": job.id, "status": RUNNING, "worker": self.worker}
+        first = job.pieces - len(pieces)
 
         async def inside(session: AsyncClientSession) -> bool:
             change: list[Document] = [{"$set": state}]
             found = await self.database[JOBS].update_one(mine, change, session=session)
             if not found.matched_count:
                 return False
-            if piece is not None:
-                last = {f"files.{len(job.files) - 1}": asdict(job.files[-1])}
-                await self.database[JOBS].update_one(
-                    {"_id": job.id}, {"$set": last}, session=session
-                )
-                row = {
-                    "_id": {"job": job.id, "n": job.pieces - 1},
-                    "data": b"".join(piece.lines),
-                    "ids": list(piece.ids),
-                }
-                await self.database[PIECES].insert_one(row, session=session)
+            if pieces:
+                changed = {"$set": _files_from(job, first)}
+                await self.database[JOBS].update_one({"_id": job.id}, changed, session=session)
+                rows = [
+                    {"_id": {"job": job.id, "n": n}, **_piece_document(one)}
+                    for n, one in enumerate(pieces, first)
+                ]
+                await self.database[PIECES].insert_many(rows, session=session)
             return True
 
         end = time.monotonic() + self.seconds
@@ -301,7 +323,7 @@ class Exports:
                 row = await self.database[PIECES].find_one({"_id": {"job": job.id, "n": n}})
             if row is None:
                 raise RuntimeError(f"Export {job.id} lacks piece {n}.")
-            yield Piece(tuple(row["data"].splitlines(keepends=True)), tuple(row["ids"]))
+            yield _piece(row)
 
     async def patients(self, job: Job, n: int) -> list[str]:
         """Return the patients of row ``n`` of ``job``, by id."""
@@ -332,34 +354,29 @@ def rows_of_patients(ids: Sequence[str]) -> list[Sequence[str]]:
     ]
 
 
-async def tombstones(
-    database: Database, type: str, wanted: Document, most: int, seconds: float
-) -> list[str]:
-    """Return the ids of what was deleted of ``type`` and meets ``wanted``, in their order, ``most``
-    at most. ``database`` shows what may be seen."""
-    async with deadline(seconds, _READ_ADVICE):
-        cursor = database[type].find({"deleted": True, **wanted}, projection={"_id": 1})
-        rows = await cursor.sort("_id", ASCENDING).limit(most).to_list()
-    return [row["_id"] for row in rows]
+def _files_from(job: Job, piece: int) -> Document:
+    """Return what is to be set of the files of ``job`` that have a piece from ``piece`` on."""
+    return {
+        f"files.{n}": asdict(file)
+        for n, file in enumerate(job.files)
+        if file.first + file.pieces > piece
+    }
 
 
-async def present(database: Database, type: str, ids: Sequence[str], seconds: float) -> set[str]:
-    """Return those of ``ids`` of ``type`` that ``database`` shows, and that are not deleted."""
-    wanted: Document = {"_id": {"$in": list(ids)}, **PRESENT}
-    async with deadline(seconds, _READ_ADVICE):
-        rows = await database[type].find(wanted, projection={"_id": 1}).to_list()
-    return {row["_id"] for row in rows}
+def _piece_document(piece: Piece) -> Document:
+    if piece.lines:
+        return {"data": b"".join(piece.lines), "ids": list(piece.ids)}
+    # One text: a list names each of its members, which is as long again.
+    pairs = zip(piece.ids, piece.versions, strict=True)
+    return {"versions": " ".join([f"{id}/{one.number}/{one.moment}" for id, one in pairs])}
 
 
-async def compartments(
-    database: Database, type: str, ids: Sequence[str], seconds: float
-) -> dict[str, list[str]]:
-    """Return id -> compartments (``Patient/1``) of those of ``ids`` of ``type`` that ``database``
-    shows, deleted ones among them."""
-    async with deadline(seconds, _READ_ADVICE):
-        cursor = database[type].find({"_id": {"$in": list(ids)}}, projection={"compartments": 1})
-        rows = await cursor.to_list()
-    return {row["_id"]: row.get("compartments", []) for row in rows}
+def _piece(row: Document) -> Piece:
+    if "data" in row:
+        lines = tuple(row["data"].splitlines(keepends=True))
+        return Piece(tuple(row["ids"]), lines=lines, size=len(row["data"]))
+    parts = [one.split("/") for one in row["versions"].split(" ")]
+    return Piece(tuple(id for id, *_ in parts), tuple(Version(*map(int, of)) for _, *of in parts))
 
 
 def _document(job: Job) -> Document:

@@ -1,8 +1,9 @@
 """Reads by id that arrive together go to the database together. Section 16.3 of ARCHITECTURE.md.
 
-A read that comes while fewer than ``_AT_ONCE`` are under way goes at once, alone. Those that come
-meanwhile gather, per type, and go as one ``$in`` when a place is free: a read costs the driver and
-the database some 300 µs by itself, and 5 µs as one of fifty. No timer, no waiting for company.
+A read that comes while fewer than ``_AT_ONCE`` are under way goes with those that come in the same
+turn of the event loop. Those that come meanwhile gather, per type, and go as one ``$in`` when a
+place is free: a read costs the driver and the database some 300 µs by itself, and 5 µs as one of
+fifty. No timer, no waiting for company that is not there.
 
 Those that may see different things never go together: each has its own predicate in the question.
 """
@@ -29,12 +30,13 @@ _IDS_MAX = 200  # a few MB of documents in one answer
 @dataclass(slots=True)
 class _Lane:
     """The reads of one type by one predicate, which has a ``name``: how many are under way, and the
-    ids that wait, oldest first."""
+    ids that wait, oldest first. ``is_gathering`` in the turn of the loop in which one has come."""
 
     type: str
     name: str
     predicate: Filter
     under_way: int = 0
+    is_gathering: bool = False
     waiting: deque[Waiting] = field(default_factory=deque)
 
 
@@ -57,8 +59,12 @@ class Fetch:
         if lane is None:
             predicate = of_current(plan.seen(type)) if plan is not None else {}
             lane = self._lanes[type, name] = _Lane(type, name, predicate)
-        if lane.under_way >= _AT_ONCE:
+        if lane.under_way >= _AT_ONCE or lane.is_gathering:
             return await self._later(lane, id)
+        if await self._is_joined(lane):
+            answer = self._later(lane, id)
+            self._next(lane)
+            return await answer
         lane.under_way += 1
         try:
             async with self.deadline():
@@ -69,12 +75,25 @@ class Fetch:
             lane.under_way -= 1
             self._next(lane)
 
-    async def _later(self, lane: _Lane, id: str) -> Document | None:
+    async def _is_joined(self, lane: _Lane) -> bool:
+        """Return whether others came in the same turn of the loop; they wait then, and do not if
+        this one is cancelled."""
+        lane.is_gathering = True
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            lane.is_gathering = False
+            self._next(lane)
+            raise
+        lane.is_gathering = False
+        return bool(lane.waiting)
+
+    def _later(self, lane: _Lane, id: str) -> asyncio.Future[Document | None]:
         answer: asyncio.Future[Document | None] = asyncio.get_running_loop().create_future()
         if not lane.waiting or len(lane.waiting[-1]) >= _IDS_MAX:
             lane.waiting.append({})
         lane.waiting[-1].setdefault(id, []).append(answer)
-        return await answer
+        return answer
 
     def _next(self, lane: _Lane) -> None:
         """Send those who wait, if any, in a task of its own: a client that leaves ends nothing.
@@ -87,8 +106,10 @@ class Fetch:
             task = asyncio.create_task(self._together(lane, lane.waiting.popleft()))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        elif lane.name and not lane.under_way:
-            self._lanes.pop((lane.type, lane.name), None)
+        elif lane.name and not lane.under_way and not lane.is_gathering:
+            key = lane.type, lane.name
+            if self._lanes.get(key) is lane:
+                del self._lanes[key]
 
     async def _together(self, lane: _Lane, waiting: Waiting) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Fetches what comes along with the matches of a page: one query for each type and round.
+"""Fetches what comes along with the matches of a page: one command for each round.
 
 https://hl7.org/fhir/R4/search.html#revinclude
 
@@ -9,30 +9,35 @@ looked at again, for what they refer to, but not sent again.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.include import Include, Place
+from fhir_server.store.access import united
 from fhir_server.store.client import Database
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     PRESENT,
-    SERVED,
+    SHOWN,
     Document,
-    Stored,
+    Shown,
     of_present,
-    stored,
+    shown,
+    value_at,
 )
 from fhir_server.store.explain import begin
-from fhir_server.store.joins import URL, canonicals, referring, values_at
+from fhir_server.store.joins import URL, canonicals, referring
 from fhir_server.store.rows import rows_within
 
 # What is known of by its id while ``:iterate`` goes on; some MB.
 _KNOWN_MAX = 20_000
 _VERSION = ":version"
+_TYPE = "type"  # of a row, where rows of several types come together
+_INCLUDED = SHOWN | {"version": 1}
 Rows = Mapping[str, Sequence[Document]]
 """Type -> documents."""
 
@@ -42,7 +47,7 @@ class Included:
     """What comes along. ``after`` is where the rest begins, if there is one; ``complete`` is false
     where the rest is given up."""
 
-    entries: tuple[Stored, ...] = ()
+    entries: tuple[Shown, ...] = ()
     after: Place | None = None
     complete: bool = True
 
@@ -93,22 +98,29 @@ class Gathering:
                 break
             sources = await self._round(round, wanted)
         await self._as_of_versions()
-        entries = tuple(stored(place[1], row) for place, row in self._shown)
+        entries = tuple(shown(place[1], row) for place, row in self._shown)
         after = self._shown[-1][0] if self._more and self._shown else None
         return Included(entries, after, self._complete)
 
     async def _round(self, round: int, wanted: Mapping[str, list[Document]]) -> Rows:
         begin(self.database, f"include {round + 1}")
         found: dict[str, list[Document]] = {}
+        whole: dict[str, Document] = {}
         for type in sorted(wanted):
             for condition, full in self._parts(round, type):
-                if self._more or not self._complete:
-                    break
                 filter = of_present({"$and": [{"$or": wanted[type]}, *condition]})
-                rows = await self._rows(type, filter, full)
-                found.setdefault(type, []).extend(rows)
                 if full:
-                    self._shown += (((round, type, row["_id"]), row) for row in rows)
+                    whole[type] = filter
+                elif self._complete:  # those come before all that is shown
+                    found[type] = await self._known(type, filter)
+        if whole and self._complete:
+            rows, cut = await self._read(whole)
+            for type in whole:
+                if not self._more:
+                    mine = [row for row in rows if row.get(_TYPE, type) == type]
+                    over = cut is not None and cut.get(_TYPE, type) == type
+                    new = self._shown_of((round, type), mine, over)
+                    found.setdefault(type, []).extend(new)
         return found
 
     def _parts(self, round: int, type: str) -> Iterator[tuple[list[Document], bool]]:
@@ -124,27 +136,64 @@ class Gathering:
                 yield [{"_id": {"$lte": self.start[2]}}], False
             yield [{"_id": {"$gt": self.start[2]}}], True
 
-    async def _rows(self, type: str, filter: Document, full: bool) -> list[Document]:
-        """Return the documents that are new, and note whether there would be more."""
+    async def _known(self, type: str, filter: Document) -> list[Document]:
+        """Return what is new of that which was shown on a page before."""
         seen = self._seen[type]
-        known = sum(map(len, self._seen.values()))
-        room = self.entries_max - len(self._shown) if full else _KNOWN_MAX - known
-        served = SERVED if full else {"_id": 1}
+        room = max(0, _KNOWN_MAX - sum(map(len, self._seen.values())))
         cursor = self.database[type].find(
-            filter, projection=served | fields_for(type, self.includes), session=self.session
+            filter, projection={"_id": 1} | fields_for(type, self.includes), session=self.session
         )
-        limit = max(room, 0) + 1 + len(seen)
-        left = self.bytes_max - sum(len(row["json"]) for _, row in self._shown)
-        rows, cut = await rows_within(cursor.sort("_id", 1).limit(limit), max(left, 1))
+        rows = await cursor.sort("_id", 1).limit(room + 1 + len(seen)).to_list()
         new = [row for row in rows if row["_id"] not in seen]
-        over = cut is not None or len(new) > room
-        if full:
-            self._more = self._more or over
-        else:
-            self._complete = self._complete and not over
-        new = new[: max(room, 0)]
-        seen |= {row["_id"] for row in new}
-        return new
+        self._complete = self._complete and len(new) <= room
+        seen |= {row["_id"] for row in new[:room]}
+        return new[:room]
+
+    async def _read(self, wanted: Mapping[str, Document]) -> tuple[list[Document], Document | None]:
+        """Return the documents of all types that meet what is ``wanted`` of them, in their order,
+        as far as there is room; and the first that was left out for its size.
+
+        A command costs the driver more than the resources that it brings.
+        """
+        room = max(0, self.entries_max - len(self._shown))
+        left = max(1, self.bytes_max - sum(len(row["json"]) for _, row in self._shown))
+        limits = {type: room + 1 + len(self._seen[type]) for type in wanted}
+        fields = {type: _INCLUDED | fields_for(type, self.includes) for type in wanted}
+        if len(wanted) == 1:
+            [(type, filter)] = wanted.items()
+            cursor = self.database[type].find(filter, projection=fields[type], session=self.session)
+            return await rows_within(cursor.sort("_id", 1).limit(limits[type]), left)
+        pipelines: list[tuple[str, list[Document]]] = [
+            (
+                type,
+                [
+                    {"$match": filter},
+                    {"$sort": {"_id": 1}},
+                    {"$limit": limits[type]},
+                    {"$project": {**fields[type], _TYPE: {"$literal": type}}},
+                ],
+            )
+            for type, filter in wanted.items()
+        ]
+        most = room + 1 + sum(len(self._seen[type]) for type in wanted)
+        joined = await united(self.database, pipelines, most, self.session)
+        rows, cut = await rows_within(joined, left)
+        types = [row[_TYPE] for row in rows]
+        assert types == sorted(types), "MongoDB reads one type behind the other"
+        return rows, cut
+
+    def _shown_of(
+        self, place: tuple[int, str], rows: Sequence[Document], over: bool
+    ) -> list[Document]:
+        """Return those of ``rows`` that are new, which are shown from now on, and note whether
+        there would be more."""
+        seen = self._seen[place[1]]
+        room = max(0, self.entries_max - len(self._shown))
+        new = [row for row in rows if row["_id"] not in seen]
+        self._more = self._more or over or len(new) > room
+        seen |= {row["_id"] for row in new[:room]}
+        self._shown += (((*place, row["_id"]), row) for row in new[:room])
+        return new[:room]
 
     def _wanted(self, sources: Rows, active: Sequence[Include]) -> dict[str, list[Document]]:
         """Return what ``active`` demand for ``sources``: type -> alternatives."""
@@ -176,11 +225,8 @@ class Gathering:
         ids: dict[str, dict[str, None]],
         wanted: dict[str, list[Document]],
     ) -> None:
-        for row in rows:
-            keys = values_at(row, include.link.field)
-            versions = dict(
-                one.split("/_history/", 1) for one in values_at(row, include.link.field + _VERSION)
-            )
+        for keys, versioned in _named(rows, include.link.field):
+            versions = dict(one.split("/_history/", 1) for one in versioned)
             for key in keys if include.link.literal else ():
                 type, _, id = key.partition("/")
                 if type in include.targets and type in self.types:
@@ -204,8 +250,25 @@ class Gathering:
         for type, some in places.items():
             keys = [{"id": id, "version": version} for id, version in some]
             cursor = self.database[type + HISTORY_SUFFIX].find(
-                {"_id": {"$in": keys}, **PRESENT}, projection=SERVED, session=self.session
+                {"_id": {"$in": keys}, **PRESENT}, projection=SHOWN, session=self.session
             )
             for row in await cursor.to_list():
-                at = some[row["_id"]["id"], row["_id"]["version"]]
-                self._shown[at] = self._shown[at][0], row
+                id, version = row["_id"]["id"], row["_id"]["version"]
+                at = some[id, version]
+                self._shown[at] = self._shown[at][0], {**row, "_id": id}
+
+
+def _named(rows: Sequence[Document], field: str) -> Iterable[tuple[Sequence[str], Sequence[str]]]:
+    """Return what ``rows`` refer to at ``field``, and what of that with a version, each once: the
+    rows of a page mostly refer to the same."""
+    place, _, name = field.rpartition(".")
+    found: dict[tuple[Sequence[str], Sequence[str]], None] = {}
+    for row in rows:
+        beside = value_at(row, place) or {}
+        keys, versions = beside.get(name), beside.get(name + _VERSION)
+        found[_several(keys), _several(versions)] = None
+    return found
+
+
+def _several(keys: Any) -> tuple[str, ...]:
+    return tuple(keys) if type(keys) is list else (keys,) if keys else ()

@@ -5,7 +5,7 @@ some 900 files for a clinic that uses twenty of them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -20,10 +20,14 @@ from fhir_server.store.client import Database
 from fhir_server.store.contents import REFERRED_BY
 from fhir_server.store.denials import CONSENT, ROW_INDEXES, ROWS
 from fhir_server.store.documents import HISTORY_SUFFIX
+from fhir_server.store.keys import SERVER
 
 _NAMESPACE_EXISTS = 48
 _INDEX_CONFLICTS = (85, 86)  # same name, other options or fields
 WILDCARD = "keys"
+DEFERRED = "indexes"
+"""The note that indexes are missing, a document in the collection ``server`` (``deferral.py``)."""
+_BUILDS_AT_ONCE = 3  # of MongoDB: what is more waits there
 
 # What of a key helps no search to begin: units, the second half of a composite, the end of a
 # range of dates. They were a third of the entries of an Observation.
@@ -35,20 +39,31 @@ class Indexes:
     """Makes a type's collections and indexes before the type is first written to.
 
     ``parameters`` are those of the specification: what a site adds is found by the wildcard, and
-    needs no index made or remade. ``began`` is told of a type before its collection is made.
+    needs no index made or remade. ``began`` is told of a type before its collection is made. With
+    ``deferred``, collections are made without their indexes while :data:`DEFERRED` notes that.
     """
 
     database: Database
     parameters: ParameterTable
     began: Callable[[str], Awaitable[None]]
+    deferred: bool = False
     _ready: set[str] = field(default_factory=set)
+    _seen: frozenset[str] = frozenset()
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def existing(self) -> tuple[str, ...]:
         """Return the types that have a collection, in alphabetical order."""
         names = await self.database.list_collection_names()
         types = {name.removesuffix(HISTORY_SUFFIX) for name in names}
-        return tuple(sorted(type for type in types if type[:1].isupper()))
+        self._seen = frozenset(type for type in types if type[:1].isupper())
+        return tuple(sorted(self._seen))
+
+    async def in_use(self, types: Iterable[str]) -> Collection[str]:
+        """Return the types in use, of which those of ``types`` are known for sure. A collection is
+        there for good: only a type that had none when it was looked at last costs another look."""
+        if not self._seen.issuperset(types):
+            await self.existing()
+        return self._seen
 
     async def ensure(self, types: Iterable[str]) -> None:
         """Make what is missing for ``types``. Costs nothing for a type that was ensured before."""
@@ -65,10 +80,24 @@ class Indexes:
                     self._ready.add(type)
 
     async def ensure_existing(self) -> tuple[str, ...]:
-        """Make what a newer release added to the types in use; return those types."""
+        """Make what is missing for the types in use, for several at a time; return those types."""
         types = await self.existing()
-        await self.ensure(types)
+        turn = asyncio.Semaphore(_BUILDS_AT_ONCE)
+
+        async def made(type: str) -> None:
+            async with turn:
+                await self._make(type)
+
+        async with self._making:
+            await asyncio.gather(*(made(type) for type in types if type not in self._ready))
+            self._ready.update(types)
         return types
+
+    async def complete(self) -> None:
+        """Make what was ``deferred``."""
+        self.deferred = False
+        self._ready.clear()
+        await self.ensure_existing()
 
     async def missing(self) -> tuple[str, ...]:
         """Return ``collection.index`` of everything that should be there and is not."""
@@ -84,26 +113,45 @@ class Indexes:
         return tuple(absent)
 
     async def _make(self, type: str) -> None:
-        for name, wanted in self._collections(type):
-            try:
-                await self.database.create_collection(name)
-            except CollectionInvalid:
-                pass  # it is there already
-            except OperationFailure as error:
-                if error.code != _NAMESPACE_EXISTS:
-                    raise
-            await self._index(name, wanted)
+        collections = self._collections(type)
+        for name, _ in collections:
+            await self._create(name)
+        # Looked for now that they are there: who takes the note away looks for them afterwards.
+        if self.deferred and await self.database[SERVER].find_one({"_id": DEFERRED}) is None:
+            self.deferred = False
+        for name, wanted in collections:
+            if not self.deferred or name == ROWS:
+                await self._index(name, wanted)
+
+    async def _create(self, name: str) -> None:
+        try:
+            await self.database.create_collection(name)
+        except CollectionInvalid:
+            pass  # it is there already
+        except OperationFailure as error:
+            if error.code != _NAMESPACE_EXISTS:
+                raise
 
     async def _index(self, name: str, wanted: list[IndexModel]) -> None:
         """Make the indexes; one that is there under the same name for other fields is made anew."""
-        for index in wanted:
-            try:
-                await self.database[name].create_indexes([index])
-            except OperationFailure as error:
-                if error.code not in _INDEX_CONFLICTS:
-                    raise
-                await self.database[name].drop_index(index.document["name"])
-                await self.database[name].create_indexes([index])
+        collection = self.database[name]
+        try:
+            await collection.create_indexes(wanted)  # all in one scan of what is there
+        except OperationFailure as error:
+            if error.code not in _INDEX_CONFLICTS:
+                raise
+            for index in wanted:
+                await self._index_anew(name, index)
+
+    async def _index_anew(self, name: str, index: IndexModel) -> None:
+        collection = self.database[name]
+        try:
+            await collection.create_indexes([index])
+        except OperationFailure as error:
+            if error.code not in _INDEX_CONFLICTS:
+                raise
+            await collection.drop_index(index.document["name"])
+            await collection.create_indexes([index])
 
     def _collections(self, type: str) -> tuple[tuple[str, list[IndexModel]], ...]:
         own = (type, self.wanted(type)), (type + HISTORY_SUFFIX, _history(type))

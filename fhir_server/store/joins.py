@@ -162,7 +162,8 @@ class Joins:
         if join.link.canonical:
             limit = min(limit, _CANONICALS_MAX)
         limit = min(limit, self._room)
-        fields = (join.link.field,) if join.reverse else ("_id", *_VERSIONED)
+        versioned = _VERSIONED if join.link.canonical else ()
+        fields = (join.link.field,) if join.reverse else ("_id", *versioned)
         cursor = self._database[inner].find(
             condition.filter,
             projection=dict.fromkeys(fields, 1),

@@ -208,17 +208,22 @@ class SearchKeys:
         """Whether every process that may be writing writes by the table of this one."""
         if self._in_use() != {self._digest}:
             return False
-        alive_ms = int((FENCE_S + self.write_s + BEAT_S) * 1000)
-        since = {"$gt": ["$seen", {"$subtract": ["$$NOW", alive_ms]}]}
-        others = await self.database[SERVER].count_documents(
-            {
-                "_id": {"$regex": f"^{_PROCESS}", "$ne": _PROCESS + self.id},
-                "tables": {"$ne": [self._digest]},
-                "$expr": since,
-            },
-            limit=1,
-        )
-        return others == 0
+        differing = {**self._others, "tables": {"$ne": [self._digest]}}
+        return not await self._seen(differing, FENCE_S + self.write_s + BEAT_S)
+
+    async def hears(self, id: str) -> bool:
+        """Whether the process ``id``, or without one any but this, has lately said that it is
+        there."""
+        return await self._seen({"_id": _PROCESS + id} if id else self._others, FENCE_S)
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        return {"_id": {"$regex": f"^{_PROCESS}", "$ne": _PROCESS + self.id}}
+
+    async def _seen(self, processes: dict[str, Any], seconds: float) -> bool:
+        since = {"$gt": ["$seen", {"$subtract": ["$$NOW", int(seconds * 1000)]}]}
+        found = await self.database[SERVER].count_documents({**processes, "$expr": since}, limit=1)
+        return found > 0
 
     def pending(self) -> dict[str, tuple[str, ...]]:
         """Return type -> fields that a part of its stored resources may lack, by alphabet."""

@@ -39,9 +39,12 @@ async def linked(database: Database, source: Source, plan: Plan, types: Collecti
     if plan.ranged:
         plan = replace(plan, filter=await _key_by_key(source, plan.filter, plan.ranged))
     selection, session = plan.selection, source.session
-    first = joins.Joins(database, session, types, joins.ONE_PAGE)
+    # Where nothing else is asked there is no other side to look up few of.
+    is_alone = not selection.filter and len(selection.joins) < 2
+    bounds = joins.FEW if is_alone else joins.ONE_PAGE
+    first = joins.Joins(database, session, types, bounds)
     condition = await first.condition(selection)
-    if condition.stages:
+    if condition.stages and not is_alone:
         if few := await first.few(selection.type, condition.filter):
             return Linked(replace(source, stages=condition.stages), few)
         second = joins.Joins(database, session, types, joins.FEW)

@@ -27,13 +27,15 @@ Fields = Sequence[tuple[str, bool]]
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a plan is run: the collection, the session, how much a page may hold, and the stages
-    that drop rows after they are ordered and before they are counted; what of a row is wanted."""
+    that drop rows after they are ordered and before they are counted; what of a row is wanted, as
+    it is and ``computed``."""
 
     collection: Any
     session: AsyncClientSession | None
     bytes_max: int
     stages: tuple[Document, ...] = ()
     fields: tuple[str, ...] = tuple(SERVED)
+    computed: tuple[tuple[str, Document], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,22 @@ def row_key(sort: Sequence[SortKey], row: Document) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stretch of the rows: those that meet ``conditions``, in the order of ``fields``."""
+    """A part of the rows: those that meet ``conditions``, in the order of ``fields``."""
 
     fields: Fields
     conditions: tuple[Document, ...] = ()
+
+    def order(self, backward: bool) -> Document:
+        """Return the order in which its rows are read."""
+        return {field: -1 if descending != backward else 1 for field, descending in self.fields}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What one command reads: what meets ``condition``, in ``order``."""
+
+    condition: Document
+    order: Document
 
 
 def _parts_by_one_key(plan: Plan) -> list[_Part]:
@@ -183,20 +197,23 @@ async def _read(
     keys = {field for part in parts for field, _ in part.fields}
     here = replace(source, fields=(*source.fields, *keys))
     left = candidates
-    ordered = parts[::-1] if backward else parts
-    for part in ordered:
+    stretches = [
+        _Stretch(condition, part.order(backward))
+        for part in (parts[::-1] if backward else parts)
+        for condition in _conditions(part, filter, backward, merged=not source.stages)
+    ]
+    for stretch in stretches:
         here = replace(here, bytes_max=max(1, room), stages=_walk(source, left))
-        more, left_out = await _read_part(here, part, filter, limit - len(rows), backward)
+        more, left_out = await _read_stretch(here, stretch, limit - len(rows))
         if rows and more and len(more[0].get("json", b"")) > room:
             return rows, more[0]
         rows += more
         if left_out is not None or len(rows) == limit:
             return rows, left_out
         room -= sum(len(row.get("json", b"")) for row in more)
-        if candidates and part is not ordered[-1]:
-            condition = _conditions(part, filter)
+        if candidates and stretch is not stretches[-1]:
             left -= await source.collection.count_documents(
-                condition, limit=left, session=source.session
+                stretch.condition, limit=left, session=source.session
             )
             if left <= 0:  # what else this part has was not looked at
                 break
@@ -207,14 +224,23 @@ def _walk(source: Source, candidates: int) -> tuple[Document, ...]:
     return ({"$limit": candidates}, *source.stages) if candidates else source.stages
 
 
-def _conditions(part: _Part, filter: Document) -> Document:
-    return {"$and": [filter, *part.conditions]} if part.conditions else filter
+def _conditions(part: _Part, filter: Document, backward: bool, *, merged: bool) -> list[Document]:
+    """Return what rows of ``part`` have to meet; where that is several conditions, their rows come
+    one behind the other. ``merged`` says that what alternatives find may be merged in order."""
+    if merged and len(part.fields) > 1:
+        (field, descending), *_ = part.fields
+        return _rooted((filter, *part.conditions), field, descending != backward)
+    return [{"$and": [filter, *part.conditions]} if part.conditions else filter]
 
 
-def _rooted(conditions: Sequence[Document], field: str) -> Document:
+def _rooted(conditions: Sequence[Document], field: str, descending: bool) -> list[Document]:
     """Return ``conditions`` as the alternatives of one of them that are about ``field``, if there
     are such, the others in each: MongoDB then merges what its indexes give in the order of
     ``field``. Of alternatives beside other conditions it finds all, and puts them in order.
+
+    Where the first alternative has the upper end of ``field`` for itself, and that comes first, it
+    is asked alone: it mostly fills the page. What begins before a date and goes on after it takes
+    MongoDB longer to plan, a plan for each length, than to find that there is hardly any.
     """
     flat: list[Document] = []
     waiting = list(conditions)
@@ -227,25 +253,31 @@ def _rooted(conditions: Sequence[Document], field: str) -> Document:
         if branches and all(field in branch for branch in branches):
             rest = [*flat[:place], *flat[place + 1 :]]
             rest = [other for other in rest if other != {field: {"$ne": None}}]
-            return {"$or": [{"$and": [branch, *rest]} for branch in branches]}
-    return {"$and": list(conditions)} if len(conditions) > 1 else conditions[0]
+            each = [{"$and": [branch, *rest]} for branch in branches]
+            if descending and _is_above([branch[field] for branch in branches]):
+                return [each[0], {"$or": each[1:]}]
+            return [{"$or": each}]
+    return [{"$and": list(conditions)} if len(conditions) > 1 else conditions[0]]
 
 
-async def _read_part(
-    source: Source, part: _Part, filter: Document, limit: int, backward: bool
+def _is_above(bounds: Sequence[Any]) -> bool:
+    """Whether the first of ``bounds`` begins where all others have ended at the latest."""
+    first, *others = (one if isinstance(one, dict) else {} for one in bounds)
+    begin = first.get("$gte")
+    return begin is not None and all("$lt" in one and one["$lt"] <= begin for one in others)
+
+
+async def _read_stretch(
+    source: Source, stretch: _Stretch, limit: int
 ) -> tuple[list[Document], Document | None]:
-    condition = _conditions(part, filter)
-    wanted = dict.fromkeys((*source.fields, "_id"), 1)
-    order = {field: -1 if descending != backward else 1 for field, descending in part.fields}
+    wanted = {**dict.fromkeys((*source.fields, "_id"), 1), **dict(source.computed)}
     if source.stages:
-        pipeline: list[Document] = [{"$match": condition}, {"$sort": order}, *source.stages]
-        pipeline += [{"$limit": limit}, {"$project": wanted}]
+        pipeline: list[Document] = [{"$match": stretch.condition}, {"$sort": stretch.order}]
+        pipeline += [*source.stages, {"$limit": limit}, {"$project": wanted}]
         joined = await source.collection.aggregate(pipeline, session=source.session)
         return await rows_within(joined, source.bytes_max)
-    if len(part.fields) > 1:
-        condition = _rooted((filter, *part.conditions), part.fields[0][0])
-    cursor = source.collection.find(condition, projection=wanted, session=source.session)
-    return await rows_within(cursor.sort(order).limit(limit), source.bytes_max)
+    cursor = source.collection.find(stretch.condition, projection=wanted, session=source.session)
+    return await rows_within(cursor.sort(stretch.order).limit(limit), source.bytes_max)
 
 
 def _window(fields: Fields, after: Edge | None, until: Edge | None) -> list[Document]:

@@ -18,7 +18,7 @@ from fhir_server.messages import NO_ENTRY, Resource, Response
 from fhir_server.outcome import too_large
 from fhir_server.r4.json import encode
 from fhir_server.search.keys import Filter
-from fhir_server.search.plan import Plan
+from fhir_server.search.plan import Plan, linked_types
 from fhir_server.search.several import Several
 from fhir_server.search.wanted import Kin
 from fhir_server.security.audit import EVENTS, Row
@@ -40,6 +40,7 @@ from fhir_server.store.documents import (
     HISTORY_SUFFIX,
     SERVED,
     Document,
+    Shown,
     Stored,
     stored,
 )
@@ -53,12 +54,14 @@ from fhir_server.store.indexes import Indexes
 from fhir_server.store.integrity import Owed
 from fhir_server.store.keys import KEYS, SEARCH_PARAMETER, SERVER, SearchKeys
 from fhir_server.store.kin import kin
+from fhir_server.store.moment import NO_MOMENT, Moment, at, latest
 from fhir_server.store.offers import Offers
+from fhir_server.store.one_behind_other import Part, one_behind_other
 from fhir_server.store.outbox import Outbox
 from fhir_server.store.proposals import Proposals
 from fhir_server.store.queues import Queues
 from fhir_server.store.rules import Inside
-from fhir_server.store.search import Page
+from fhir_server.store.search import AS_SHOWN, AS_STORED, Form, Listed, Page
 from fhir_server.store.search_types import Types
 from fhir_server.store.together import Answers, Named, together
 from fhir_server.store.transactions import repeated, transacted
@@ -66,6 +69,7 @@ from fhir_server.store.versions import asks_keys
 from fhir_server.store.writer import Befores
 
 T = TypeVar("T")
+Found = TypeVar("Found")
 
 _NARROWED = "narrowed"
 _NOTHING_KNOWN: Befores = MappingProxyType({})
@@ -131,6 +135,22 @@ class ResourceStore:
         """This store whole: for what the server itself has to know to do its work, such as
         definitions. Nothing that is read so may be answered to a client."""
         return replace(self, database=self._whole, plan=None)
+
+    async def as_of(self, moment: Moment | None = None) -> tuple["ResourceStore", Moment]:
+        """Return this store as it was at ``moment``, and that moment; without one it is now.
+        Searches of it see nothing that was written later. What a transaction reads is of one moment
+        anyway.
+
+        A search of it raises 410 where the database does not know the moment any more.
+        """
+        if self.session is not None:
+            return self, NO_MOMENT
+        moment = moment or await latest(self._whole, self.timeouts.request_s)
+        whole = at(self._whole, moment)
+        database = self.database
+        if isinstance(database, Visible):
+            whole = replace(database, whole=whole).as_database
+        return replace(self, database=whole), moment
 
     @property
     def _whole(self) -> Database:
@@ -234,6 +254,14 @@ class ResourceStore:
             found = await cursor.sort("_id", 1).limit(most).to_list()
         return [stored(type, one) for one in found]
 
+    async def one_behind_other(
+        self, parts: Sequence[Part], most: int, bytes_max: int
+    ) -> tuple[list[Shown], bool]:
+        """Return what ``parts`` want of their types, in this order and that of ids, ``most`` and
+        ``bytes_max`` of it; and whether there is more."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            return await one_behind_other(self.database, self.session, parts, most, bytes_max)
+
     async def vread(self, type: str, id: str, version: int) -> Stored | None:
         """Return ``version`` of ``type/id``, current or historical, or ``None``."""
         current = await self.read(type, id)
@@ -253,28 +281,44 @@ class ResourceStore:
                 self.database, self.session, types, wanted, bytes_max=self.page_bytes_max
             )
 
-    async def search_types(self, wanted: Several) -> Page:
+    async def search_types(self, wanted: Several) -> Page[Shown]:
         """Return one page of what ``wanted`` finds in several types."""
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
             types = await self.indexes.existing()
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
 
-            async def run(database: Database) -> Page:
+            async def run(database: Database) -> Page[Shown]:
                 return await Types(database, self.session, types, bounds).page(wanted)
 
             return await self._explained(wanted.plans, run)
 
-    async def search(self, plan: Plan) -> Page:
+    async def search(self, plan: Plan) -> Page[Stored]:
         """Return one page of what ``plan`` finds."""
+        return await self._searched(plan, AS_STORED)
+
+    async def searched(self, plan: Plan) -> Page[Shown]:
+        """Return the same as an answer shows it, which costs less to read."""
+        return await self._searched(plan, AS_SHOWN)
+
+    async def _searched(self, plan: Plan, form: Form[Found]) -> Page[Found]:
         async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
-            linked = plan.joins or plan.includes
-            types = await self.indexes.existing() if linked else ()
+            types = await self.indexes.in_use(linked_types(plan))
             bounds = search.Bounds(self.page_bytes_max, self.includes_max)
 
-            async def run(database: Database) -> Page:
-                return await search.run(database, self.session, plan, types=types, bounds=bounds)
+            async def run(database: Database) -> Page[Found]:
+                place = (database, self.session, plan)
+                return await search.run(*place, types=types, bounds=bounds, form=form)
 
             return await self._explained((plan,), run)
+
+    async def listed(self, plan: Plan, fields: tuple[str, ...]) -> Listed:
+        """Return what ``plan`` finds, ``fields`` of each document."""
+        async with deadline(self.timeouts.search_s, _SEARCH_ADVICE):
+            types = await self.indexes.in_use(linked_types(plan))
+            place = (self.database, self.session)
+            return await search.listed(
+                *place, plan, fields, types=types, bytes_max=self.page_bytes_max
+            )
 
     @property
     def explains(self) -> bool:
@@ -282,8 +326,8 @@ class ResourceStore:
         return self.session is None and self.plan is None
 
     async def _explained(
-        self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page]]
-    ) -> Page:
+        self, plans: Sequence[Plan], run: Callable[[Database], Awaitable[Page[Found]]]
+    ) -> Page[Found]:
         """Return the page that ``run`` finds, and how it came about if ``plans`` ask for that.
 
         A transaction cannot explain what it does, and to whom something is hidden nothing is
@@ -394,19 +438,20 @@ class ResourceStore:
 
     def _asked(self, changes: Sequence[Change]) -> list[Change]:
         """Return ``changes`` with what is known of whoever asks for them."""
-        if self.record is None or self.audit is None:
-            return [self._by_rights(one) for one in changes]
-        drafts = [one.record or self.record.draft for one in changes]
-        if self.session is None and drafts and self.record.together:
-            drafts[0] = replace(drafts[0], also=self.record.together)
+        drafts = [one.record for one in changes]
+        if self.record is not None and self.audit is not None:
+            drafts = [one or self.record.draft for one in drafts]
+            if self.session is None and drafts and drafts[0] and self.record.together:
+                drafts[0] = replace(drafts[0], also=self.record.together)
         return [
-            replace(self._by_rights(one), record=draft)
+            replace(
+                one,
+                access=None if one.by_server else self.plan,
+                override=self.override or one.override,
+                record=draft,
+            )
             for one, draft in zip(changes, drafts, strict=True)
         ]
-
-    def _by_rights(self, change: Change) -> Change:
-        access = None if change.by_server else self.plan
-        return replace(change, access=access, override=self.override or change.override)
 
     def _recorded(self, changes: Sequence[Change]) -> None:
         """Note that the rows of ``changes`` are written."""

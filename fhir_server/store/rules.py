@@ -11,6 +11,7 @@ writes, through ``granules``.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Protocol
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -88,15 +89,40 @@ class Inside:
         return {one["_id"]: decode_stored(one["json"]) for one in await cursor.to_list()}
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A change as rules see it: what a resource was, and what it is now. Rules that want the former
+    read its JSON once between them."""
+
+    change: Change
+    judged: Judged
+
+    @cached_property
+    def before(self) -> Resource | None:
+        """The resource as it was, ``None`` where nothing was."""
+        json = self.judged.before.get("json") if self.judged.before else b""
+        return decode_stored(json) if json else None
+
+    @property
+    def after(self) -> Resource | None:
+        """The resource as it is now, ``None`` where it is deleted."""
+        return self.judged.after.get("resource") if self.judged.after else None
+
+
 class Rule(Protocol):
-    """A rule: of which ``types`` it sees the changes, and what it says of them."""
+    """A rule: of which ``types`` it sees the changes, and what it says of them. One that
+    ``refuses`` does so often: changes of its types are made beside the others, which would have to
+    be made again."""
 
     @property
     def types(self) -> frozenset[str]: ...
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
-        """Return what is to become of ``judged``, of which each writes something. It may be called
-        again for the same changes, in another transaction."""
+    @property
+    def refuses(self) -> bool: ...
+
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
+        """Return what is to become of the changes ``seen``, of which each writes something. It may
+        be called again for the same changes, in another transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +136,10 @@ class Rules:
         """Whether a rule sees the changes of ``type``."""
         return any(type in one.types for one in self.rules)
 
+    def refuse(self, type: str) -> bool:
+        """Whether changes of ``type`` are refused often."""
+        return any(type in one.types and one.refuses for one in self.rules)
+
     async def verdict(
         self,
         judged: Sequence[Judged],
@@ -120,12 +150,11 @@ class Rules:
     ) -> Verdict:
         """Return what all rules say of ``judged``; the first that refuses is heard alone."""
         then: list[Change] = []
+        written = {
+            n: Seen(one.change, one) for n, one in enumerate(judged) if one.after is not None
+        }
         for rule in self.rules:
-            seen = {
-                number: one
-                for number, one in enumerate(judged)
-                if one.after is not None and one.change.type in rule.types
-            }
+            seen = {n: one for n, one in written.items() if one.change.type in rule.types}
             if not seen:
                 continue
             assert self.settings is not None

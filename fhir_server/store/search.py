@@ -3,24 +3,28 @@
 https://hl7.org/fhir/R4/search.html
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
 from fhir_server.store.client import Database
-from fhir_server.store.documents import SERVED, Document, Stored, stored
+from fhir_server.store.documents import SERVED, SHOWN, Document, shown, stored
 from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, Included, fields_for
 from fhir_server.store.linked import linked
 from fhir_server.store.ordered import Source, row_key
 from fhir_server.store.totals import total_of
 
+Row = TypeVar("Row")
+_SIZE: tuple[tuple[str, Document], ...] = (("size", {"$binarySize": "$json"}),)
+
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[Row]):
     """A page of a search.
 
     ``before`` is where it begins and ``after`` where it ends, each where there are further rows
@@ -28,12 +32,21 @@ class Page:
     about, a JSON object for each step, if that was asked for.
     """
 
-    entries: tuple[Stored, ...]
+    entries: tuple[Row, ...]
     after: Edge | None
     total: int | None
     included: Included = NOTHING_INCLUDED
     before: Edge | None = None
     explained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a search finds, as documents: of each ``_id``, ``size``, which is the bytes of its JSON,
+    and the fields that were asked for. ``more`` says that there are further ones."""
+
+    rows: list[Document]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,18 @@ class Bounds:
     includes_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class Form(Generic[Row]):
+    """What is read of a row, and what becomes of it: a function of the type and the document."""
+
+    fields: tuple[str, ...]
+    made: Callable[[str, Document], Row]
+
+
+AS_STORED = Form(tuple(SERVED), stored)
+AS_SHOWN = Form(tuple(SHOWN), shown)
+
+
 async def run(
     database: Database,
     session: AsyncClientSession | None,
@@ -51,13 +76,14 @@ async def run(
     *,
     types: Collection[str],
     bounds: Bounds,
-) -> Page:
+    form: Form[Row],
+) -> Page[Row]:
     """Return the page of ``plan``; its total where asked for, or where this page shows it.
 
     The page ends early rather than hold more JSON than ``bounds`` say, but has one row at least.
     ``types`` are those in use.
     """
-    fields = (*SERVED, *fields_for(plan.type, plan.includes))
+    fields = (*form.fields, *fields_for(plan.type, plan.includes))
     source = Source(database[plan.type], session, bounds.bytes_max, fields=fields)
     asked = await linked(database, source, plan, types)
     begin(database, "total")
@@ -76,8 +102,25 @@ async def run(
         included = await gathering.of({plan.type: page.rows})
     if plan.rest is not None:
         return Page((), plan.until, None, included, before)
-    entries = tuple(stored(plan.type, row) for row in page.rows)
+    entries = tuple(form.made(plan.type, row) for row in page.rows)
     return Page(entries, after, total, included, before)
+
+
+async def listed(
+    database: Database,
+    session: AsyncClientSession | None,
+    plan: Plan,
+    fields: tuple[str, ...],
+    *,
+    types: Collection[str],
+    bytes_max: int,
+) -> Listed:
+    """Return what ``plan`` finds, without what is not among ``fields``: a resource that is only to
+    be known of is not read. ``bytes_max`` bounds the JSON, where that is among them."""
+    source = Source(database[plan.type], session, bytes_max, fields=fields, computed=_SIZE)
+    asked = await linked(database, source, plan, types)
+    page = await asked.page(plan)
+    return Listed(page.rows, page.beyond is not None)
 
 
 def _edges(

@@ -14,7 +14,7 @@ from fhir_server.search.page import Edge
 from fhir_server.search.plan import Plan
 from fhir_server.search.several import Row, Several, merged, order_name
 from fhir_server.store.client import Database
-from fhir_server.store.documents import PRESENT, SERVED, Document, stored
+from fhir_server.store.documents import PRESENT, SHOWN, Document, Shown, shown
 from fhir_server.store.explain import begin
 from fhir_server.store.includes import NOTHING_INCLUDED, Gathering, fields_for
 from fhir_server.store.linked import Linked, linked
@@ -34,7 +34,7 @@ class Types:
     types: Collection[str]
     bounds: Bounds
 
-    async def page(self, wanted: Several) -> Page:
+    async def page(self, wanted: Several) -> Page[Shown]:
         """Return the page of ``wanted``, and the total where it is asked for or seen."""
         total = await self._total(wanted) if wanted.counted else None
         if wanted.plans and not wanted.count:
@@ -58,7 +58,7 @@ class Types:
             ).of(matches)
         if wanted.rest is not None:
             return Page((), wanted.until, None, included, before)
-        entries = tuple(stored(type, row) for _, type, row in rows)
+        entries = tuple(shown(type, row) for _, type, row in rows)
         return Page(entries, after, total, included, before)
 
     async def _total(self, wanted: Several) -> int:
@@ -83,7 +83,7 @@ class Types:
             full = len(rows) >= wanted.count or left <= 0
             room = 1 if full else wanted.count - len(rows)
             part = replace(plan, count=room, total="none")
-            fields = (*SERVED, *fields_for(plan.type, wanted.includes))
+            fields = (*SHOWN, *fields_for(plan.type, wanted.includes))
             asked = await self._linked(part, fields, max(1, left))
             begin(self.database, "matches")
             page = await asked.page(part)
@@ -133,7 +133,7 @@ class Types:
                 ids = [row["_id"] for _, other, row in some if other == type]
                 cursor = self.database[type].find(
                     {"_id": {"$in": ids}, **PRESENT},
-                    projection=SERVED | fields_for(type, wanted.includes),
+                    projection=SHOWN | fields_for(type, wanted.includes),
                     session=self.session,
                 )
                 texts |= {(type, row["_id"]): row for row in await cursor.to_list()}

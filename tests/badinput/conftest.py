@@ -11,7 +11,6 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ import pytest
 from fhir_server.app import Server, opened
 from fhir_server.http.site import Site
 from fhir_server.settings import Settings
-from tests.conftest import SHARED
+from tests.conftest import SHARED, Emptied
 from tests.http.conftest import application, exchange
 
 JSON = {"content-type": "application/fhir+json"}
@@ -51,12 +50,13 @@ def _cases(path: Path) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-async def server(mongodb_uri: str) -> AsyncIterator[Server]:
+async def server(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[Server]:
     """One server for the cases of a module, with limits that a test can reach."""
-    settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
+    name = emptied.take()
+    settings = Settings.model_validate({"mongodb_database": name})
     async with opened(settings, mongodb_uri) as server:
         yield server
-        await server.database.client.drop_database(server.database.name)
+    emptied.give_back(name)
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,8 @@ async def test_what_comes_along_and_compartments_are_listed(http: httpx.AsyncCli
     patient = next(one for one in rest["resource"] if one["type"] == "Patient")
 
     assert "Patient:organization" in patient["searchInclude"]
-    assert "Observation:patient" in patient["searchRevInclude"]
+    assert {"*", "Observation:patient", "Provenance:target"} <= set(patient["searchRevInclude"])
+    assert "List:item" not in patient["searchRevInclude"]  # of every type: the star stands for it
     assert len(rest["compartment"]) == 5
     for name, values in (("_include", "searchInclude"), ("_revinclude", "searchRevInclude")):
         for value in patient[values]:

@@ -2,15 +2,19 @@
 
 import gzip
 import json
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from fhir_server.app import Server
+from fhir_server.app import Server, opened
 from fhir_server.r4.json import decode
-from tests.http.conftest import Exact, diagnostics_of, outcome_of
+from fhir_server.settings import Settings
+from tests.conftest import Emptied
+from tests.http.conftest import Exact, application, diagnostics_of, exchange, outcome_of
 
 PATIENT: dict[str, Any] = {
     "resourceType": "Patient",
@@ -37,12 +41,32 @@ FHIR = "application/fhir+json;charset=utf-8"
 PLAIN = "application/json;charset=utf-8"
 XML = "application/fhir+xml;charset=utf-8"
 SUBSETTED = "SUBSETTED"
+JSON = {"content-type": "application/fhir+json"}
 
 
-@pytest.fixture(autouse=True)
-async def _patient(http: httpx.AsyncClient) -> None:
-    """Patient/p is there."""
+@pytest.fixture
+async def http(http: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A client of a server of the test's own, with Patient/p."""
     assert (await http.put("Patient/p", json=PATIENT)).status_code == 201
+    return http
+
+
+@pytest.fixture
+def exact(http: httpx.AsyncClient, exact: Exact) -> Exact:
+    """The same, for requests that a well-behaved client would not send."""
+    return exact
+
+
+@pytest.fixture(scope="module")
+async def asked(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[Exact]:
+    """The same, on one server for all tests that write nothing."""
+    with emptied.one() as name:
+        settings = Settings.model_validate({"mongodb_database": name})
+        async with opened(settings, mongodb_uri) as server:
+            ask = partial(exchange, application(server))
+            written = await ask("PUT", "Patient/p", JSON, json.dumps(PATIENT).encode())
+            assert written.status_code == 201
+            yield ask
 
 
 # ------------------------------------------------------------------------------ _format, Accept
@@ -87,18 +111,18 @@ NO_FORMATS = [
 
 @pytest.mark.parametrize(("format", "type"), FORMATS.items(), ids=FORMATS)
 @pytest.mark.parametrize("accept", ["application/fhir+xml", "application/fhir+json", "text/html"])
-async def test_format_decides(exact: Exact, format: str, type: str, accept: str) -> None:
+async def test_format_decides(asked: Exact, format: str, type: str, accept: str) -> None:
     """The names of JSON SHALL mean JSON and those of XML XML, whatever Accept says."""
-    answer = await exact("GET", f"Patient/p?_format={format}", {"accept": accept})
+    answer = await asked("GET", f"Patient/p?_format={format}", {"accept": accept})
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, type)
     assert answer.text.startswith("<?xml" if "xml" in type else '{"resourceType":"Patient"')
 
 
 @pytest.mark.parametrize("format", NO_FORMATS)
-async def test_a_format_that_we_do_not_have_is_406(exact: Exact, format: str) -> None:
+async def test_a_format_that_we_do_not_have_is_406(asked: Exact, format: str) -> None:
     """406 with an OperationOutcome that names the way out, and nothing of it in a header."""
-    answer = await exact("GET", f"Patient/p?_format={format}", {"accept": "application/fhir+json"})
+    answer = await asked("GET", f"Patient/p?_format={format}", {"accept": "application/fhir+json"})
 
     assert answer.status_code == 406
     assert "application/fhir+json" in diagnostics_of(answer)
@@ -145,17 +169,17 @@ NO_ACCEPTS = [
 
 
 @pytest.mark.parametrize(("accept", "type"), ACCEPTS.items(), ids=ACCEPTS)
-async def test_accept_is_negotiated(exact: Exact, accept: str, type: str) -> None:
+async def test_accept_is_negotiated(asked: Exact, accept: str, type: str) -> None:
     """Server-driven negotiation (RFC 9110, 12.5.1); a generic type is answered as it was named."""
-    answer = await exact("GET", "Patient/p", {"accept": accept} if accept else {})
+    answer = await asked("GET", "Patient/p", {"accept": accept} if accept else {})
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, type)
 
 
 @pytest.mark.parametrize("accept", NO_ACCEPTS)
-async def test_what_we_do_not_have_is_406(exact: Exact, accept: str) -> None:
+async def test_what_we_do_not_have_is_406(asked: Exact, accept: str) -> None:
     """406 Not Acceptable, with an OperationOutcome in JSON all the same."""
-    answer = await exact("GET", "Patient/p", {"accept": accept})
+    answer = await asked("GET", "Patient/p", {"accept": accept})
 
     assert answer.status_code == 406
     assert "Accept: application/fhir+json" in diagnostics_of(answer)
@@ -212,15 +236,15 @@ async def test_json_is_taken_under_all_its_names(exact: Exact, type: str) -> Non
 
 @pytest.mark.parametrize("type", NO_TYPES)
 @pytest.mark.parametrize("target", ["PUT Patient/p", "POST Patient", "POST "])
-async def test_another_media_type_is_415(exact: Exact, target: str, type: str) -> None:
+async def test_another_media_type_is_415(asked: Exact, target: str, type: str) -> None:
     """415 "when the client posts a format that is not supported", and nothing is written."""
     method, _, path = target.partition(" ")
     body = json.dumps({**PATIENT, "active": False}).encode()
-    answer = await exact(method, path, {"content-type": type}, body)
+    answer = await asked(method, path, {"content-type": type}, body)
 
     assert answer.status_code == 415
     assert "application/fhir+json" in diagnostics_of(answer) or "UTF-8" in diagnostics_of(answer)
-    assert (await exact("GET", "Patient/p")).headers["etag"] == 'W/"1"'
+    assert (await asked("GET", "Patient/p")).headers["etag"] == 'W/"1"'
 
 
 # ------------------------------------------------------------------------------------- _pretty

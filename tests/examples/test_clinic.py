@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from fhir_server import load
-from fhir_server.__main__ import _prepare as prepare
 from fhir_server.app import Server
 from fhir_server.messages import Request
+from fhir_server.sample import add_sample
 from fhir_server.settings import Settings
 from tests.conftest import ROOT, Fhir
 
@@ -129,13 +129,13 @@ async def test_a_load_that_was_cut_off_is_done_again(
     with monkeypatch.context() as patched:
         patched.setattr(load, "load", killed)
         with pytest.raises(KeyboardInterrupt):
-            await prepare(settings, sample=True)
+            await add_sample(settings)
     assert load.load is whole
-    await prepare(settings, sample=True)
+    await add_sample(settings)
     patients = server.database["Patient"]
     count = await patients.count_documents({})
     await patients.delete_many({})
-    await prepare(settings, sample=True)
+    await add_sample(settings)
 
     assert count > 0
     assert await patients.count_documents({}) == 0

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,10 +27,22 @@ def environment(**settings: object) -> dict[str, str]:
 
 def command(*arguments: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run ``fhir-server`` with ``arguments`` in ``folder`` and wait for its end."""
+    return ran(arguments, folder, environment(**settings))
+
+
+def from_source(source: Path | None) -> dict[str, str]:
+    """Return what makes Python take the package from ``source``; ``None`` is this one."""
+    return {} if source is None else {"PYTHONPATH": str(source)}
+
+
+def ran(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``fhir-server`` with ``arguments`` in ``folder`` and exactly this ``environment``."""
     return subprocess.run(
         [sys.executable, "-m", "fhir_server", *arguments],
         cwd=folder,
-        env=environment(**settings),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=COMMAND_S,
@@ -41,7 +54,9 @@ class Serving:
     """``fhir-server serve`` on a free port, with an embedded MongoDB under ``folder/data``."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        """Prepare; nothing is started yet. ``settings`` go into the environment."""
+        """Prepare; nothing is started yet. ``settings`` go into the environment. ``source`` may be
+        set to the folder of another version of the server."""
+        self.source: Path | None = None
         self.data = folder / "data"
         self.port = free_port()
         self._folder = folder
@@ -84,7 +99,8 @@ class Serving:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fhir_server", *arguments],
                 cwd=self._folder,
-                env=environment(log_level="warning", **self._settings),
+                env=environment(**{"log_level": "warning", **self._settings})
+                | from_source(self.source),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -25,7 +25,7 @@ TRIES = 5
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
     """A running server on data of its own; nothing of it outlives the test."""
-    one = Serving(tmp_path)
+    one = Serving(tmp_path, export_page_entries=200)
     one.start()
     yield one
     one.clean_up()

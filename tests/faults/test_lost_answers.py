@@ -155,9 +155,11 @@ def register(registry):
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     """A server on data of its own that kills itself when it is told to."""
     (tmp_path / "killing.py").write_text(KILLING)
+    # What lies in the working directory is not found.
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     # Records of reads are written before their answers, so that the next commit is the request's.
     one = Serving(tmp_path, features='["killing"]', request_timeout_s=2, audit_reads="strict")
     yield one

@@ -263,7 +263,6 @@ async def test_several_are_deleted_where_the_setting_allows_it(
         assert await count(ask) == 0
         statement = json_of(await ask(Request("capabilities", base_url=BASE)))
         assert statement["rest"][0]["resource"][0]["conditionalDelete"] == "multiple"
-        await server.database.client.drop_database(server.database.name)
 
 
 @pytest.mark.parametrize("how", ["create", "update"])

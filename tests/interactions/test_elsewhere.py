@@ -82,7 +82,6 @@ async def asking(other: Other, mongodb_uri: str, settings: Settings) -> AsyncIte
     )
     async with opened(behind, mongodb_uri) as server:
         yield server
-        await server.database.client.drop_database(server.database.name)
 
 
 async def lookup(server: Server, system: str = SYSTEM, code: str = "rose") -> Resource:

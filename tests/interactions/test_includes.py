@@ -9,7 +9,7 @@ from fhir_server.app import Server
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
 from tests.conftest import Fhir
-from tests.interactions.asking import BASE, json_of, patient, put
+from tests.interactions.asking import BASE, bundle, entry, json_of, patient, put
 
 
 def _observation(id: str, subject: str, **members: Any) -> dict[str, Any]:
@@ -259,3 +259,18 @@ async def test_a_link_to_the_rest_belongs_to_its_search(filled: Fhir) -> None:
     answer = await filled(Request("search-type", "Patient", parameters=parameters, base_url=BASE))
 
     assert answer.status == 400
+
+
+async def test_in_a_transaction(filled: Fhir) -> None:
+    """Where MongoDB unites no collections; with what the same transaction has written."""
+    search = "Observation?_id=o2,new&_include=Observation:patient&_include=Observation:has-member"
+    assert places(await asked(filled, search), "include") == ["Observation/o1", "Patient/a"]
+    done = await filled(
+        bundle(
+            entry("PUT", "Patient/c", patient("c")),
+            entry("PUT", "Observation/new", _observation("new", "Patient/c")),
+            entry("GET", search),
+        )
+    )
+    found = json_of(done)["entry"][2]["resource"]
+    assert places(found, "include") == ["Observation/o1", "Patient/a", "Patient/c"]

@@ -1,8 +1,8 @@
 """https://hl7.org/fhir/R4/http.html#delete and https://hl7.org/fhir/R4/references.html#integrity"""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -12,7 +12,7 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
 from fhir_server.store import transactions, writer
-from tests.conftest import Fhir
+from tests.conftest import Emptied, Fhir
 from tests.interactions.asking import (
     BASE,
     bundle,
@@ -29,10 +29,11 @@ CHECKED = "reference_targets_checked"
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest) -> Settings:
+def settings(emptied: Emptied, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """Settings with what the test is parametrized by; both for all types if it is not."""
     chosen = getattr(request, "param", {KEPT: "*", CHECKED: "*"})
-    return Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}", **chosen})
+    with emptied.one() as name:
+        yield Settings.model_validate({"mongodb_database": name, **chosen})
 
 
 def of(*chosen: dict[str, str]) -> Any:

@@ -224,7 +224,6 @@ async def test_each_resource_that_a_conditional_delete_removes_is_named(
         await ask(server, "conditional-delete", "Patient", parameters=criteria)
         await ask(server, "conditional-delete", "Patient", parameters=criteria)
         gone = [one for one in await rows(server) if "delete" in one["did"]]
-        await server.database.client.drop_database(server.database.name)
 
     assert sorted((one["did"], one.get("id"), one["query"]) for one in gone) == [
         ("conditional-delete", None, "name=Khan"),
@@ -296,7 +295,6 @@ async def test_the_record_of_a_read_waits_where_the_setting_is_strict(
         await asyncio.gather(*(ask(server, "read", "Patient", "1") for _ in range(50)))
         assert await server.database[AUDIT].count_documents({}) == 51
         assert await server.database[AUDIT].count_documents({"block": {"$exists": True}}) < 10
-        await server.database.client.drop_database(server.database.name)
 
 
 async def test_nothing_is_answered_when_too_much_waits(server: Server) -> None:

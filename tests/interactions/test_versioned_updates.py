@@ -1,7 +1,7 @@
 """https://hl7.org/fhir/R4/http.html#concurrency: a server may demand If-Match."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
@@ -10,7 +10,7 @@ from fhir_server.messages import Request
 from fhir_server.patch.formats import MERGE_PATCH, as_binary
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
-from tests.conftest import Fhir
+from tests.conftest import Emptied, Fhir
 from tests.interactions.asking import BASE, bundle, entry, issues_of, patient, put, statuses
 
 ONE, ANY = frozenset({"1"}), frozenset({"*"})
@@ -35,10 +35,10 @@ CHANGES = {
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings(emptied: Emptied) -> Iterator[Settings]:
     """Settings that demand a version for changes of Patients."""
-    name = f"test-{uuid4().hex[:12]}"
-    return Settings.model_validate({"mongodb_database": name, "versioned_updates": "Patient"})
+    with emptied.one() as name:
+        yield Settings.model_validate({"mongodb_database": name, "versioned_updates": "Patient"})
 
 
 @pytest.mark.parametrize("name", CHANGES)

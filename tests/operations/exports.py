@@ -98,6 +98,12 @@ class Exporting:
         return await self.output(await self.manifest(place))
 
 
+def by(server: Server, **settings: Any) -> Server:
+    """Return ``server`` with other ``settings``."""
+    changed = server.context.settings.model_copy(update=settings)
+    return replace(server, context=replace(server.context, settings=changed))
+
+
 def names(resources: list[dict[str, Any]]) -> list[str]:
     """Return type and id of each of ``resources``, by alphabet; each is there once."""
     found = [f"{one['resourceType']}/{one['id']}" for one in resources]

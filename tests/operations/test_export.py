@@ -12,20 +12,25 @@ import pytest
 from fhir_server.app import Server
 from fhir_server.load import load
 from fhir_server.messages import Request, Response
-from fhir_server.operations import export_work
+from fhir_server.operations import export_files, export_pages, export_work
 from fhir_server.operations.export import unsettled_s
 from fhir_server.operations.export_work import work
 from fhir_server.outcome import FhirError, Issue
+from fhir_server.security import audit
 from fhir_server.security.plan import Rights
 from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.security.scopes import scopes_of
+from fhir_server.store import exported
+from fhir_server.store.client import OutcomeUnknownError
 from fhir_server.store.documents import instant
-from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES, Job
+from fhir_server.store.exports import CANCELLED, JOBS, PATIENTS, PIECES, Exports, Job
+from fhir_server.store.expunge import Wanted
 from tests.operations.exports import (
     ASYNC,
     BACKEND,
     Exporting,
     Granted,
+    by,
     group,
     names,
     observation,
@@ -59,10 +64,10 @@ async def test_all_of_a_clinic_is_exported_once_as_a_search_returns_it(
     server: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the sample clinic each resource comes once, byte for byte as it is stored, type by type,
-    in files that end where they are full."""
-    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 7)
-    settings = server.context.settings.model_copy(update={"export_file_bytes_max": 20_000})
-    client.server = replace(server, context=replace(server.context, settings=settings))
+    in files that end where they are full, of pieces that somebody can hold."""
+    monkeypatch.setattr(export_pages, "_PIECE_BYTES", 5000)
+    client.server = by(server, export_page_entries=17, export_file_bytes_max=20_000)
+    settings = server.context.settings
     report = await load([CLINIC], server.perform, xml=server.xml, bytes_max=settings.body_bytes_max)
     assert not report.errors
     place = await client.begin()
@@ -79,6 +84,7 @@ async def test_all_of_a_clinic_is_exported_once_as_a_search_returns_it(
     files = [one["type"] for one in manifest["output"]]
     assert files == sorted(files)
     assert len(files) > len(set(files))
+    assert await server.database[PIECES].count_documents({}) > len(files) > len(expected) / 17
     assert manifest["requiresAccessToken"] is True
     assert manifest["request"] == "http://localhost/fhir/$export"
     assert manifest["deleted"] == manifest["error"] == []
@@ -154,14 +160,14 @@ async def test_what_is_cancelled_while_it_is_worked_on_takes_no_further_page(
     that died has not removed of it goes with the next look around."""
     await stored(server, patient("a"))
     await client.begin()
-    read = export_work._PAGES["output"]
+    read = export_pages.PAGES["output"]
 
-    async def meanwhile(*given: Any) -> export_work.Page:
+    async def meanwhile(*given: Any) -> export_pages.Page:
         page = await read(*given)
         await server.database[JOBS].update_many({}, {"$set": {"status": CANCELLED}})
         return page
 
-    monkeypatch.setitem(export_work._PAGES, "output", meanwhile)
+    monkeypatch.setitem(export_pages.PAGES, "output", meanwhile)
     assert await work(server.context)
     assert await server.database[PIECES].count_documents({}) == 0
     server.context.exports._swept = float("-inf")
@@ -186,11 +192,11 @@ async def test_what_is_over_its_time_is_gone(server: Server, client: Exporting) 
 
 
 async def test_another_process_goes_on_where_one_has_stopped(
-    server: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: Exporting
 ) -> None:
     """A job that is left in its middle is done by who comes next, and nothing comes twice; the one
     that was too slow writes nothing any more."""
-    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 2)
+    client.server = server = by(server, export_page_entries=2)
     await stored(server, *(patient(f"p{n}") for n in range(7)))
     place = await client.begin()
     exports = server.context.exports
@@ -396,8 +402,7 @@ async def test_what_is_not_supported_is_refused_or_reported(
     server: Server, client: Exporting
 ) -> None:
     """400 with what is wrong; with lenient handling it is left out, and said in the manifest."""
-    settings = server.context.settings.model_copy(update={"export_kept_max": 100})
-    client.server = replace(server, context=replace(server.context, settings=settings))
+    client.server = by(server, export_kept_max=100)
     await stored(server, patient("a"))
     for url, said in NOT_SUPPORTED:
         refused = await client.ask(url, prefer=ASYNC)
@@ -466,10 +471,7 @@ async def test_a_group_that_describes_whom_it_means(server: Server, client: Expo
 
 async def test_too_many_at_once(server: Server, client: Exporting) -> None:
     """429 while too many are under way, or are kept."""
-    settings = server.context.settings.model_copy(
-        update={"export_jobs_max": 2, "export_kept_max": 3}
-    )
-    client.server = replace(server, context=replace(server.context, settings=settings))
+    client.server = by(server, export_jobs_max=2, export_kept_max=3)
     at_once = await asyncio.gather(*(client.ask("$export", prefer=ASYNC) for _ in range(8)))
     begun = [one for one in at_once if one.status == 202]
     assert len(begun) <= 2
@@ -562,12 +564,10 @@ async def test_others_find_no_export(judged: Server, granted: Granted) -> None:
         assert (await backend.ask(url)).status == 404
 
 
-async def test_rights_that_end_while_it_is_under_way(
-    judged: Server, granted: Granted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_rights_that_end_while_it_is_under_way(judged: Server, granted: Granted) -> None:
     """Before each page they are looked up anew: what was named and is not open any more ends the
     export with 403; what was not named is left out."""
-    monkeypatch.setattr(export_work, "_PAGE_ENTRIES", 2)
+    judged = by(judged, export_page_entries=2)
     everything: dict[str, Any] = {"Observation": {}, "Patient": {}}
     exports, backend = judged.context.exports, Exporting(judged, BACKEND)
     found = Response(0)
@@ -599,19 +599,19 @@ async def test_what_fails_is_tried_again_with_less(
     """A page that cannot be read now is read later; one that never can ends the export, and the
     status says of what."""
     monkeypatch.setattr(export_work, "_PAUSE_S_MAX", 0)
-    read = export_work._PAGES["output"]
+    read = export_pages.PAGES["output"]
     wanted: list[int] = []
 
-    async def failing(job: Job, type: str, context: Any) -> export_work.Page:
+    async def failing(job: Job, type: str, context: Any) -> export_pages.Page:
         if job.failures < fails:
             raise FhirError(Issue("timeout", "This took too long."))
-        wanted.append((await export_work._plan(job, type, 0, [], context)).count)
+        wanted.append((await export_pages.searched(job, type, 0, [], context)).count)
         return await read(job, type, context)
 
-    monkeypatch.setitem(export_work._PAGES, "output", failing)
+    monkeypatch.setitem(export_pages.PAGES, "output", failing)
     fails = 3
     assert len(names(await client.exported("$export?_type=Observation"))) == 7
-    assert wanted == [500 >> 3]
+    assert wanted == [clinic.context.settings.export_page_entries >> 3]
     fails = 1000
     place = await client.begin()
     await client.worked()
@@ -620,8 +620,72 @@ async def test_what_fails_is_tried_again_with_less(
     assert json.loads(failed.body)["issue"][0]["diagnostics"] == "This took too long."
 
 
+async def test_what_fails_in_the_middle_is_done_again(
+    clinic: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several pages that are written together none is kept if a later one fails, or if another
+    process has taken the job meanwhile: each resource comes once, in files that follow each other
+    without a gap."""
+    monkeypatch.setattr(export_work, "_PAUSE_S_MAX", 0)
+    monkeypatch.setattr(export_work, "_TOGETHER_S", 60)
+    monkeypatch.setattr(export_pages, "_SEARCHED_ENTRIES", 2)
+    read = export_pages.PAGES["output"]
+    calls: list[str] = []
+
+    async def failing(job: Job, type: str, context: Any) -> export_pages.Page:
+        calls.append(type)
+        if len(calls) in (3, 5, 6):
+            raise FhirError(Issue("timeout", "This took too long."))
+        if len(calls) == 10:
+            lost = {"worker": "another", "until": datetime(2020, 1, 1, tzinfo=UTC)}
+            await clinic.database[JOBS].update_many({}, {"$set": lost})
+        return await read(job, type, context)
+
+    monkeypatch.setitem(export_pages.PAGES, "output", failing)
+    place = await client.begin(
+        "$export?_type=Observation,Patient,Practitioner"
+        "&_typeFilter=Observation?status=final,Patient?_id=a,b,c,Practitioner?_id=doctor"
+    )
+    exports = clinic.context.exports
+    two = [replace(clinic.context, exports=replace(exports, worker=name)) for name in "xy"]
+    turn = 0
+    while await work(two[turn % 2], slice_s=60):
+        turn += 1
+    assert turn == 5
+    manifest = await client.manifest(place)
+    assert len(names(await client.output(manifest))) == 7 + 3 + 1
+    [job] = await clinic.database[JOBS].find().to_list()
+    ends = [file["first"] + file["pieces"] for file in job["files"]]
+    assert [file["first"] for file in job["files"]] == [0, *ends[:-1]]
+    numbers = [row["_id"]["n"] async for row in clinic.database[PIECES].find().sort("_id")]
+    assert numbers == list(range(ends[-1]))
+
+
+async def test_what_was_written_without_an_answer_is_not_written_again(
+    clinic: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is unknown whether pages were written, what is stored says how far the job is: in
+    its middle, and at its end."""
+    client.server = by(clinic, export_page_entries=2)
+    monkeypatch.setattr(export_work, "_PAUSE_S_MAX", 0)
+    write = Exports.write
+    written: list[int] = []
+
+    async def lost(exports: Exports, job: Job, *given: Any) -> bool:
+        is_ours = await write(exports, job, *given)
+        written.append(job.pieces)
+        if len(written) in (1, 3) or job.status == "complete":
+            raise OutcomeUnknownError
+        return is_ours
+
+    monkeypatch.setattr(Exports, "write", lost)
+    assert len(names(await client.exported("$export?_type=Observation,Patient"))) == 7 + 3
+    assert written == sorted(set(written))
+
+
 async def test_a_file_has_what_may_be_seen_now(judged: Server, granted: Granted) -> None:
-    """What is hidden after the export, as by a consent, is not in its files either."""
+    """What is hidden after the export, as by a consent, is not in its files either; nor is a
+    version of somebody who is hidden, whoever the resource belongs to now."""
     granted.open("backend", {"Observation": {}})
     backend = Exporting(judged, BACKEND)
     place = await backend.begin()
@@ -632,6 +696,51 @@ async def test_a_file_has_what_may_be_seen_now(judged: Server, granted: Granted)
     assert names(await backend.lines(file)) == [
         *("Observation/b1", "Observation/b2", "Observation/c1", "Observation/c2")
     ]
+    await stored(judged, observation("a1", "b"))
+    granted.open("backend", {"Observation": {"compartments": "Patient/b"}})
+    assert names(await backend.lines(file)) == ["Observation/b1", "Observation/b2"]
+
+
+async def test_a_file_has_the_versions_that_were_found(
+    clinic: Server, client: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is changed or deleted after the export is in its files as it was found; what was
+    expunged is nowhere any more, nor is what was written anew under its id and version."""
+    monkeypatch.setattr(exported, "_AT_ONCE", 2)
+    place = await client.begin("$export?_type=Observation")
+    await client.worked()
+    [file] = (await client.manifest(place))["output"]
+    before = await client.lines(file["url"])
+    await stored(clinic, observation("a1", "a", status="amended"), observation("b2", "c"))
+    await clinic.perform(Request("delete", "Observation", "c1"))
+    assert await client.lines(file["url"]) == before
+    expunge = clinic.context.store.expunge
+    await expunge(Wanted(("Observation",), "b2", 10, previous=True))
+    await expunge(Wanted(("Observation",), "c1", 10, everything=True))
+    left = [one for one in before if one["id"] not in ("c1", "b2")]
+    assert await client.lines(file["url"]) == left
+    assert len(left) == file["count"] - 2
+    for version, status in ((1, "final"), (2, "amended")):
+        await stored(clinic, observation("c1", "b", status=status))
+        anew = await clinic.context.store.read("Observation", "c1")
+        assert anew is not None
+        assert anew.version == version
+        assert await client.lines(file["url"]) == left
+
+
+async def test_a_file_of_before_is_read(clinic: Server, client: Exporting) -> None:
+    """A piece of the release before has the bytes of resources, which are handed out as they are;
+    one of those after it may not have the time of a version."""
+    place = await client.begin("$export?_type=Patient")
+    await client.worked()
+    line = b'{"resourceType":"Patient","id":"a"}\n'
+    old = {"$set": {"data": line, "ids": ["a"]}, "$unset": {"versions": ""}}
+    await clinic.database[PIECES].update_one({}, old)
+    [file] = (await client.manifest(place))["output"]
+    assert await client.lines(file["url"]) == [json.loads(line)]
+    new = {"$set": {"versions": "a/1 b/2"}, "$unset": {"data": "", "ids": ""}}
+    await clinic.database[PIECES].update_one({}, new)
+    assert names(await client.lines(file["url"])) == ["Patient/a"]
 
 
 async def test_what_is_handed_out_is_recorded(judged: Server, granted: Granted) -> None:
@@ -647,6 +756,22 @@ async def test_what_is_handed_out_is_recorded(judged: Server, granted: Granted) 
         ("Observation", ["b"]),
         ("Practitioner", []),
     ]
+
+
+async def test_no_patient_is_missing_in_the_record(
+    judged: Server, granted: Granted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a row holds, all patients of a piece are recorded before it is sent."""
+    for module in (audit, export_files):
+        monkeypatch.setattr(module, "PATIENTS_MAX", 2)
+    granted.open("backend", {"Observation": {}})
+    backend = Exporting(judged, BACKEND)
+    place = await backend.begin()
+    await backend.worked()
+    [file] = (await backend.manifest(place))["output"]
+    await backend.lines(file["url"])
+    rows = await judged.database["audit"].find({"did": "export"}).sort("_id").to_list()
+    assert [row["patients"] for row in rows] == [["a", "b"], ["c"]]
 
 
 async def test_nothing_that_lets_in_is_kept(judged: Server, granted: Granted) -> None:

@@ -1,9 +1,9 @@
 """``$expunge``: what it removes is gone, and nothing else is."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -13,7 +13,7 @@ from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
 from fhir_server.store import expunge
 from fhir_server.store.granules import BOOKINGS, GRANULES
-from tests.conftest import Fhir
+from tests.conftest import Emptied, Fhir
 from tests.interactions.asking import BASE, issues_of, json_of, patient, put, read, tags, versions
 
 PREVIOUS = "expungePreviousVersions"
@@ -22,10 +22,11 @@ EVERYTHING = "expungeEverything"
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest) -> Settings:
+def settings(emptied: Emptied, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """Settings that allow it, with what the test is parametrized by."""
     chosen = getattr(request, "param", {"expunge": True})
-    return Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}", **chosen})
+    with emptied.one() as name:
+        yield Settings.model_validate({"mongodb_database": name, **chosen})
 
 
 def ask(place: str, *kinds: str, limit: int | None = None, **members: Any) -> Request:

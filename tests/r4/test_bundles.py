@@ -2,7 +2,7 @@
 
 import json
 
-from fhir_server.r4.bundles import bundle, entry
+from fhir_server.r4.bundles import bundle, entry, framing
 
 
 def test_a_bundle_is_put_together_from_bytes() -> None:
@@ -27,3 +27,11 @@ def test_what_is_empty_is_not_there() -> None:
     """FHIR has no empty arrays; an entry may have no resource."""
     assert json.loads(bundle("history", [])) == {"resourceType": "Bundle", "type": "history"}
     assert json.loads(entry("", b"", response={"status": "204"})) == {"response": {"status": "204"}}
+
+
+def test_a_framed_entry_is_an_entry() -> None:
+    """What is made for many is what is made for one, byte for byte."""
+    base, json = 'http://a/"é/fhir', b'{"x":1.00}'
+    for members in ({"search": {"mode": "include"}}, {"search": {"mode": "match", "score": 1}}):
+        framed = framing(base, **members)("Patient", "a-1.b", json)
+        assert framed == entry(f"{base}/Patient/a-1.b", json, **members)

@@ -68,3 +68,22 @@ def test_what_is_unknown_stays(definitions: Definitions) -> None:
         },
     ):
         assert replaced(definitions, resource) == resource
+
+
+def test_what_has_no_link_to_replace_is_not_copied(definitions: Definitions) -> None:
+    """It is the same object, beside a reference that is replaced and in a list of them."""
+    kept = {"coding": [{"system": "s", "code": "c"}]}
+    resource = {
+        "resourceType": "Observation",
+        "code": kept,
+        "performer": [{"reference": "a"}, {"reference": "b"}],
+    }
+    places = {"a": "Patient/1"}
+    by = Replacements(lambda one: places.get(one, one), lambda one: one, lambda one: one)
+
+    result = Links(definitions).replaced(resource, by)
+
+    assert result["performer"] == [{"reference": "Patient/1"}, {"reference": "b"}]
+    assert result["code"] is kept
+    assert resource["performer"] == [{"reference": "a"}, {"reference": "b"}]
+    assert Links(definitions).replaced(result, by) is result

@@ -31,7 +31,7 @@ BY_SERVER = {
 """The modules above the store that write what whoever asks may not write."""
 
 DATABASE = {
-    "fhir_server/__main__.py": "the marks of a load",
+    "fhir_server/sample.py": "the marks of a load",
     "fhir_server/app.py": "the parts of the server are made of it",
     "fhir_server/audit_commands.py": "the audit record, at the command line",
     "fhir_server/security/production.py": "a setting of that name",
@@ -41,9 +41,9 @@ DATABASE = {
     "fhir_server/interactions/relationship.py": "whose care somebody takes part in, for the plan",
     "fhir_server/operations/break_glass.py": "who has broken the glass",
     "fhir_server/operations/export.py": "which patients are there, by a plan of its own",
-    "fhir_server/operations/export_files.py": "to whom a page's resources belong, by the plan",
+    "fhir_server/operations/export_files.py": "which versions may be seen, by the plan",
     "fhir_server/operations/export_provenance.py": "to whom targets belong, by the plan",
-    "fhir_server/operations/export_work.py": "what was deleted, by the plan",
+    "fhir_server/operations/export_pages.py": "what was deleted, by the plan",
     "fhir_server/operations/closure.py": "closure tables, which are no resources",
     "fhir_server/features/cds/http.py": "tokens and feedback of CDS clients",
     "fhir_server/features/cds/operations.py": "what CDS calls were counted",
@@ -55,7 +55,8 @@ DATABASE = {
 """The modules above the store that hand its database on. None of them takes a collection of it."""
 
 WHOLE = {
-    "fhir_server/store/resources.py": "as_server, expunge, parts, guides, granules, calendar_links",
+    "fhir_server/store/resources.py": "as_server, as_of, expunge, parts, guides, granules, "
+    "calendar_links",
     "fhir_server/store/access.py": "the choke point",
     "fhir_server/store/versions.py": "the choke point, for what is no current version",
     "fhir_server/store/joins.py": "another word: all that a document has to meet",
@@ -186,7 +187,7 @@ def test_the_store_uses_the_whole_for_itself_alone() -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and "_whole" in _attributes(function)
     }
-    plain = {"narrowed", "as_server", "expunge", "parts", "guides"}
+    plain = {"narrowed", "as_server", "as_of", "expunge", "parts", "guides"}
     assert using == plain | {"granules", "calendar_links"}
 
 

@@ -41,7 +41,10 @@ PLACES: dict[str, tuple[str, str]] = {
         ),
         (
             f"fhir_server/remote/egress.py {STORE}embedded.py {HL7}server.py {HL7}sending.py "
-            f"{HL7}elsewhere.py"
+            f"{HL7}elsewhere.py "
+            # What is listened on, and what a parent and its workers say to each other.
+            "fhir_server/listening.py fhir_server/http/accepting.py fhir_server/told.py "
+            "fhir_server/workers.py fhir_server/worker.py"
         ),
     ),
     # expat, which opens nothing; the others make trees of what passed it, or write.
@@ -58,14 +61,14 @@ PLACES: dict[str, tuple[str, str]] = {
             "subprocess os.system os.popen os.execv os.execvp os.spawnv os.fork pty "
             "asyncio.create_subprocess_exec asyncio.create_subprocess_shell"
         ),
-        f"{STORE}embedded.py {HL7}strict.py",
+        f"{STORE}embedded.py {HL7}strict.py fhir_server/workers.py",
     ),
     "text as a program": ("eval exec __import__ codeop runpy", ""),
     # Both have a parameter of that name.
     "text as code": ("compile", "fhir_server/search/composite.py fhir_server/search/criteria.py"),
     "modules by name": (
         "importlib.import_module import_module",
-        f"fhir_server/__main__.py fhir_server/app.py {STORE}embedded.py",
+        f"fhir_server/__main__.py fhir_server/commands.py fhir_server/app.py {STORE}embedded.py",
     ),
     "objects from bytes": ("pickle marshal shelve dill jsonpickle copyreg", ""),
     "YAML": ("yaml ruamel", ""),
@@ -88,7 +91,7 @@ PLACES: dict[str, tuple[str, str]] = {
         "nh3 html.escape",
         (
             "fhir_server/http/ fhir_server/r4/fhirpath/functions/strings.py "
-            "fhir_server/features/scheduling/markup.py "
+            "fhir_server/markup.py "
             "fhir_server/features/scheduling/queue_board.py"
         ),
     ),

@@ -1,6 +1,7 @@
 # https://hl7.org/fhir/R4/search.html
 """Query strings as searches."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from fhir_server.outcome import FhirError
 from fhir_server.search.parameters import ParameterTable
-from fhir_server.search.parse import NOT_SERVED, Limits, SearchQuery, parse
+from fhir_server.search.parse import NOT_SERVED, Given, Limits, SearchQuery, parse
 from tests.search.matching import found_by
 
 LIMITS = Limits(
@@ -203,3 +204,27 @@ def test_any_parameter_is_a_filter_or_a_refusal(
     for filter in query.filters:
         assert names(filter) <= fields | operators
         assert not any(isinstance(leaf, (dict, list)) for leaf in leaves(filter))
+
+
+def test_what_is_asked_again_is_not_compiled_again(table: ParameterTable) -> None:
+    """The same values of a parameter are the same filter, until other keys are written; what
+    depends on the time is made anew. All of it counts as conditions again."""
+    now = datetime(2024, 2, 29, tzinfo=UTC)
+    codes = ("gender", "male,other")
+    first, again = (parsed(table, codes).filters[0] for _ in range(2))
+    assert again is first
+    assert parsed(table.without({}), codes).filters[0] == first
+    assert parsed(table, ("gender:not", "male,other")).filters[0] == {"$nor": [first]}
+    assert parse("Practitioner", [codes], table, count_default=1).filters[0] == first
+
+    early, late = (
+        parsed(table, ("birthdate", "ap2000"), given=Given(when)).filters[0]
+        for when in (now - timedelta(days=9000), now)
+    )
+    assert early != late
+
+    limits = Limits(conditions_max=3)
+    for _ in range(2):
+        parse("Patient", [("_tag", "a|b")] * 3, table, count_default=1, limits=limits)
+        with pytest.raises(FhirError, match="conditions"):
+            parse("Patient", [("_tag", "a|b")] * 4, table, count_default=1, limits=limits)

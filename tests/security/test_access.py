@@ -2,10 +2,9 @@
 """What the choke point does that two worlds do not show."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -18,6 +17,7 @@ from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 from fhir_server.store.access import UnseenStage, Visible
 from fhir_server.store.documents import Document
+from tests.conftest import Emptied
 
 A, B = (Principal("user", one, "app", patient=one) for one in "ab")
 _LABEL = {
@@ -27,15 +27,16 @@ _LABEL = {
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings(emptied: Emptied) -> Iterator[Settings]:
     """Settings under which references are looked after."""
-    return Settings.model_validate(
-        {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
-            "referential_integrity": ["*"],
-            "reference_targets_checked": ["*"],
-        }
-    )
+    with emptied.one() as name:
+        yield Settings.model_validate(
+            {
+                "mongodb_database": name,
+                "referential_integrity": ["*"],
+                "reference_targets_checked": ["*"],
+            }
+        )
 
 
 @pytest.fixture

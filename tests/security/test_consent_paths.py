@@ -88,6 +88,7 @@ async def _get(server: Server, principal: Principal, url: str) -> Response:
 READS = (
     *("Observation/o0", "Observation/o0/_history/1", "Observation/o0/_history", "Patient/a"),
     *("Observation/_history", "_history", "Observation", "Observation?_id=o1", "Observation/$meta"),
+    *("Patient/a/$everything", "Patient/a/$everything?_count=1"),
     *("Patient/a/Observation", "Patient/a/*", "?_type=Observation,Patient", "Observation/o0/$meta"),
     *("Practitioner?_revinclude=Observation:performer", "Observation?_include=Observation:subject"),
     f"Observation?subject:Patient.family={SECRET}",

@@ -138,6 +138,7 @@ OPERATIONS: dict[str | tuple[str, str], str] = {
     **dict.fromkeys(("$outbox", "$outbox-repeat"), ADMINISTRATOR),
     **dict.fromkeys(("$bulk-publish", "$bulk-publish-file"), OPEN),
     **dict.fromkeys(("$access-log", "$calendar-link"), "r"),
+    "$everything": "r s",
     "$meta": "rs",
     "$meta-add": "u",
     "$meta-delete": "u",

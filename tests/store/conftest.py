@@ -63,7 +63,6 @@ async def listened(
     monkeypatch.setattr(client, "AsyncMongoClient", listening)
     async with opened(settings, mongodb_uri) as server:
         yield server
-        await server.database.client.drop_database(server.database.name)
 
 
 @pytest.fixture

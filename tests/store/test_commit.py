@@ -71,6 +71,22 @@ async def test_writes_that_arrive_together_share_transactions(
     assert len(commands.named("commitTransaction")) <= 32
 
 
+async def test_writers_who_come_again_share_the_places_evenly(
+    listened: Server, commands: Commands
+) -> None:
+    """Sixteen write, and eight of them again at once: those are one batch, none goes ahead. Who is
+    left alone afterwards is not kept waiting."""
+    await listened.context.store.write([update(f"p{n}") for n in range(16)], NOW)
+    await together(listened, [update(f"p{n}", active=True) for n in range(16)])
+    commands.sent.clear()
+    await together(listened, [update(f"p{n}", active=False) for n in range(8)])
+    assert len(commands.named("commitTransaction")) == 1
+
+    [first] = await together(listened, [update("p0", active=True)])
+    [second] = await together(listened, [update("p0", active=False)])
+    assert (first.version, second.version) == (4, 5)
+
+
 async def test_a_refused_write_delays_and_fails_nobody_else(server: Server) -> None:
     """Of writes that travel together each has its own answer: its version, or its refusal."""
     await server.context.store.write([update(f"p{n}") for n in range(30)], NOW)

@@ -372,9 +372,9 @@ async def test_a_mongodb_without_transactions_is_refused(
 def test_mongod_may_open_more_files_than_a_shell_allows() -> None:
     """Many systems begin with 1,024; all types together have some 3,000 files."""
     code = (
-        "import resource; from fhir_server.store.embedded import _allow_files;"
+        "import resource; from fhir_server.store.embedded import allow_files;"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); _allow_files();"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); allow_files();"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,6 +21,7 @@ from fhir_server.search.date import compile_date
 from fhir_server.search.plan import Plan
 from fhir_server.search.sort import sort_keys
 from fhir_server.store.changes import Change
+from fhir_server.store.documents import Stored
 from fhir_server.store.search import Page
 from tests.conftest import Fhir
 from tests.interactions.asking import BASE, json_of
@@ -215,7 +216,7 @@ async def test_walking_while_others_write(filled: Server) -> None:
     kept = {one["id"] for one in RESOURCES if one["id"][0] == "p"}
     turn = 0
 
-    async def disturbed(wanted: Plan) -> Page:
+    async def disturbed(wanted: Plan) -> Page[Stored]:
         """A page, before which a resource comes and another goes."""
         nonlocal turn
         turn += 1
@@ -246,7 +247,14 @@ async def test_walking_while_others_write(filled: Server) -> None:
 
 async def test_pages_of_a_range_of_dates(filled: Server) -> None:
     """The alternatives of a range, short dates and long, give each match once, in order."""
-    for value in ("ge2019-01-10", "gt2019-06", "le2020-05-05", "ne2019-01", "ap2020"):
+    for value in (
+        "ge2019-01-10",
+        "ge2020-05-05",
+        "gt2019-06",
+        "le2020-05-05",
+        "ne2019-01",
+        "ap2020",
+    ):
         filter = compile_date("keys.date", value, single=True, ordered=True)
         by_id = await walked(filled, replace(plan(filled, "Observation", "", 7), filter=filter))
         assert 0 < len(by_id) < COUNT, value
@@ -256,6 +264,23 @@ async def test_pages_of_a_range_of_dates(filled: Server) -> None:
             assert sorted(whole) == by_id, (value, sort)
             for count in (1, 3):
                 assert await walked(filled, replace(first, count=count)) == whole, (value, sort)
+
+
+async def test_what_began_before_is_looked_for_behind_the_rest(filled: Server) -> None:
+    """Newest first, a page that what begins in the range fills asks for nothing else; one that it
+    does not fill goes on with what began before. The other way it is all merged."""
+    filter = compile_date("keys.date", "ge2020-05-05", single=True, ordered=True)
+    begun = [one for one in RESOURCES if one.get("effectiveDateTime") == "2020-05-05T05:05:05.123Z"]
+    before = [one for one in RESOURCES if one.get("effectiveDateTime") == "2020"]
+    for sort, count, commands in (
+        *(("-date", len(begun) - 1, 1), ("-date", len(begun), 2), ("-date", 100, 2)),
+        ("date", 100, 2),  # the second for what has no date
+    ):
+        wanted = replace(plan(filled, "Observation", sort, count), filter=filter, explain=True)
+        page = await filled.context.store.search(wanted)
+        steps = [json.loads(text) for text in page.explained]
+        assert sum("command" in step for step in steps) == commands, (sort, count)
+        assert len(page.entries) == min(count, len(begun) + len(before))
 
 
 def _families(resource: dict[str, Any]) -> list[str]:

@@ -14,8 +14,9 @@ from fhir_server.features.cds.http import PATH, Endpoint
 from fhir_server.features.cds.http_provider import HttpProvider, load_providers
 from fhir_server.features.cds.operations import operations
 from fhir_server.features.cds.reloading import keep_reloading
+from fhir_server.features.cds.schema import KnowledgeError
 from fhir_server.features.cds.services import DrugSafety, services
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Registry, Task
 from fhir_server.remote.fetching import fetching
 from fhir_server.remote.knowledge import KnowledgeUnanswered, knowledge_bases
@@ -34,7 +35,17 @@ def register(registry: Registry) -> None:
     for operation in operations(safety):
         registry.operation(operation)
     registry.guard("cds", Enforcement(safety))
-    registry.task(Task("cds", partial(_begin, safety, endpoint)))
+    registry.task(Task("cds", partial(_begin, safety, endpoint), partial(_check, safety, endpoint)))
+
+
+async def _check(safety: DrugSafety, endpoint: Endpoint, context: Context) -> None:
+    """Raise ``FhirError`` that names the file, what is in it, and why it cannot be used."""
+    try:
+        endpoint.clients(context.settings)
+        load_providers(context.settings.cds_providers)
+    except KnowledgeError as error:
+        raise FhirError(Issue("processing", str(error))) from error
+    await safety.knowledge(context)
 
 
 async def _begin(safety: DrugSafety, endpoint: Endpoint, context: Context) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fhir_server.asgi import received
 from fhir_server.context import Context
 from fhir_server.features.cds.elsewhere import BYTES_MAX, other_source
 from fhir_server.features.cds.feedback import feedback_items
@@ -30,7 +31,7 @@ from fhir_server.features.cds.trust import (
     named_by,
 )
 from fhir_server.interactions.recording import before_the_door, by_another_door
-from fhir_server.outcome import FhirError, Issue, operation_outcome, shown, too_large
+from fhir_server.outcome import FhirError, Issue, operation_outcome, shown
 from fhir_server.r4.json import decode, encode
 from fhir_server.registry import Service
 from fhir_server.remote.fetching import Fetcher, Unfetched, fetching
@@ -150,7 +151,7 @@ class Endpoint:
         if claim is not None and not claim.client.may(service.id):
             raise FhirError(Issue("forbidden", "This service is not open to this client."))
         limit = call.context.settings.cds_body_bytes_max
-        body = decode(await _body(receive, limit), depth_max=call.context.settings.depth_max)
+        body = decode(await received(receive, limit), depth_max=call.context.settings.depth_max)
         if call.is_feedback:
             return 200, await self._feedback(body, service, call)
         return 200, await self._cards(body, service, claim, call)
@@ -321,19 +322,6 @@ def _check_https(call: _Call) -> None:
             "https URL this server is reached."
         )
         raise FhirError(Issue("security", said), status=403)
-
-
-async def _body(receive: Any, limit: int) -> bytes:
-    found = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise FhirError(Issue("structure", "The body is not complete."))
-        found += event.get("body", b"")
-        if len(found) > limit:
-            raise too_large("The body", limit)
-        if not event.get("more_body"):
-            return bytes(found)
 
 
 async def _send(send: Any, status: int, body: bytes, more: Headers) -> None:

@@ -1,4 +1,4 @@
-"""The knowledge, read again while the server runs: on SIGHUP, or by ``$reload-knowledge``.
+"""The knowledge, read again while the server runs, by ``$reload-knowledge``.
 
 design/cds.md, section 8. It is loaded beside what is in use and takes its place as a whole; a fault
 leaves everything as it is. What one process has taken up the others take up within seconds.
@@ -7,10 +7,6 @@ leaves everything as it is. What one process has taken up the others take up wit
 import asyncio
 import json
 import logging
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from fhir_server.context import Context
 from fhir_server.features.cds.schema import KnowledgeError
@@ -42,54 +38,23 @@ async def reload_knowledge(safety: DrugSafety, request: Request, context: Contex
 
 
 async def keep_reloading(safety: DrugSafety, context: Context) -> None:
-    """Reload on SIGHUP, and when another process was asked to; until the server stops."""
-    database = context.store.database
-    known = await reloads_asked(database)
-    with _hang_ups() as hung_up:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(hung_up.wait(), LOOK_S)
-            try:
-                if hung_up.is_set():
-                    hung_up.clear()
-                    if await _reloaded(safety, context):
-                        await ask_to_reload(database)
-                        known = await reloads_asked(database)
-                elif (asked := await reloads_asked(database)) != known:
-                    known = asked
-                    await _reloaded(safety, context)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may do
-                _LOG.warning('"the knowledge was not looked for: %s"', type(error).__name__)
+    """Reload when another process was asked to, until the server stops."""
+    known = await reloads_asked(context.store.database)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            if (asked := await reloads_asked(context.store.database)) != known:
+                known = asked
+                await _taken_up(safety, context)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may do
+            _LOG.warning('"the knowledge was not looked for: %s"', type(error).__name__)
 
 
-async def _reloaded(safety: DrugSafety, context: Context) -> bool:
+async def _taken_up(safety: DrugSafety, context: Context) -> None:
     try:
         knowledge = await safety.reload(context)
     except KnowledgeError as error:
         said = f"the knowledge is not taken up, what is in use stays: {error}"
         _LOG.error("%s", json.dumps(said))
-        return False
+        return
     _LOG.info('"the knowledge %s is in use"', knowledge.version)
-    return True
-
-
-@contextmanager
-def _hang_ups() -> Iterator[asyncio.Event]:
-    """Yield what is set by SIGHUP; where there are no signals, as in a thread, it never is.
-
-    At a terminal the signal says that this is closed: then it ends the server as ever.
-    """
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    if sys.stderr.isatty():
-        yield event
-        return
-    try:
-        loop.add_signal_handler(signal.SIGHUP, event.set)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError):
-        yield event
-        return
-    try:
-        yield event
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import re2 as re
 
+from fhir_server.asgi import sent
 from fhir_server.context import Context
 from fhir_server.features.scheduling.daybook import Entry, entries
 from fhir_server.features.scheduling.ical import feed
@@ -92,21 +93,16 @@ async def answered(scope: Any, receive: Any, send: Any) -> None:
     """Answer one HTTP request for a feed."""
     del receive
     context: Context = scope["fhir_server.context"]
-    status, body, kind = 404, b"", b"text/plain; charset=utf-8"
+    status, body, kind = 404, b"", "text/plain; charset=utf-8"
     try:
         if scope["method"] not in ("GET", "HEAD"):
             status = 405
         elif (made := await _calendar(scope["path"].removeprefix(PATH), context)) is not None:
-            status, body, kind = 200, made, b"text/calendar; charset=utf-8"
+            status, body, kind = 200, made, "text/calendar; charset=utf-8"
     except FhirError as error:
         status = error.status
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", b"%d" % len(body)),
-        *([(b"allow", b"GET, HEAD")] if status == 405 else ()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    allow = [(b"allow", b"GET, HEAD")] if status == 405 else []
+    await sent(scope, send, status, kind, body, *allow)
 
 
 async def _calendar(name: str, context: Context) -> bytes | None:

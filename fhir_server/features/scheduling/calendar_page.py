@@ -11,23 +11,23 @@ from zoneinfo import ZoneInfo
 
 import re2 as re
 
+from fhir_server.asgi import CSS, HTML, query_of, sent
 from fhir_server.context import Context
 from fhir_server.features.scheduling.daybook import BLOCKED, Entry, entries
-from fhir_server.features.scheduling.markup import Html, html, joined, page
+from fhir_server.features.scheduling.markup import page
 from fhir_server.features.scheduling.surroundings import display
 from fhir_server.features.scheduling.waitlist import resource
 from fhir_server.features.scheduling.zones import zone_with
 from fhir_server.interactions.people import people_of
+from fhir_server.markup import Html, html, joined
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
-from fhir_server.route import query_parameters
 from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 
 PATH = "/calendar/"
 STYLE_PATH = "/calendar.css"
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-_QUERY_BYTES_MAX = 500
 _COOKIE_BYTES_MAX = 200
 _READING = scopes_of("user/*.rs")
 _DAYS = {"day": 1, "week": 7}
@@ -65,21 +65,20 @@ def register(registry: Registry) -> None:
 async def answered(scope: Any, receive: Any, send: Any) -> None:
     """Answer one HTTP request; whatever happens, there is an answer."""
     del receive
-    more = [(b"content-type", b"text/html; charset=utf-8")]
     if scope["path"] == STYLE_PATH:
-        status, body = 200, STYLE.encode()
-        more = [(b"content-type", b"text/css; charset=utf-8"), (b"cache-control", b"no-cache")]
+        await sent(scope, send, 200, CSS, STYLE.encode(), (b"cache-control", b"no-cache"))
     elif scope["method"] not in ("GET", "HEAD"):
-        status, body = 405, b""
-        more.append((b"allow", b"GET, HEAD"))
+        await sent(scope, send, 405, HTML, b"", (b"allow", b"GET, HEAD"))
     else:
-        status, body = await _page(scope)
-    headers = [*more, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await sent(scope, send, *await _page(scope))
 
 
-async def _page(scope: Any) -> tuple[int, bytes]:
+async def _page(scope: Any) -> tuple[int, str, bytes]:
+    status, body = await _shown(scope)
+    return status, HTML, body
+
+
+async def _shown(scope: Any) -> tuple[int, bytes]:
     context: Context = scope["fhir_server.context"]
     try:
         principal = await _who(scope, context)
@@ -92,7 +91,7 @@ async def _page(scope: Any) -> tuple[int, bytes]:
             return 404, page("Nobody", html("<p>There is no such practitioner.</p>"))
         zone = await zone_with((f"Practitioner/{id}",), asked)
         today = context.now().astimezone(zone).date()
-        query = _query(scope)
+        query = query_of(scope)
         view = query.get("view", "week")
         first = _first(query.get("date", "") or today.isoformat(), view)
         if first is None:
@@ -146,14 +145,6 @@ def _cookie(sent: str, wanted: str) -> str:
         if name == wanted and len(value) <= _COOKIE_BYTES_MAX:
             return value
     return ""
-
-
-def _query(scope: Any) -> dict[str, str]:
-    text = scope.get("query_string", b"")[:_QUERY_BYTES_MAX]
-    try:
-        return dict(query_parameters(text.decode("ascii")))
-    except (FhirError, UnicodeDecodeError):
-        return {}
 
 
 def _links(first: date, view: str, today: date) -> Html:

@@ -24,11 +24,10 @@ from fhir_server.features.scheduling.slots import Interval, ceil_minute, floor_m
 from fhir_server.features.scheduling.states import LIVE
 from fhir_server.features.scheduling.subjects import Json, ids_of
 from fhir_server.messages import NO_ENTRY, Resource
-from fhir_server.r4.json import decode_stored
-from fhir_server.store.changes import Change, Judged
+from fhir_server.store.changes import Change
 from fhir_server.store.documents import instant
 from fhir_server.store.offers import Freed
-from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
+from fhir_server.store.rules import NOTHING_SAID, Inside, Seen, Verdict
 
 BLOCK = "busy-unavailable"
 BLOCKED, RULES, TAKEN_UP = "blocked", "rules", "taken up"
@@ -45,15 +44,16 @@ class Conflicts:
     """The rule that marks what a block that was overridden stands over."""
 
     types = frozenset(("Appointment", "Slot", "Schedule", "HealthcareService"))
+    refuses = False
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
         """Mark, and leave events; refuse nothing."""
         if inside.settings.scheduling_enforce == "off":
             return NOTHING_SAID
         events: list[Freed] = []
         then: dict[str, Change] = {}
-        for one in judged:
-            before, after = _before(one), _after(one)
+        for one in seen:
+            before, after = one.before, one.after
             if after is None:
                 continue
             if one.change.type == "Slot":
@@ -70,23 +70,14 @@ class Conflicts:
         return Verdict(then=list(then.values()))
 
 
-def _before(judged: Judged) -> Resource | None:
-    text = judged.before.get("json") if judged.before else b""
-    return decode_stored(text) if text else None
-
-
-def _after(judged: Judged) -> Resource | None:
-    return judged.after.get("resource") if judged.after else None
-
-
 async def _marked(
-    judged: Judged, slot: Resource, then: Mapping[str, Change], inside: Inside
+    seen: Seen, slot: Resource, then: Mapping[str, Change], inside: Inside
 ) -> dict[str, Change]:
     """Return the changes that mark who has the time of ``slot``, where it was overridden; those
     that others have been marked by are ``then``."""
-    if not judged.change.override or slot.get("status") != BLOCK:
+    if not seen.change.override or slot.get("status") != BLOCK:
         return {}
-    key = f"Slot/{judged.change.id}"
+    key = f"Slot/{seen.change.id}"
     booking = (await inside.granules.bookings({key})).get(key)
     granules = await inside.granules.granules(booking["g"] if booking is not None else ())
     holders = {
@@ -98,14 +89,14 @@ async def _marked(
     there = await inside.read("Appointment", ids_of("Appointment", holders))
     there |= {id: one.resource for id, one in then.items() if id in there and one.resource}
     return {
-        id: _change(judged, marked(one, key))
+        id: _change(seen, marked(one, key))
         for id, one in sorted(there.items())
         if not is_marked(one, key)
     }
 
 
-def _change(judged: Judged, appointment: Resource) -> Change:
-    record = judged.change.record
+def _change(seen: Seen, appointment: Resource) -> Change:
+    record = seen.change.record
     if record is not None:
         record = replace(record, entry=NO_ENTRY, also=None)
     version = frozenset((appointment["meta"]["versionId"],))
@@ -133,8 +124,8 @@ def _has_moved(before: Json | None, after: Json) -> bool:
     )
 
 
-def _event(kind: str, judged: Judged, resource: Json, inside: Inside) -> Freed:
-    key = f"{judged.change.type}/{judged.change.id}"
+def _event(kind: str, seen: Seen, resource: Json, inside: Inside) -> Freed:
+    key = f"{seen.change.type}/{seen.change.id}"
     now = inside.now
     due = now + _LOOK_AGAIN if kind == RULES else now
     return Freed(f"{kind}|{key}", kind, due, now, now + _KEPT, key)

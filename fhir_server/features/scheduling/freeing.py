@@ -8,33 +8,30 @@ from collections.abc import Sequence
 from fhir_server.features.scheduling.extensions import is_server_made
 from fhir_server.features.scheduling.subjects import Json, Subject, actors_of, ids_of, subject_of
 from fhir_server.features.scheduling.waiting import codes, entry_version, time_name
-from fhir_server.r4.json import decode_stored
-from fhir_server.store.changes import Judged
 from fhir_server.store.offers import Freed
-from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
+from fhir_server.store.rules import NOTHING_SAID, Inside, Seen, Verdict
 
 
 class Freeing:
     """The rule that no free time is forgotten, and nobody asked for one twice."""
 
     types = frozenset(("Appointment", "Slot"))
+    refuses = False
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
-        """Leave an event for each time that ``judged`` free or hold; refuse nothing."""
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
+        """Leave an event for each time that the changes ``seen`` free or hold; refuse nothing."""
         if inside.settings.scheduling_enforce == "off" or not inside.settings.scheduling_waitlist:
             return NOTHING_SAID
         events: list[Freed] = []
-        for one in judged:
+        for one in seen:
             events += await _events(one, inside)
         await inside.offers.put(events)
         return NOTHING_SAID
 
 
-async def _events(judged: Judged, inside: Inside) -> list[Freed]:
-    bases, change = inside.table.base_urls, judged.change
-    json = judged.before.get("json") if judged.before else b""
-    before = decode_stored(json) if json else None
-    after = judged.after.get("resource") if judged.after else None
+async def _events(seen: Seen, inside: Inside) -> list[Freed]:
+    bases, change = inside.table.base_urls, seen.change
+    before, after = seen.before, seen.after
     was, now = subject_of(before, bases), subject_of(after, bases)
     holder = f"{change.type}/{change.id}"
     found = []

@@ -43,11 +43,10 @@ from fhir_server.features.scheduling.subjects import (
 from fhir_server.features.scheduling.waiting import entry_version
 from fhir_server.messages import NO_ENTRY, Resource
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.r4.json import decode_stored
 from fhir_server.registry import Registry
-from fhir_server.store.changes import Change, Judged
+from fhir_server.store.changes import Change
 from fhir_server.store.granules import moment_of
-from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
+from fhir_server.store.rules import NOTHING_SAID, Inside, Seen, Verdict
 
 _NAMED_MAX = 10
 
@@ -87,13 +86,14 @@ class Holding:
     """The rule that no time is given twice."""
 
     types = frozenset(("Appointment", "Slot"))
+    refuses = True
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
-        """Take and free what ``judged`` say. Faults are ``business-rule`` and ``conflict``, 409,
-        and ``forbidden`` for what a patient does by operations only."""
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
+        """Take and free what the changes ``seen`` say. Faults are ``business-rule`` and
+        ``conflict``, 409, and ``forbidden`` for what a patient does by operations only."""
         if inside.settings.scheduling_enforce == "off":
             return NOTHING_SAID
-        events = [_event(number, one, inside) for number, one in enumerate(judged)]
+        events = [_event(number, one, inside) for number, one in enumerate(seen)]
         bases = inside.table.base_urls
         own = {one.number: error for one in events if (error := _own_fault(one, bases, inside.now))}
         states = {one.number: error for one in events if (error := _state_fault(one, inside.now))}
@@ -108,13 +108,10 @@ def register(registry: Registry) -> None:
     registry.rule("scheduling", Holding())
 
 
-def _event(number: int, judged: Judged, inside: Inside) -> _Event:
-    bases = inside.table.base_urls
-    json = judged.before.get("json") if judged.before else b""
-    before = decode_stored(json) if json else None
-    after = judged.after.get("resource") if judged.after else None
+def _event(number: int, seen: Seen, inside: Inside) -> _Event:
+    bases, before, after = inside.table.base_urls, seen.before, seen.after
     now = _lasting(subject_of(after, bases), inside.now)
-    return _Event(number, judged.change, before, after, subject_of(before, bases), now)
+    return _Event(number, seen.change, before, after, subject_of(before, bases), now)
 
 
 def _lasting(subject: Subject | None, now: datetime) -> Subject | None:

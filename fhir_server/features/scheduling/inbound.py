@@ -9,6 +9,7 @@ import json
 import logging
 from typing import Any
 
+from fhir_server.asgi import received, sent
 from fhir_server.context import Context
 from fhir_server.features.scheduling.communications import channels_of, objection, objects
 from fhir_server.features.scheduling.drafting import asked_of
@@ -17,7 +18,7 @@ from fhir_server.features.scheduling.planning import objections, resource
 from fhir_server.features.scheduling.reminders import local, started
 from fhir_server.features.scheduling.sms_replies import Reply, is_signed, mark, meant, reply_of
 from fhir_server.messages import Request, Resource
-from fhir_server.outcome import FhirError, Issue, too_large
+from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import decode
 from fhir_server.store.notices import KEPT
 from fhir_server.store.outbox import Row
@@ -50,13 +51,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         _log.error('"%s failed: %s"', PATH, type(error).__name__)
         status, said = 500, {"error": "The server failed; send it again."}
     body = json.dumps(said).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await sent(scope, send, status, "application/json", body, (b"cache-control", b"no-store"))
 
 
 async def _did(scope: Any, receive: Any, context: Context) -> str:
@@ -148,19 +143,6 @@ async def _body(receive: Any) -> bytes:
     """Return the body, of whoever sends one in time: it is not known yet who it is."""
     try:
         async with asyncio.timeout(_BODY_S):
-            return await _received(receive)
+            return await received(receive, _BODY_BYTES_MAX)
     except TimeoutError as error:
         raise FhirError(Issue("timeout", "The body did not come in time."), status=408) from error
-
-
-async def _received(receive: Any) -> bytes:
-    found = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise FhirError(Issue("structure", "The body is not complete."))
-        found += event.get("body", b"")
-        if len(found) > _BODY_BYTES_MAX:
-            raise too_large("The body", _BODY_BYTES_MAX)
-        if not event.get("more_body"):
-            return bytes(found)

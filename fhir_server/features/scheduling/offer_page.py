@@ -9,12 +9,14 @@ import json
 import logging
 from typing import Any
 
+from fhir_server.asgi import CSS, HTML, sent
 from fhir_server.context import Context
 from fhir_server.features.scheduling.extensions import hold_expires, moment
-from fhir_server.features.scheduling.markup import Html, html, page
+from fhir_server.features.scheduling.markup import page
 from fhir_server.features.scheduling.waiting import accepted, entry_version, is_open, read_token
 from fhir_server.features.scheduling.waitlist import PATH, give_back, put, resource
 from fhir_server.features.scheduling.zones import zone_at
+from fhir_server.markup import Html, html
 from fhir_server.messages import Resource
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
@@ -46,13 +48,7 @@ def register(registry: Registry) -> None:
 async def styled(scope: Any, receive: Any, send: Any) -> None:
     """Answer one HTTP request for the style of the page."""
     del receive
-    body = STYLE.encode()
-    headers = [
-        (b"content-type", b"text/css; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await sent(scope, send, 200, CSS, STYLE.encode())
 
 
 async def answered(scope: Any, receive: Any, send: Any) -> None:
@@ -66,14 +62,8 @@ async def answered(scope: Any, receive: Any, send: Any) -> None:
             _LOG.warning("%s", json.dumps(f"an offer was not answered: {error.status}"))
         status, title = 503, "Please try again"
         main = Html("<p>This did not work just now. Try again in a minute.</p>")
-    body = page(title, main, STYLE_PATH)
-    headers = [
-        (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        *([(b"allow", ", ".join(_METHODS).encode())] if status == 405 else ()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    allow = [(b"allow", ", ".join(_METHODS).encode())] if status == 405 else []
+    await sent(scope, send, status, HTML, page(title, main, STYLE_PATH), *allow)
 
 
 async def _answer(method: str, path: str, context: Context) -> tuple[int, str, Html]:

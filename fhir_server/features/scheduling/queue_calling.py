@@ -155,8 +155,8 @@ def _until(entry: Entry, context: Context) -> datetime:
 
 
 async def recall(request: Request, context: Context) -> Response:
-    """Have a number announced again; one that was absent is called again, to the same counter or
-    to another one."""
+    """Have a number announced again, at the same counter or another one; one that was absent is
+    called again, to the counter that is said."""
     counter = parameters_in(request, context, {"counter": "valueString"})
 
     async def work(entry: Entry, found: Read, inside: Context) -> tuple[Entry, Resource]:

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 import re2 as re
 
+from fhir_server.asgi import HTML, query_of, sent
 from fhir_server.context import Context
 from fhir_server.features.scheduling.queue_board import (
     CSS_PATH,
@@ -37,7 +38,6 @@ from fhir_server.features.scheduling.queue_watching import Boards, Watch
 from fhir_server.features.scheduling.queue_words import Words, language
 from fhir_server.outcome import FhirError
 from fhir_server.r4.json import decode_stored
-from fhir_server.route import query_parameters
 from fhir_server.security.principal import NOBODY
 
 PATH = "/board/"
@@ -46,8 +46,6 @@ _LOCATION = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 HEARTBEAT_S = 15.0
 _PATIENCE_S = 20.0  # a board that takes nothing for so long is gone
 _RETRY_MS = 3000
-_QUERY_BYTES_MAX = 500
-_HTML = "text/html; charset=utf-8"
 _EVENTS = "text/event-stream; charset=utf-8"
 _FILES: Mapping[str, tuple[str, bytes]] = {
     CSS_PATH: ("text/css; charset=utf-8", STYLE.encode()),
@@ -112,15 +110,13 @@ class BoardPage:
         words = language("", "")
         try:
             if scope["method"] not in ("GET", "HEAD"):
-                allow = [(b"allow", b"GET, HEAD")]
-                await _send(scope, send, 405, _HTML, b"", allow)
+                await sent(scope, send, 405, HTML, b"", (b"allow", b"GET, HEAD"))
                 return
             if (file := _FILES.get(scope["path"])) is not None:
-                later = [(b"cache-control", b"no-cache")]
-                await _send(scope, send, 200, *file, later)
+                await sent(scope, send, 200, *file, (b"cache-control", b"no-cache"))
                 return
             location, _, rest = scope["path"][len(PATH) :].partition("/")
-            query = _query(scope)
+            query = query_of(scope)
             headers = dict(scope["headers"])
             accepted = headers.get(b"accept-language", b"").decode("latin-1")
             words = language(query.get("lang", ""), accepted)
@@ -131,20 +127,20 @@ class BoardPage:
         except FhirError as error:  # no database, too many boards, or asked for too often
             body = notice(words.lost, words).encode()
             more = [(name.lower().encode(), value.encode()) for name, value in error.headers]
-            await _send(scope, send, error.status, _HTML, body, more)
+            await sent(scope, send, error.status, HTML, body, *more)
 
     async def _answer(self, call: _Call, rest: str, receive: Any, send: Any) -> None:
         words = call.words
         is_known = bool(_LOCATION.fullmatch(call.location)) and rest in ("", "events")
         if is_known and not await call.is_admitted():
-            await _send(call.scope, send, 403, _HTML, notice(words.refused, words).encode())
+            await sent(call.scope, send, 403, HTML, notice(words.refused, words).encode())
             return
         # Whoever has the link sees what the place is called; nobody has signed in for it.
         found = await call.context.store.read("Location", call.location) if is_known else None
         if found is None or found.deleted:
-            await _send(call.scope, send, 404, _HTML, notice(words.unknown, words).encode())
+            await sent(call.scope, send, 404, HTML, notice(words.unknown, words).encode())
         elif rest and call.scope["method"] == "HEAD":
-            await _send(call.scope, send, 200, _EVENTS, b"")
+            await sent(call.scope, send, 200, _EVENTS, b"")
         elif rest:
             await self._events(call, receive, send)
         else:
@@ -152,7 +148,7 @@ class BoardPage:
             title = title_of(decode_stored(found.json), words)
             theme = call.query.get("theme", "")
             said = page(title, content, words, call.events(), theme if theme in THEMES else "")
-            await _send(call.scope, send, 200, _HTML, said.encode())
+            await sent(call.scope, send, 200, HTML, said.encode())
 
     async def _events(self, call: _Call, receive: Any, send: Any) -> None:
         """Tell of each change until somebody goes: the board, the link, or the server."""
@@ -214,31 +210,3 @@ async def _gone(receive: Any) -> None:
     """Wait until the board has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _query(scope: Any) -> dict[str, str]:
-    """Return the parameters of the query, of each the last; nothing of what is no query."""
-    text = scope.get("query_string", b"")[:_QUERY_BYTES_MAX]
-    if not text.isascii():
-        return {}
-    try:
-        return dict(query_parameters(text.decode("ascii")))
-    except FhirError:
-        return {}
-
-
-async def _send(
-    scope: Any,
-    send: Any,
-    status: int,
-    content_type: str,
-    body: bytes,
-    more: list[tuple[bytes, bytes]] | None = None,
-) -> None:
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", b"%d" % len(body)),
-        *(more or ()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

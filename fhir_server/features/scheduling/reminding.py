@@ -17,13 +17,10 @@ from fhir_server.features.scheduling.outbox_operations import OPERATIONS
 from fhir_server.features.scheduling.planning import MEDICATION, TYPES, plan_row
 from fhir_server.features.scheduling.reminder_policy import desk_of
 from fhir_server.features.scheduling.reminders import Json, changed, local
-from fhir_server.messages import Resource
-from fhir_server.r4.json import decode_stored
 from fhir_server.r4.references import target
 from fhir_server.registry import Channel, Registry, Send, Task
 from fhir_server.settings import Settings
-from fhir_server.store.changes import Judged
-from fhir_server.store.rules import NOTHING_SAID, Inside, Verdict
+from fhir_server.store.rules import NOTHING_SAID, Inside, Seen, Verdict
 
 _log = logging.getLogger("fhir_server.reminders")
 
@@ -32,16 +29,17 @@ class AppointmentReminders:
     """The rule that whoever changes an Appointment has its reminders planned again."""
 
     types = frozenset(("Appointment",))
+    refuses = False
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
         """Leave a row for each that matters; refuse nothing."""
         if inside.settings.reminder_channels:
             bases = inside.table.base_urls
             subjects = [
                 f"Appointment/{one.change.id}"
-                for one in judged
+                for one in seen
                 if changed(
-                    *(local(_before(one) or {}, bases), local(_after(one) or {}, bases)),
+                    *(local(one.before or {}, bases), local(one.after or {}, bases)),
                     inside.now,
                 )
             ]
@@ -53,16 +51,17 @@ class MedicationReminders:
     """The rule that whoever changes an order has its patient's doses planned again."""
 
     types = frozenset(("MedicationRequest",))
+    refuses = False
 
-    async def __call__(self, judged: Sequence[Judged], inside: Inside) -> Verdict:
+    async def __call__(self, seen: Sequence[Seen], inside: Inside) -> Verdict:
         """Leave a row for each patient; refuse nothing."""
         settings = inside.settings
         if settings.reminder_channels and settings.reminder_medication:
-            orders = [f"MedicationRequest/{one.change.id}" for one in judged]
+            orders = [f"MedicationRequest/{one.change.id}" for one in seen]
             patients = {
                 found
-                for one in judged
-                for found in (_patient(_before(one), inside), _patient(_after(one), inside))
+                for one in seen
+                for found in (_patient(one.before, inside), _patient(one.after, inside))
                 if found
             }
             await _planned_again([MEDICATION + one for one in sorted(patients)], orders, inside)
@@ -75,15 +74,6 @@ async def _planned_again(subjects: Iterable[str], watched: Sequence[str], inside
         # The row of the plan first: whoever is planning the same is seen there.
         await inside.outbox.put(rows)
         await inside.outbox.withdraw(watched, inside.now)
-
-
-def _before(judged: Judged) -> Resource | None:
-    text = judged.before.get("json") if judged.before else b""
-    return decode_stored(text) if text else None
-
-
-def _after(judged: Judged) -> Resource | None:
-    return judged.after.get("resource") if judged.after else None
 
 
 def _patient(order: Json | None, inside: Inside) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from fhir_server.http.authorize.chosen import Chosen, encounters, patient_named, patients
 from fhir_server.http.authorize.exchange import Answer, Call, form_of, redirect
-from fhir_server.http.authorize.html import html, page
+from fhir_server.http.authorize.html import page
 from fhir_server.http.authorize.login import (
     AUTHORIZE,
     asked_by,
@@ -29,6 +29,7 @@ from fhir_server.http.authorize.session import field as form_field
 from fhir_server.http.authorize.steps import consent_page, encounter_page, patient_page
 from fhir_server.interactions.access import is_possible
 from fhir_server.interactions.recording import note
+from fhir_server.markup import html
 from fhir_server.security.audit import Row
 from fhir_server.security.grants import Grant, Launch
 from fhir_server.security.oauth import (

@@ -4,9 +4,11 @@ A verdict is remembered for a second at most, counted from before it was asked f
 revocation holds in every process. Refusals are not remembered, or strangers could fill the memory.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 
 import re2 as re
@@ -43,6 +45,7 @@ class Bearer:
     without: Principal
     clock: Callable[[], float] = time.monotonic
     _remembered: dict[bytes, tuple[float, Verdict]] = field(default_factory=dict)
+    _looking: dict[bytes, tuple[float, asyncio.Task[Verdict | None]]] = field(default_factory=dict)
     _limits: dict[int, Buckets] = field(default_factory=dict)
 
     async def __call__(self, headers: Mapping[bytes, bytes]) -> Principal:
@@ -73,16 +76,31 @@ class Bearer:
         buckets.check(verdict.principal.client, now)
 
     async def _judged(self, token: str, name: bytes, now: float) -> Verdict:
-        is_one = len(token) <= _CHARACTERS_MAX and _TOKEN.fullmatch(token)
-        verdict = await self.judge(token) if is_one else None
+        began, looking = self._looking.get(name, (now, None))
+        if looking is None or now - began > REMEMBERED_S:
+            began, looking = now, asyncio.create_task(self._looked_up(token))
+            self._looking[name] = began, looking
+            looking.add_done_callback(partial(self._looked, name))
+        # All who ask while it is looked up share one look; who leaves ends it for nobody.
+        verdict = await asyncio.shield(looking)
         if verdict is None:
             raise invalid_token("The access token is not good, or no more.")
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered = {key: one for key, one in self._remembered.items() if now < one[0]}
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered.clear()
-        self._remembered[name] = (now + REMEMBERED_S, verdict)
+        self._remembered[name] = (began + REMEMBERED_S, verdict)
         return verdict
+
+    def _looked(self, name: bytes, looking: asyncio.Task[Verdict | None]) -> None:
+        if self._looking.get(name, (0.0, None))[1] is looking:
+            del self._looking[name]
+        if not looking.cancelled():
+            looking.exception()  # where all who asked have left, nobody else looks at it
+
+    async def _looked_up(self, token: str) -> Verdict | None:
+        is_one = len(token) <= _CHARACTERS_MAX and _TOKEN.fullmatch(token)
+        return await self.judge(token) if is_one else None
 
 
 def verdict_on(known: Known | None, audience: str) -> Verdict | None:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 
 from fhir_server.http.authorize.chosen import Row, patient_named, patients
 from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Call, redirect
-from fhir_server.http.authorize.html import NOTHING, Html, html, joined, page
+from fhir_server.http.authorize.html import NOTHING, page
 from fhir_server.http.authorize.login import CONSOLE, LOGIN, LOGOUT
 from fhir_server.http.authorize.session import Visitor, field, foreign_form, visitor
 from fhir_server.interactions.launching import launch_url, launched
 from fhir_server.interactions.people import ago
 from fhir_server.interactions.recording import note
+from fhir_server.markup import Html, html, joined
 from fhir_server.outcome import FhirError
 from fhir_server.security.audit import Row as Record
 from fhir_server.security.grants import Client, Grant

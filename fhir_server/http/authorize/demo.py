@@ -7,8 +7,9 @@ code verifier is known to everybody, so it is good for trying out and for nothin
 from urllib.parse import urlencode
 
 from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Call
-from fhir_server.http.authorize.html import html, page
+from fhir_server.http.authorize.html import page
 from fhir_server.http.authorize.login import AUTHORIZE
+from fhir_server.markup import html
 from fhir_server.security.oauth import challenge_of
 
 DEMO = f"{AUTH_PATH}/demo"

@@ -3,43 +3,17 @@
 https://www.w3.org/TR/CSP3/: nothing is loaded from elsewhere, no script runs, nobody frames them.
 """
 
-from collections.abc import Iterable
-from html import escape
-from typing import Any
 from urllib.parse import urlsplit
 
 import re2 as re
 
 from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Headers
+from fhir_server.markup import Html, html
 
 STYLE_PATH = f"{AUTH_PATH}/style.css"
 _HOST = re.compile(r"[A-Za-z0-9\.\-]{1,253}(?::[0-9]{1,5})?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+\.\-]{0,40}")
 _NO_STORE: Headers = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))
-
-
-class Html(str):
-    """Text that is markup, made by :func:`html`. Any other text is escaped where it is put in."""
-
-    __slots__ = ()
-
-
-def html(template: str, **values: Any) -> Html:
-    """Return ``template`` with ``values``, which are escaped unless they are markup themselves.
-
-    >>> html("<p>{name}</p>", name="<b>")
-    '<p>&lt;b&gt;</p>'
-    """
-    shown = {
-        name: value if isinstance(value, Html) else escape(str(value), quote=True)
-        for name, value in values.items()
-    }
-    return Html(template.format(**shown))
-
-
-def joined(parts: Iterable[Html]) -> Html:
-    """Return ``parts`` one after another."""
-    return Html("\n".join(parts))
 
 
 NOTHING = Html()

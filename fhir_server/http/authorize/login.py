@@ -11,7 +11,7 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 from fhir_server.http.authorize.exchange import AUTH_PATH, Answer, Call, Headers, form_of, redirect
-from fhir_server.http.authorize.html import NOTHING, Html, html, joined, page
+from fhir_server.http.authorize.html import NOTHING, page
 from fhir_server.http.authorize.session import (
     SESSION,
     Visitor,
@@ -23,6 +23,7 @@ from fhir_server.http.authorize.session import (
 )
 from fhir_server.interactions.people import SignedIn, Verdict, Wait
 from fhir_server.interactions.recording import note
+from fhir_server.markup import Html, html, joined
 from fhir_server.security.audit import Row
 from fhir_server.security.principal import Kind, Principal
 from fhir_server.security.rates import network_of

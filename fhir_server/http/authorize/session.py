@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from fhir_server.http.authorize.exchange import Answer, Call, Headers
-from fhir_server.http.authorize.html import Html, html, page
+from fhir_server.http.authorize.html import page
 from fhir_server.interactions.people import People, people_of
+from fhir_server.markup import Html, html
 from fhir_server.store.sessions import Session
 from fhir_server.store.users import User
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from fhir_server.http.authorize.chosen import ROWS_MAX, Chosen, Row
 from fhir_server.http.authorize.exchange import AUTH_PATH, Answer
-from fhir_server.http.authorize.html import NOTHING, Html, html, joined, page
+from fhir_server.http.authorize.html import NOTHING, page
 from fhir_server.http.authorize.login import LOGOUT, hidden_request
 from fhir_server.http.authorize.session import Visitor
+from fhir_server.markup import Html, html, joined
 from fhir_server.security.oauth import AuthorizationRequest
 from fhir_server.security.scopes import scope_of
 from fhir_server.security.words import words_of

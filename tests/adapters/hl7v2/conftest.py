@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -19,6 +18,7 @@ from fhir_server.app import Server, opened
 from fhir_server.messages import Request
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.store.mongods import free_port
 
 WAIT_S = 60.0
@@ -158,23 +158,17 @@ async def running(server: Server, *, leads: bool = True) -> AsyncIterator[Interf
 
 
 @pytest.fixture
-async def open_site(mongodb_uri: str) -> AsyncIterator[OpenSite]:
+async def open_site(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[OpenSite]:
     """Open a site with settings of the test's own."""
     async with AsyncExitStack() as stack:
 
         async def open(**settings: Any) -> Site:
-            given = {
-                "mongodb_database": f"test-{uuid4().hex[:12]}",
-                "mllp_port": free_port(),
-                **settings,
-            }
+            if "mongodb_database" not in settings:
+                settings["mongodb_database"] = stack.enter_context(emptied.one())
+            given = {"mllp_port": free_port(), **settings}
             server = await stack.enter_async_context(
                 opened(Settings.model_validate(given), mongodb_uri)
             )
-            if "mongodb_database" not in settings:
-                stack.push_async_callback(
-                    server.database.client.drop_database, server.database.name
-                )
             interface = await stack.enter_async_context(running(server))
             return Site(server, interface, stack)
 
@@ -182,11 +176,11 @@ async def open_site(mongodb_uri: str) -> AsyncIterator[OpenSite]:
 
 
 @pytest.fixture(scope="module")
-async def lasting_site(mongodb_uri: str) -> AsyncIterator[Site]:
+async def lasting_site(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[Site]:
     """A site for tests that look at the newest row only; opened once for a file of them."""
     async with AsyncExitStack() as stack:
         given = {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
+            "mongodb_database": stack.enter_context(emptied.one()),
             "mllp_port": free_port(),
             "hl7_rejects_per_minute_max": 100_000,  # all tests together are one peer
             "hl7_commit_s_max": 60.0,  # 10,000 results beside the tests of another process
@@ -194,7 +188,6 @@ async def lasting_site(mongodb_uri: str) -> AsyncIterator[Site]:
         server = await stack.enter_async_context(
             opened(Settings.model_validate(given), mongodb_uri)
         )
-        stack.push_async_callback(server.database.client.drop_database, server.database.name)
         interface = await stack.enter_async_context(running(server))
         yield Site(server, interface, stack)
 

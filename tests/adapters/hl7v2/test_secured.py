@@ -3,12 +3,14 @@
 import ssl
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
 from tests.adapters.hl7v2.conftest import OpenSite, Site, adt
 from tests.store.mongods import free_port
@@ -92,6 +94,19 @@ async def test_h5_who_has_none_a_foreign_or_an_expired_one_is_not(
 
     assert code == ""
     assert await site.rows() == []
+
+
+async def test_certificates_are_checked_before_a_reload(
+    open_site: OpenSite, certificates: Path
+) -> None:
+    """The listener's own are right; those of which the key is another's are refused, by name."""
+    site = await secured(open_site, certificates)
+    check = site.interface.check
+    await check(site.server.context)
+    wrong = {"mllp_tls_key": certificates / "client.key"}
+    settings = site.server.context.settings.model_copy(update=wrong)
+    with pytest.raises(FhirError, match=r"FHIR_MLLP_TLS_KEY.* cannot be used"):
+        await check(replace(site.server.context, settings=settings))
 
 
 def fingerprint(folder: Path, name: str) -> str:

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 from fhir_server.app import Server, opened
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.features.cds.conftest import client_of
 
 EC = ECKey.generate_key("P-384", {"kid": "ec1"}, private=True)
@@ -136,12 +137,12 @@ def _policy(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 async def open_server(
-    mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory
+    mongodb_uri: str, emptied: Emptied, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
     """A server for trying out: no client is registered."""
     settings = Settings.model_validate(
         {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
+            "mongodb_database": (name := emptied.take()),
             "cds_services": "*",
             "cds_deadline_ms": 20_000,
             "base_url": "http://cds.example.org/fhir",
@@ -152,7 +153,7 @@ async def open_server(
     async with opened(settings, mongodb_uri) as server:
         await filled(server)
         yield server
-        await server.database.client.drop_database(server.database.name)
+    emptied.give_back(name)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ async def hooks(open_server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def closed_server(
-    mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory
+    mongodb_uri: str, emptied: Emptied, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
     """A server in production, with two registered clients."""
     path: Path = tmp_path_factory.mktemp("cds") / "clients.json"
@@ -196,7 +197,7 @@ async def closed_server(
         {
             "mode": "production",
             "master_key": "5e" * 32,
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
+            "mongodb_database": (name := emptied.take()),
             "cds_services": "*",
             "cds_clients": path,
             "cors_origins": SANDBOX,
@@ -206,7 +207,7 @@ async def closed_server(
     )
     async with opened(settings, mongodb_uri) as server:
         yield server
-        await server.database.client.drop_database(server.database.name)
+    emptied.give_back(name)
 
 
 @pytest.fixture

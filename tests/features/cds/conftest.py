@@ -1,10 +1,9 @@
 """The knowledge, as it is shipped and with a site's look-up tables."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ from fhir_server.http.facade import Facade
 from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.security.principal import DEMO, Principal
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
@@ -76,17 +76,18 @@ async def client_of(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings(emptied: Emptied) -> Iterator[Settings]:
     """Settings with every service on, and RxNorm's products where they are there."""
     lookup = SHARED / "cds" / "lookup"
-    return Settings.model_validate(
-        {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
-            "cds_services": "*",
-            "cds_lookup": lookup if lookup.is_dir() else None,
-            "cds_deadline_ms": 20_000,  # a busy machine is no fault of the rules
-        }
-    )
+    with emptied.one() as name:
+        yield Settings.model_validate(
+            {
+                "mongodb_database": name,
+                "cds_services": "*",
+                "cds_lookup": lookup if lookup.is_dir() else None,
+                "cds_deadline_ms": 20_000,  # a busy machine is no fault of the rules
+            }
+        )
 
 
 @pytest.fixture

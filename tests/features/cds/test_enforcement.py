@@ -5,13 +5,13 @@ import json
 from collections.abc import AsyncIterator
 from itertools import product
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from fhir_server.app import Server, opened
 from fhir_server.messages import Response
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.features.cds.conftest import client_of
 from tests.features.cds.test_fhir_side import PATIENT, ask, audited, count, order, put
 
@@ -35,26 +35,24 @@ ACTIVATE = {
 }
 
 
-async def _filled(mongodb_uri: str, mode: str) -> AsyncIterator[Server]:
+async def _filled(mongodb_uri: str, database: str, mode: str) -> AsyncIterator[Server]:
     settings = Settings.model_validate(
-        {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
-            "cds_enforce": mode,
-            "base_url": BASE,
-        }
+        {"mongodb_database": database, "cds_enforce": mode, "base_url": BASE}
     )
     async with opened(settings, mongodb_uri) as server:
         await put(server, PATIENT)
         await put(server, order("nitrate", "isosorbide mononitrate"))
         yield server
-        await server.database.client.drop_database(server.database.name)
 
 
 @pytest.fixture(params=["block"])
-async def strict(mongodb_uri: str, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+async def strict(
+    mongodb_uri: str, emptied: Emptied, request: pytest.FixtureRequest
+) -> AsyncIterator[Server]:
     """A server that holds orders to the rules, with a patient who takes a nitrate."""
-    async for server in _filled(mongodb_uri, request.param):
-        yield server
+    with emptied.one() as name:
+        async for server in _filled(mongodb_uri, name, request.param):
+            yield server
 
 
 def entry(method: str, url: str, resource: dict[str, Any], **more: Any) -> dict[str, Any]:

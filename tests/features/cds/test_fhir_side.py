@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -11,6 +10,7 @@ from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
 from fhir_server.messages import Request, Response
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.features.cds.conftest import client_of
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1980-01-01"}
@@ -53,16 +53,16 @@ async def count(server: Server, type: str) -> int:
 
 
 @pytest.fixture(params=["block"])
-async def strict(mongodb_uri: str, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+async def strict(
+    mongodb_uri: str, emptied: Emptied, request: pytest.FixtureRequest
+) -> AsyncIterator[Server]:
     """A server that holds orders to the rules, with a patient who takes a nitrate."""
-    settings = Settings.model_validate(
-        {"mongodb_database": f"test-{uuid4().hex[:12]}", "cds_enforce": request.param}
-    )
-    async with opened(settings, mongodb_uri) as server:
-        await put(server, PATIENT)
-        await put(server, order("nitrate", "isosorbide mononitrate"))
-        yield server
-        await server.database.client.drop_database(server.database.name)
+    with emptied.one() as name:
+        settings = Settings.model_validate({"mongodb_database": name, "cds_enforce": request.param})
+        async with opened(settings, mongodb_uri) as server:
+            await put(server, PATIENT)
+            await put(server, order("nitrate", "isosorbide mononitrate"))
+            yield server
 
 
 def findings(response: Response) -> list[dict[str, Any]]:

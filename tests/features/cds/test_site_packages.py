@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -19,9 +17,11 @@ from fhir_server.features.cds.knowledge import read_knowledge
 from fhir_server.features.cds.resolve import RXNORM, resolve
 from fhir_server.features.cds.schema import KnowledgeError
 from fhir_server.features.cds.site_packages import is_link
+from fhir_server.outcome import FhirError
 from fhir_server.settings import Settings
 from fhir_server.store.cds import ask_to_reload
 from tests.conformance.cds_hooks.conftest import full, order
+from tests.conftest import Emptied
 from tests.features.cds.conftest import ROOT, client_of
 from tests.features.cds.test_fhir_side import ask
 
@@ -188,7 +188,9 @@ def test_what_a_card_may_link_to(url: str, is_one: bool) -> None:
 
 
 @pytest.fixture
-async def changing(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[tuple[Server, Path]]:
+async def changing(
+    mongodb_uri: str, emptied: Emptied, tmp_path: Path
+) -> AsyncIterator[tuple[Server, Path]]:
     """A server with artifacts of its own."""
     root = site(tmp_path)
     real = artifacts_root()
@@ -198,17 +200,17 @@ async def changing(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[tuple[Serv
             (root / "terminology" / one.name).symlink_to(one)
     policy = root / "policy.json"
     policy.write_text("{}", "utf-8")
-    settings = Settings.model_validate(
-        {
-            "mongodb_database": f"test-{uuid4().hex[:12]}",
-            "artifacts": root,
-            "cds_policy": policy,
-            "cds_deadline_ms": 20_000,
-        }
-    )
-    async with opened(settings, mongodb_uri) as server:
-        yield server, root
-        await server.database.client.drop_database(server.database.name)
+    with emptied.one() as name:
+        settings = Settings.model_validate(
+            {
+                "mongodb_database": name,
+                "artifacts": root,
+                "cds_policy": policy,
+                "cds_deadline_ms": 20_000,
+            }
+        )
+        async with opened(settings, mongodb_uri) as server:
+            yield server, root
 
 
 async def links(server: Server) -> list[Any]:
@@ -262,19 +264,18 @@ async def test_pages_of_packages_and_of_the_policy(changing: tuple[Server, Path]
         assert await links(server) == [[{"label": "Monograph", "url": url, "type": "absolute"}]]
 
 
-async def test_reload_by_signal_and_beside(
+async def test_reload_beside(
     changing: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGHUP has this process read it again, and what another took up this one takes up too."""
+    """What another process took up this one takes up too."""
     server, root = changing
     monkeypatch.setattr(reloading, "LOOK_S", 0.05)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     running = asyncio.create_task(server.registry.tasks["cds"].run(server.context))
     try:
         assert await links(server) == []
         await asyncio.sleep(0.2)
         write(root, interactions())
-        os.kill(os.getpid(), signal.SIGHUP)
+        await ask_to_reload(server.database)
         assert await until(server, 1)
 
         write(root, {"interactions.json": {"rules": []}})
@@ -282,6 +283,18 @@ async def test_reload_by_signal_and_beside(
         assert await until(server, 0)
     finally:
         await end_of([running])
+
+
+async def test_files_are_checked_before_a_reload(changing: tuple[Server, Path]) -> None:
+    """The setting is named that a server could not go by."""
+    server, root = changing
+    check = server.registry.tasks["cds"].check
+    await check(server.context)
+    (root / "wrong.json").write_text("{}", "utf-8")
+    wrong = {"cds_providers": root / "wrong.json"}
+    settings = server.context.settings.model_copy(update=wrong)
+    with pytest.raises(FhirError, match=r"FHIR_CDS_PROVIDERS, wrong\.json"):
+        await check(replace(server.context, settings=settings))
 
 
 async def until(server: Server, count: int) -> bool:

@@ -1,6 +1,7 @@
 """design/scheduling.md, section 4: no time is given twice, whichever way it is written."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ from fhir_server.features.scheduling.parameters import PARAMETERS
 from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
+from fhir_server.store.changes import Change
 from fhir_server.store.client import UnfitDatabaseError
 from fhir_server.store.granules import BOOKINGS, GRANULES
+from fhir_server.store.writer import Writer
 from tests.conftest import Fhir
 
 BASE = "http://fhir.example.org/fhir"
@@ -316,6 +319,29 @@ async def test_states(clinic: Fhir, before: str, after: str, status: int) -> Non
         assert (await clinic(put({**one, "status": before}))).status < 300
 
     assert (await clinic(put({**one, "status": after}))).status == status
+
+
+@pytest.mark.parametrize(("type", "together"), [("MedicationRequest", True), ("Slot", False)])
+async def test_what_is_seldom_refused_is_committed_together(
+    clinic: Fhir, monkeypatch: pytest.MonkeyPatch, type: str, together: bool
+) -> None:
+    """Orders of medicines are looked at by a rule that refuses none; Slots by one that does."""
+    sizes: list[int] = []
+    each = Writer.each
+
+    async def counted(self: Writer, changes: Sequence[Change], *more: Any) -> Any:
+        sizes.append(len(changes))
+        return await each(self, changes, *more)
+
+    monkeypatch.setattr(Writer, "each", counted)
+    order = {"status": "active", "intent": "order", "subject": {"reference": "Patient/a"}}
+    order |= {"resourceType": "MedicationRequest", "medicationCodeableConcept": {"text": "x"}}
+    some = [order if type == "MedicationRequest" else slot("", "d1", n, n + 1) for n in range(12)]
+    bodies = [{name: value for name, value in one.items() if name != "id"} for one in some]
+    found = await asyncio.gather(*(clinic(create(one)) for one in bodies))
+    assert (max(sizes) > 1) is together
+    if together:
+        assert {one.status for one in found} == {201}
 
 
 async def test_blocks(clinic: Fhir) -> None:

@@ -530,6 +530,8 @@ async def test_whatever_many_do_at_once_queue_and_encounters_agree(two: list[Ser
                 told = await desk.call(place, str(number))
             else:
                 given = {"to": reference(place)} if kind == "transfer" else {}
+                if kind == "recall":  # who was absent is at no counter any more
+                    given = {"counter": {"valueString": str(number)}}
                 told = await desk(f"${kind}", chance.choice(encounters), **given)
             statuses[told.status] += 1
         return statuses

@@ -1,19 +1,20 @@
 """A server that checks where references lead, with the two patients on it."""
 
-from uuid import uuid4
+from collections.abc import Iterator
 
 import pytest
 
 from fhir_server.app import Server
 from fhir_server.settings import Settings
+from tests.conftest import Emptied
 from tests.security.advisories.world import patient, stored
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings(emptied: Emptied) -> Iterator[Settings]:
     """Settings under which a reference has to lead to something."""
-    name = f"test-{uuid4().hex[:12]}"
-    return Settings.model_validate({"mongodb_database": name, "reference_targets_checked": "*"})
+    with emptied.one() as name:
+        yield Settings.model_validate({"mongodb_database": name, "reference_targets_checked": "*"})
 
 
 @pytest.fixture
