@@ -20,6 +20,7 @@ from fhir_server.artifacts import artifacts_root
 from fhir_server.capabilities import Capabilities
 from fhir_server.context import Context
 from fhir_server.dispatch import perform, prepare
+from fhir_server.ending import end_of
 from fhir_server.http.authorize.application import PATHS as AUTHORIZATION_PATHS
 from fhir_server.http.authorize.bearer import Bearer
 from fhir_server.http.authorize.endpoints import authorization_server
@@ -284,19 +285,6 @@ async def _search_keys(
     finally:
         await end_of([beating])
         await keys.leave()
-
-
-async def end_of(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel ``tasks`` until they have ended.
-
-    Once is not enough: where what is waited for is done in that moment, ``asyncio.wait_for`` of
-    Python 3.11 returns it and forgets the cancellation, and the driver connects through it.
-    """
-    running = set(tasks)
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=1.0)
 
 
 async def _server(

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
+from fhir_server.ending import end_of
 from fhir_server.listening import Sockets, addresses, bound
 from fhir_server.settings import Settings
 from fhir_server.starting import console
@@ -334,7 +335,7 @@ class Parent:
         await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         if not task.done():
-            task.cancel()
+            await end_of([task])
         with suppress(asyncio.CancelledError):
             await task
 

@@ -158,7 +158,8 @@ async def _opened(pieces: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[by
 async def _body(receive: Any) -> AsyncIterator[bytes]:
     while True:
         try:
-            event = await asyncio.wait_for(receive(), _BODY_S_MAX)
+            async with asyncio.timeout(_BODY_S_MAX):
+                event = await receive()
         except TimeoutError as error:
             raise _Refusal(408, "The body did not come.") from error
         if event["type"] == "http.disconnect":

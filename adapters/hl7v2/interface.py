@@ -11,6 +11,7 @@ from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.server import Listener, tls_context
 from adapters.hl7v2.workers import Workers
 from fhir_server.context import Context
+from fhir_server.ending import end_of
 from fhir_server.outcome import FhirError, Issue
 
 _PROFILES_S = 5.0
@@ -75,9 +76,7 @@ class Interface:
                     raise error
         finally:
             intake.elsewhere.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_of(tasks)
 
     async def _opened(self, context: Context) -> Intake:
         """Open; a database that does not answer is asked again."""

@@ -20,6 +20,7 @@ from adapters.hl7v2.inbox import Intake, UnavailableError
 from adapters.hl7v2.outcomes import Taken
 from adapters.hl7v2.reading import Arrival
 from adapters.hl7v2.workers import Workers
+from fhir_server.ending import end_of
 from fhir_server.listening import inherited
 
 _READ_BYTES = 65_536
@@ -221,14 +222,13 @@ class Connection:
                 if reading.done() and not self._writer.transport.is_closing():
                     await asyncio.wait([late], timeout=self._patience())
         finally:
-            for task in (reading, answering, *self._late, *self._answers):
+            running = (reading, answering, *self._late, *self._answers)
+            for task in running:
                 task.cancel()
             self._listener.passed(self)
             self._listener.held(-self._counted)
             self._listener.held(-sum(self._held))
-            await asyncio.gather(
-                *(reading, answering, *self._late, *self._answers), return_exceptions=True
-            )
+            await end_of(running)
 
     def _patience(self) -> float:
         return float(self._settings.hl7_apply_s_max + self._settings.hl7_commit_s_max)
@@ -248,7 +248,8 @@ class Connection:
                 self._settings.hl7_frame_s_max if unfinished else self._settings.hl7_idle_s_max
             )
             try:
-                data = await asyncio.wait_for(self._reader.read(_READ_BYTES), patience)
+                async with asyncio.timeout(patience):
+                    data = await self._reader.read(_READ_BYTES)
             except (TimeoutError, OSError, ssl.SSLError):
                 return
             if not data:
@@ -344,7 +345,8 @@ class Connection:
         try:
             async with self._writing:
                 self._writer.write(framed(answer))
-                await asyncio.wait_for(self._writer.drain(), self._settings.hl7_frame_s_max)
+                async with asyncio.timeout(self._settings.hl7_frame_s_max):
+                    await self._writer.drain()
         except (OSError, TimeoutError, ssl.SSLError):
             return False
         return True

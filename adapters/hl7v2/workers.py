@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from adapters.hl7v2.chains import Place
 from adapters.hl7v2.failures import log_failure
 from adapters.hl7v2.inbox import LEASE_S, Intake
+from fhir_server.ending import end_of
 from fhir_server.outcome import FhirError
 from fhir_server.store.inbox import Row
 
@@ -90,9 +91,7 @@ class Workers:
             await self._end()
 
     async def _end(self) -> None:
-        for task in self._known.values():
-            task.cancel()
-        await asyncio.gather(*self._known.values(), return_exceptions=True)
+        await end_of(self._known.values())
         if self._leads:
             with suppress(FhirError):
                 await self.intake.context.store.inbox.leave(self.intake.owner)

@@ -94,7 +94,8 @@ async def _abort(session: AsyncClientSession) -> None:
     """
     aborting = asyncio.create_task(session.abort_transaction(), context=contextvars.Context())
     with suppress(TimeoutError, PyMongoError):
-        await asyncio.wait_for(asyncio.shield(aborting), _ABORT_TIMEOUT_S)
+        async with asyncio.timeout(_ABORT_TIMEOUT_S):
+            await asyncio.shield(aborting)
 
 
 async def _commit(session: AsyncClientSession, end: float) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import Server, end_of, opened
+from fhir_server.app import Server, opened
 from fhir_server.dispatch import answer
+from fhir_server.ending import end_of
 from fhir_server.messages import Request, Response
 from fhir_server.search import added
 from fhir_server.settings import Settings

@@ -17,6 +17,7 @@ from zlib import crc32
 from zoneinfo import ZoneInfo
 
 from fhir_server.context import Context
+from fhir_server.ending import end_of
 from fhir_server.features.scheduling.communications import (
     channel_of,
     communication_of,
@@ -103,9 +104,7 @@ class Deliveries:
         finally:
             if running:  # what is handed over now would be handed over again by the next server
                 await asyncio.wait(running, timeout=_ENDING_S)
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await end_of(running)
 
     async def one(self) -> bool:
         """Take a row and work it off; return whether there was one."""

@@ -15,6 +15,7 @@ from adapters.hl7v2.inbox import Intake
 from adapters.hl7v2.interface import Interface
 from adapters.hl7v2.server import Listener
 from fhir_server.app import Server, opened
+from fhir_server.ending import end_of
 from fhir_server.messages import Request
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
@@ -153,8 +154,7 @@ async def running(server: Server, *, leads: bool = True) -> AsyncIterator[Interf
     try:
         yield interface
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_of([task])
 
 
 @pytest.fixture

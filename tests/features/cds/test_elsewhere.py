@@ -14,7 +14,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from fhir_server.app import Server, end_of, opened
+from fhir_server.app import Server, opened
+from fhir_server.ending import end_of
 from fhir_server.features.cds.elsewhere import is_below
 from fhir_server.features.cds.keys import KEPT_S, PAUSE_S, NoKeys, PublishedKeys, key_set
 from fhir_server.features.cds.schema import KnowledgeError

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import Server, end_of, opened
+from fhir_server.app import Server, opened
 from fhir_server.artifacts import artifacts_root
+from fhir_server.ending import end_of
 from fhir_server.features.cds import reloading
 from fhir_server.features.cds.knowledge import read_knowledge
 from fhir_server.features.cds.resolve import RXNORM, resolve

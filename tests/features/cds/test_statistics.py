@@ -8,7 +8,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from fhir_server.app import Server, end_of, opened
+from fhir_server.app import Server, opened
+from fhir_server.ending import end_of
 from fhir_server.features.cds.record import Recorder
 from fhir_server.settings import Settings
 from fhir_server.store.cds import keep_calls

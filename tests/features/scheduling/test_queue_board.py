@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from fhir_server.app import Server, end_of, opened
+from fhir_server.app import Server, opened
 from fhir_server.context import Context
+from fhir_server.ending import end_of
 from fhir_server.features.scheduling import queue_page, queue_watching
 from fhir_server.features.scheduling.queue import Expected
 from fhir_server.features.scheduling.queue_board import Board, Call, Line, board, fragment, page

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fhir_server.app import end_of, opened
+from fhir_server.app import opened
+from fhir_server.ending import end_of
 from fhir_server.features.scheduling.reminding import Sending
 from fhir_server.messages import Request
 from fhir_server.settings import Settings
@@ -74,8 +75,7 @@ async def test_the_task_sends_what_is_due(mongodb_uri: str, emptied: Emptied) ->
             found.clock.pass_by(hours=3)
             while len(sink.messages) < 2 or await found.rows(state="sending"):
                 await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_of([task])
 
         mails = {one["To"]: one for one in map(_mail, sink.messages)}
         assert "আপনার অ্যাপয়েন্টমেন্ট" in mails["amina@example.org"].get_content()
