@@ -21,6 +21,8 @@ from itertools import chain
 from fhir_server.context import Context
 from fhir_server.interactions.admitting import check_named, may_search, searchable
 from fhir_server.interactions.links import Neighbours, page_links
+from fhir_server.interactions.parameters import Subset
+from fhir_server.interactions.searchset import entries_of
 from fhir_server.messages import Parameters, Request, Response
 from fhir_server.operations.asked import Given, given
 from fhir_server.operations.export_parameters import since_of
@@ -144,7 +146,10 @@ async def everything(request: Request, context: Context) -> Response:
         (*understood, *(((CURSOR, link),) if link else ())),
         Neighbours(_next(then, moment, sources, question, context)),
     )
-    entries = [*_entries(found, "match", request), *_entries(along, "include", request)]
+    entries = [
+        *entries_of(found, "match", Subset(), request, context),
+        *entries_of(along, "include", Subset(), request, context),
+    ]
     if not _is_open(request.type, context):
         entries.append(
             entry("", encode(operation_outcome([_LEFT_OUT])), search={"mode": "outcome"})
@@ -228,15 +233,20 @@ async def _types(type: str, context: Context) -> tuple[str, ...]:
 
 def _is_open(type: str, context: Context) -> bool:
     """Whether who asks may search all that a record is made of."""
-    members = {type, *context.parameters.compartment_types(type), *_ALONG[type]} - _OF_OTHERS
-    return context.rights is None or all(may_search(one, context) for one in members)
+    every = _members(type, context)
+    return context.rights is None or all(may_search(one, context) for one in every)
+
+
+def _members(type: str, context: Context) -> set[str]:
+    """Return the types that a record of ``type`` may have."""
+    return {type, *context.parameters.compartment_types(type), *_ALONG[type]} - _OF_OTHERS
 
 
 def _named(asked: Given, type: str, context: Context) -> frozenset[str]:
     """Return the types in ``_type``; none for all."""
     texts = ",".join(map(str, asked.many("_type"))).split(",")
     named = frozenset(one.strip() for one in texts) - {""}
-    members = {type, *context.parameters.compartment_types(type), *_ALONG[type]} - _OF_OTHERS
+    members = _members(type, context)
     for one in sorted(named - members):
         text = f"_type names {shown(one)}, which is not among what comes.{nearest(one, members)}"
         raise FhirError(Issue("value", text))
@@ -307,13 +317,6 @@ def _next(
         return ()
     values = (*moment, ",".join(types), int(place.beside), place.type, place.id)
     return ((CURSOR, cursor(values, question, context.link_key)),)
-
-
-def _entries(some: Sequence[Shown], mode: str, request: Request) -> list[bytes]:
-    return [
-        entry(f"{request.base_url}/{one.type}/{one.id}", one.json, search={"mode": mode})
-        for one in some
-    ]
 
 
 _DEFINITION = "http://hl7.org/fhir/OperationDefinition"

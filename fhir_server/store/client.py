@@ -19,6 +19,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
+    CollectionInvalid,
     ConnectionFailure,
     DocumentTooLarge,
     ExecutionTimeout,
@@ -47,6 +48,7 @@ NOTHING_WRITTEN = "Nothing was written; try again."
 _TRANSACTION_TOO_LARGE = 388  # TransactionTooLargeForCache
 _TOO_LARGE = {10334, 17419, 17420}  # BSONObjectTooLarge, and how updates say it
 _NOT_INITIALISED = 94  # error code NotYetInitialized
+_NAMESPACE_EXISTS = 48  # error code NamespaceExists
 
 
 class _DecimalEncoder(TypeEncoder):
@@ -138,6 +140,17 @@ async def check_replica_set(client: Client) -> None:
         ) from error
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise UnfitDatabaseError(_remedy(_NO_REPLICATION))
+
+
+async def make_collection(database: Database, name: str) -> None:
+    """Make the collection ``name``, unless it is there: transactions write to it, and make none."""
+    try:
+        await database.create_collection(name)
+    except CollectionInvalid:
+        pass  # the driver has seen it
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:  # another process was faster
+            raise
 
 
 async def is_ready(database: Database, now: Callable[[], datetime] | None = None) -> bool:

@@ -29,9 +29,8 @@ from typing import Any, NamedTuple
 
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import CollectionInvalid, OperationFailure
 
-from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline
+from fhir_server.store.client import NOTHING_WRITTEN, Database, deadline, make_collection
 from fhir_server.store.documents import Document
 from fhir_server.store.transactions import repeated, transacted
 
@@ -43,7 +42,6 @@ PREPARING, RUNNING, COMPLETE, FAILED, CANCELLED = (
     *("preparing", "running", "complete", "failed"),
     "cancelled",
 )
-_NAMESPACE_EXISTS = 48
 _LEASE_MS = 15_000  # a page takes less: whoever needs longer loses it, and nothing is lost
 _IDLE_S = 1.0
 _SWEPT_EVERY_S = 60.0
@@ -178,13 +176,7 @@ class Exports:
         if self._is_ready:
             return
         for name in (JOBS, PIECES, PATIENTS):
-            try:
-                await self.database.create_collection(name)
-            except CollectionInvalid:
-                pass  # it is there already
-            except OperationFailure as error:
-                if error.code != _NAMESPACE_EXISTS:
-                    raise
+            await make_collection(self.database, name)
         await self.database[JOBS].create_indexes(
             [IndexModel([("owner", ASCENDING)]), IndexModel([("expires", ASCENDING)])]
         )

@@ -13,7 +13,6 @@ answered. Bound to a session, like :class:`ResourceStore`, inside a transaction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
@@ -28,9 +27,9 @@ from pymongo import (
     UpdateOne,
 )
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from fhir_server.store.client import Database, Document, deadline
+from fhir_server.store.client import Database, Document, deadline, make_collection
 
 INBOX, RAW, LED, ORIGINS, SENDERS = "inbox", "inbox.raw", "inbox.led", "origins", "senders"
 RAW_BYTES_MAX = 262_144
@@ -156,8 +155,7 @@ class Inbox:
         await self.database[SENDERS].create_indexes([IndexModel([("name", ASCENDING)])])
         there = await self.database.list_collection_names()
         for name in {LED, ORIGINS} - set(there):
-            with suppress(CollectionInvalid):  # another process was faster
-                await self.database.create_collection(name)
+            await make_collection(self.database, name)
 
     async def with_key(self, key: str) -> Row | None:
         """Return the row that has ``key``, without its bytes."""

@@ -17,7 +17,6 @@ from typing import Any
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.include import Include, Place
-from fhir_server.store.access import united
 from fhir_server.store.client import Database
 from fhir_server.store.documents import (
     HISTORY_SUFFIX,
@@ -31,12 +30,11 @@ from fhir_server.store.documents import (
 )
 from fhir_server.store.explain import begin
 from fhir_server.store.joins import URL, canonicals, referring
-from fhir_server.store.rows import rows_within
+from fhir_server.store.rows import TYPE, Section, rows_of
 
 # What is known of by its id while ``:iterate`` goes on; some MB.
 _KNOWN_MAX = 20_000
 _VERSION = ":version"
-_TYPE = "type"  # of a row, where rows of several types come together
 _INCLUDED = SHOWN | {"version": 1}
 Rows = Mapping[str, Sequence[Document]]
 """Type -> documents."""
@@ -117,8 +115,8 @@ class Gathering:
             rows, cut = await self._read(whole)
             for type in whole:
                 if not self._more:
-                    mine = [row for row in rows if row.get(_TYPE, type) == type]
-                    over = cut is not None and cut.get(_TYPE, type) == type
+                    mine = [row for row in rows if row[TYPE] == type]
+                    over = cut is not None and cut[TYPE] == type
                     new = self._shown_of((round, type), mine, over)
                     found.setdefault(type, []).extend(new)
         return found
@@ -151,36 +149,18 @@ class Gathering:
 
     async def _read(self, wanted: Mapping[str, Document]) -> tuple[list[Document], Document | None]:
         """Return the documents of all types that meet what is ``wanted`` of them, in their order,
-        as far as there is room; and the first that was left out for its size.
-
-        A command costs the driver more than the resources that it brings.
-        """
+        as far as there is room; and the first that was left out for its size."""
         room = max(0, self.entries_max - len(self._shown))
         left = max(1, self.bytes_max - sum(len(row["json"]) for _, row in self._shown))
-        limits = {type: room + 1 + len(self._seen[type]) for type in wanted}
-        fields = {type: _INCLUDED | fields_for(type, self.includes) for type in wanted}
-        if len(wanted) == 1:
-            [(type, filter)] = wanted.items()
-            cursor = self.database[type].find(filter, projection=fields[type], session=self.session)
-            return await rows_within(cursor.sort("_id", 1).limit(limits[type]), left)
-        pipelines: list[tuple[str, list[Document]]] = [
-            (
-                type,
-                [
-                    {"$match": filter},
-                    {"$sort": {"_id": 1}},
-                    {"$limit": limits[type]},
-                    {"$project": {**fields[type], _TYPE: {"$literal": type}}},
-                ],
+        sections = [
+            Section(
+                *(type, filter, _INCLUDED | fields_for(type, self.includes)),
+                room + 1 + len(self._seen[type]),
             )
             for type, filter in wanted.items()
         ]
         most = room + 1 + sum(len(self._seen[type]) for type in wanted)
-        joined = await united(self.database, pipelines, most, self.session)
-        rows, cut = await rows_within(joined, left)
-        types = [row[_TYPE] for row in rows]
-        assert types == sorted(types), "MongoDB reads one type behind the other"
-        return rows, cut
+        return await rows_of(self.database, self.session, sections, most, left)
 
     def _shown_of(
         self, place: tuple[int, str], rows: Sequence[Document], over: bool

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from pymongo import ASCENDING, DESCENDING, GEOSPHERE, IndexModel
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import OperationFailure
 
 from fhir_server.search.date import LONG
 from fhir_server.search.parameter import Parameter
 from fhir_server.search.parameters import ParameterTable
 from fhir_server.search.sort import hot_shapes, is_ordered
-from fhir_server.store.client import Database
+from fhir_server.store.client import Database, make_collection
 from fhir_server.store.contents import REFERRED_BY
 from fhir_server.store.denials import CONSENT, ROW_INDEXES, ROWS
 from fhir_server.store.documents import HISTORY_SUFFIX
 from fhir_server.store.keys import SERVER
 
-_NAMESPACE_EXISTS = 48
 _INDEX_CONFLICTS = (85, 86)  # same name, other options or fields
 WILDCARD = "keys"
 DEFERRED = "indexes"
@@ -115,22 +114,13 @@ class Indexes:
     async def _make(self, type: str) -> None:
         collections = self._collections(type)
         for name, _ in collections:
-            await self._create(name)
+            await make_collection(self.database, name)
         # Looked for now that they are there: who takes the note away looks for them afterwards.
         if self.deferred and await self.database[SERVER].find_one({"_id": DEFERRED}) is None:
             self.deferred = False
         for name, wanted in collections:
             if not self.deferred or name == ROWS:
                 await self._index(name, wanted)
-
-    async def _create(self, name: str) -> None:
-        try:
-            await self.database.create_collection(name)
-        except CollectionInvalid:
-            pass  # it is there already
-        except OperationFailure as error:
-            if error.code != _NAMESPACE_EXISTS:
-                raise
 
     async def _index(self, name: str, wanted: list[IndexModel]) -> None:
         """Make the indexes; one that is there under the same name for other fields is made anew."""

@@ -5,18 +5,15 @@ conditions and an order of its own. Where ids are the order, MongoDB puts them t
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server.search.keys import Filter
-from fhir_server.store.access import united
 from fhir_server.store.client import Database
-from fhir_server.store.documents import SHOWN, Document, Shown, of_present, shown
+from fhir_server.store.documents import SHOWN, Shown, of_present, shown
 from fhir_server.store.moment import remembered
-from fhir_server.store.rows import rows_within
+from fhir_server.store.rows import TYPE, Section, rows_of
 
-_TYPE = "type"
 Part = tuple[str, Filter]
 """A type, and what is wanted of it."""
 
@@ -32,25 +29,8 @@ async def one_behind_other(
     one at least; and whether there is more."""
     if not parts or most < 1:
         return [], bool(parts)
-    pipelines = [(type, _stages(type, filter, most + 1)) for type, filter in parts]
+    sections = [Section(type, of_present(filter), SHOWN, most + 1) for type, filter in parts]
     with remembered():
-        cursor = await united(database, pipelines, most + 1, session)
-        try:
-            rows, cut = await rows_within(cursor, bytes_max)
-        finally:
-            await cursor.close()
-    found = [shown(row[_TYPE], row) for row in rows[:most]]
-    place = {type: at for at, (type, _) in enumerate(parts)}
-    order = [(place[one.type], one.id) for one in found]
-    # MongoDB reads them so, and promises it nowhere.
-    assert all(one < other for one, other in pairwise(order)), "out of order"
+        rows, cut = await rows_of(database, session, sections, most + 1, bytes_max)
+    found = [shown(row[TYPE], row) for row in rows[:most]]
     return found, cut is not None or len(rows) > most
-
-
-def _stages(type: str, filter: Filter, most: int) -> list[Document]:
-    return [
-        {"$match": of_present(filter)},
-        {"$sort": {"_id": 1}},
-        {"$limit": most},
-        {"$project": {**SHOWN, _TYPE: {"$literal": type}}},
-    ]

@@ -23,22 +23,11 @@ from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
 from tests.conftest import Fhir
 from tests.interactions.asking import bundle, entry, patient, put
-from tests.operations.exports import BASE, Exporting, Granted
+from tests.operations.exports import BASE, Exporting, Granted, observation
 
 [OURS, *_] = base_urls(Settings())
 RECORD = "Patient/a/$everything"
 APP = Principal("user", "a", "app", patient="a", fhir_user="Patient/a")
-
-
-def _observation(id: str, of: str, **members: Any) -> dict[str, Any]:
-    return {
-        "resourceType": "Observation",
-        "id": id,
-        "status": "final",
-        "code": {"text": "Pulse"},
-        "subject": {"reference": f"Patient/{of}"},
-        **members,
-    }
 
 
 def _named(type: str, id: str, /, **members: Any) -> dict[str, Any]:
@@ -63,13 +52,13 @@ CLINIC = [
     _named("Encounter", "e", status="finished", **{"class": {"code": "AMB"}},
            subject=_to("Patient/a"), period={"start": "2026-03-01", "end": "2026-03-05"},
            location=[{"location": _to("Location/room")}]),
-    _observation("o1", "a", effectiveDateTime="2026-01-10", performer=[_to("Practitioner/dr")]),
-    _observation("o2", "a", effectiveDateTime="2026-03-02", encounter=_to("Encounter/e"),
-                 performer=[_to(f"{OURS}/Practitioner/dr")]),
-    _observation("o3", "a", note=[{"text": '"reference":"Practitioner/nobody-names"'}]),
-    _observation("o4", "a", effectiveDateTime="2026-02-28T23:59:59Z"),
-    _observation("o5", "a", effectiveDateTime="2026-02"),
-    _observation("ob", "b", effectiveDateTime="2026-03-02"),
+    observation("o1", "a", effectiveDateTime="2026-01-10", performer=[_to("Practitioner/dr")]),
+    observation("o2", "a", effectiveDateTime="2026-03-02", encounter=_to("Encounter/e"),
+                performer=[_to(f"{OURS}/Practitioner/dr")]),
+    observation("o3", "a", note=[{"text": '"reference":"Practitioner/nobody-names"'}]),
+    observation("o4", "a", effectiveDateTime="2026-02-28T23:59:59Z"),
+    observation("o5", "a", effectiveDateTime="2026-02"),
+    observation("ob", "b", effectiveDateTime="2026-03-02"),
     _named("AllergyIntolerance", "al", patient=_to("Patient/a"), recordedDate="2020-01-01"),
     _named("MedicationRequest", "mr", status="active", intent="order", subject=_to("Patient/a"),
            medicationReference=_to("Medication/m"), authoredOn="2026-02-01"),
@@ -169,8 +158,8 @@ async def test_pages_are_of_one_moment(busy: Exporting, fhir: Fhir) -> None:
         found += [one["resource"] for one in page["entry"]]
         url = _link(page)
         turn += 1
-        await fhir(put(_observation(f"o0{turn}", "a")))
-        await fhir(put(_observation("o2", "a", valueInteger=turn)))
+        await fhir(put(observation(f"o0{turn}", "a")))
+        await fhir(put(observation("o2", "a", valueInteger=turn)))
         await fhir(put(_named("Goal", f"g{turn}", lifecycleStatus="active",
                               description={"text": "x"}, subject=_to("Patient/a"))))  # fmt: skip
         await busy.ask("Observation/o3", "DELETE")
@@ -180,14 +169,14 @@ async def test_pages_are_of_one_moment(busy: Exporting, fhir: Fhir) -> None:
 
 async def test_a_record_while_others_write(busy: Exporting, fhir: Fhir) -> None:
     """Check E2 of design/ehr-operations.md, small: no double, no gap, nobody else's."""
-    await fhir(bundle(*(entry("PUT", f"Observation/w{n:03}", _observation(f"w{n:03}", "a")) for n in range(300))))  # fmt: skip  # noqa: E501
+    await fhir(bundle(*(entry("PUT", f"Observation/w{n:03}", observation(f"w{n:03}", "a")) for n in range(300))))  # fmt: skip  # noqa: E501
     stop = asyncio.Event()
 
     async def write(name: str) -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            await fhir(put(_observation(f"{name}{number:03}", "ab"[number % 2])))
+            await fhir(put(observation(f"{name}{number:03}", "ab"[number % 2])))
 
     writers = [asyncio.create_task(write(name)) for name in "npx"]
     try:
@@ -228,7 +217,7 @@ async def test_some_types_and_what_is_new(busy: Exporting, fhir: Fhir) -> None:
         "Goal": [],
     }.items():
         assert _names(_read(await busy.ask(f"{RECORD}?_type={types}"))) == expected, types
-    again = await fhir(put(_observation("o1", "a", valueInteger=1)))
+    again = await fhir(put(observation("o1", "a", valueInteger=1)))
     stamp = json.loads(again.body)["meta"]["lastUpdated"]
     assert not _names(_read(await busy.ask(f"{RECORD}?_since={stamp}")))
     before = stamp.replace(stamp[:4], str(int(stamp[:4]) - 1))
@@ -329,7 +318,7 @@ async def test_pages_go_on_from_a_transaction(busy: Exporting) -> None:
     """What a transaction reads has no moment that others could read at: the next page has one of
     its own."""
     request = bundle(
-        entry("PUT", "Observation/o6", _observation("o6", "a")),
+        entry("PUT", "Observation/o6", observation("o6", "a")),
         entry("GET", f"{RECORD}?_count=4"),
     )
     done = await answer(busy.server.registry, request, busy.server.context)
