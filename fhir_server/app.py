@@ -8,13 +8,14 @@ import gc
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fhir_server.artifacts import artifacts_root
 from fhir_server.capabilities import Capabilities
@@ -26,7 +27,7 @@ from fhir_server.http.authorize.bearer import Bearer
 from fhir_server.http.authorize.endpoints import authorization_server
 from fhir_server.http.authorize.identity import identity
 from fhir_server.http.authorize.pages import PAGES
-from fhir_server.http.facade import Facade
+from fhir_server.http.facade import Facade, log_failure
 from fhir_server.http.intake import Bodies
 from fhir_server.http.site import FHIR_PATH, Site, site
 from fhir_server.interactions import CHANGES, INTERACTIONS, audit_events, auditing
@@ -95,6 +96,8 @@ from fhir_server.validation.structure import StructureValidator
 
 _PAGE_KEY_BYTES = 32
 _AUDIT_KEY = "audit_key"
+# Between a task that has failed and its next beginning, longer each time.
+_PAUSE_S, _PAUSE_S_MAX = 1.0, 60.0
 # Objects that live as long as the process are not looked at again and again: collections of the
 # youngest took a quarter of a transaction's time with Python's own threshold of 700.
 _CHANCE_BYTES, _CHANCES = 10, 256
@@ -519,12 +522,27 @@ async def running(settings: Settings, *, is_checked: bool = False) -> AsyncItera
             for task in every.values():
                 await task.check(server.context)
         tasks = [
-            asyncio.create_task(task.run(server.context), name=name) for name, task in every.items()
+            asyncio.create_task(_kept(name, task.run, server.context), name=name)
+            for name, task in every.items()
         ]
         try:
             yield _site(settings, server)
         finally:
             await end_of(tasks)
+
+
+async def _kept(
+    name: str, run: Callable[[Context], Coroutine[Any, Any, None]], context: Context
+) -> None:
+    """Run, and run again where it fails: reminders are sent when the database is there again."""
+    pause = _PAUSE_S
+    while True:
+        try:
+            return await run(context)
+        except Exception as error:  # noqa: BLE001 - outermost shell: requests are answered all the same
+            log_failure(f"none: {name}", error)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _PAUSE_S_MAX)
 
 
 def _site(settings: Settings, server: Server) -> Site:

@@ -137,7 +137,10 @@ class Settings(SchedulingSettings, SecuritySettings):
         default=Path(".fhir-server"), description="Folder of the embedded MongoDB's files and log."
     )
     embedded_cache_mb: int = Field(
-        default=512, ge=256, description="Memory the embedded MongoDB may use for its cache, in MB."
+        default=512,
+        ge=256,
+        description="Memory the embedded MongoDB may use for its cache, in MB. In 256, one "
+        "transaction of thousands of resources has no room.",
     )
     artifacts: Path | None = Field(
         default=None, description="A folder with `profiles/` and `terminology/` in place of ours."

@@ -26,7 +26,6 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
-from fhir_server.ending import end_of
 from fhir_server.listening import Sockets, addresses, bound
 from fhir_server.settings import Settings
 from fhir_server.starting import console
@@ -335,7 +334,7 @@ class Parent:
         await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         if not task.done():
-            await end_of([task])
+            task.cancel()  # once: it ends by itself then, and what it cleans up is not cut short
         with suppress(asyncio.CancelledError):
             await task
 

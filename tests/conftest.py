@@ -65,7 +65,9 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield named
         return
     with _folder(tmp_path_factory) as folder:
-        started = asyncio.run(embedded.start(folder, cache_mb=256))
+        # As usual. In 256 MB, the least that may be set, a transaction of 10,000 resources has no
+        # room once others have filled the cache.
+        started = asyncio.run(embedded.start(folder, cache_mb=512))
         # A dropped database keeps its files for as long as an old snapshot could be read, five
         # minutes by default: those of thousands of tests together are more than a process may have
         # open.

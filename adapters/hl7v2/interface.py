@@ -59,9 +59,10 @@ class Interface:
         intake = await self._opened(context)
         self.workers = Workers(intake)
         self.listener = Listener(intake, self.workers, self._batch)
+        listening = asyncio.create_task(self.listener.run(), name="hl7v2 listener")
         tasks = [
+            listening,
             asyncio.create_task(self.workers.run(), name="hl7v2 workers"),
-            asyncio.create_task(self.listener.run(), name="hl7v2 listener"),
             asyncio.create_task(self._profiles(intake), name="hl7v2 profiles"),
         ]
         if context.settings.hl7_folder is not None:
@@ -76,7 +77,10 @@ class Interface:
                     raise error
         finally:
             intake.elsewhere.close()
-            await end_of(tasks)
+            try:
+                await end_of([listening])  # what it still answers, the workers apply
+            finally:
+                await end_of(tasks)
 
     async def _opened(self, context: Context) -> Intake:
         """Open; a database that does not answer is asked again."""

@@ -60,12 +60,14 @@ class Listener:
                 server.close()
             for connection in list(self.connections):
                 connection.end()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_END_S):
-                    while self.connections:
-                        await asyncio.sleep(0.01)
-            for connection in list(self.connections):
-                connection.abort()
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_END_S):
+                        while self.connections:
+                            await asyncio.sleep(0.01)
+            finally:
+                for connection in list(self.connections):
+                    connection.abort()
 
     def _wanted(self) -> Iterable[tuple[str, int, ssl.SSLContext | None]]:
         if self.settings.mllp_port:
@@ -222,13 +224,12 @@ class Connection:
                 if reading.done() and not self._writer.transport.is_closing():
                     await asyncio.wait([late], timeout=self._patience())
         finally:
-            running = (reading, answering, *self._late, *self._answers)
-            for task in running:
-                task.cancel()
-            self._listener.passed(self)
-            self._listener.held(-self._counted)
-            self._listener.held(-sum(self._held))
-            await end_of(running)
+            try:
+                await end_of((reading, answering, *self._late, *self._answers))
+            finally:
+                self._listener.passed(self)
+                self._listener.held(-self._counted)
+                self._listener.held(-sum(self._held))
 
     def _patience(self) -> float:
         return float(self._settings.hl7_apply_s_max + self._settings.hl7_commit_s_max)

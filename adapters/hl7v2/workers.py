@@ -91,10 +91,13 @@ class Workers:
             await self._end()
 
     async def _end(self) -> None:
-        await end_of(self._known.values())
-        if self._leads:
-            with suppress(FhirError):
-                await self.intake.context.store.inbox.leave(self.intake.owner)
+        led, self._leads = self._leads, False  # and no row is taken any more
+        try:
+            await end_of(self._known.values())
+        finally:
+            if led:
+                with suppress(FhirError):
+                    await self.intake.context.store.inbox.leave(self.intake.owner)
 
     async def _look(self) -> None:
         """Begin with the rows that are not known yet, oldest first."""

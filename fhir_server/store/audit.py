@@ -247,11 +247,11 @@ class Audit:
                 await self.flushed()
         except (TimeoutError, FhirError, PyMongoError):
             pass
-        if self._timer is not None:
-            self._timer.cancel()
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
+        if self._timer is not None:  # which may have been set once more
+            self._timer.cancel()
 
 
 def block_head(row: Document) -> Head | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,5 +147,15 @@ class Serving:
 
     def _ready(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.site}/ready", timeout=2).status_code == 200
+            if httpx.get(f"{self.site}/ready", timeout=2).status_code == 200:
+                return self._listens()
+        return False
+
+    def _listens(self) -> bool:
+        """Whether it listens for HL7 v2, where it is to: what runs beside HTTP begins with it."""
+        port = int(str(self._settings.get("mllp_port", 0)))
+        with suppress(OSError):
+            if port:
+                socket.create_connection(("127.0.0.1", port), timeout=2).close()
+            return True
         return False

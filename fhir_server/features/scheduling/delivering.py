@@ -102,9 +102,11 @@ class Deliveries:
                 task.add_done_callback(running.discard)
                 task.add_done_callback(lambda _: places.release())
         finally:
-            if running:  # what is handed over now would be handed over again by the next server
-                await asyncio.wait(running, timeout=_ENDING_S)
-            await end_of(running)
+            try:
+                if running:  # what is handed over now would be handed over again by the next server
+                    await asyncio.wait(running, timeout=_ENDING_S)
+            finally:
+                await end_of(running)
 
     async def one(self) -> bool:
         """Take a row and work it off; return whether there was one."""
