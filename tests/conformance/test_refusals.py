@@ -15,6 +15,7 @@ from fhir_server.http.site import Site
 from fhir_server.r4.json import decode
 from fhir_server.settings import Settings
 from tests.conformance import refused_bodies, refused_requests
+from tests.conftest import drop
 from tests.http.conftest import application, diagnostics_of, exchange, outcome_of
 
 Row = refused_requests.Row
@@ -48,7 +49,7 @@ async def server(mongodb_uri: str) -> AsyncIterator[Server]:
     )
     async with opened(settings, mongodb_uri) as server:
         yield server
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from fhir_server.security.plan import AccessPlan, Rights
 from fhir_server.security.principal import DEMO, Principal
 from fhir_server.settings import Settings
 from fhir_server.store.audit import Audit
+from tests.conftest import drop
 
 BASE = "http://fhir.example.org/fhir"
 ANNA = Principal("demo", "anna", fhir_user="Practitioner/7", address="10.0.0.7", request_id="r1")
@@ -79,7 +80,7 @@ async def recorded(mongodb_uri: str) -> AsyncIterator[Server]:
         silent = _Silent(server.database, Key(b""), server.context.new_id, 1)
         store = replace(server.context.store, audit=silent)
         yield replace(server, context=replace(server.context, store=store))
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 async def _asked_before(server: Server) -> None:

@@ -14,7 +14,7 @@ from fhir_server.interactions.terms import Terms
 from fhir_server.messages import Request, Response
 from fhir_server.r4.questions import Coded, CodeInSystem, CodeInValueSet
 from fhir_server.settings import Settings
-from tests.conftest import Fhir
+from tests.conftest import Fhir, drop
 from tests.terminology.systems import PLANTS, kept, loaded
 
 SETS = "http://hl7.org/fhir/ValueSet/"
@@ -133,7 +133,7 @@ async def plants(mongodb_uri: str) -> AsyncIterator[Server]:
 
         await loaded(server, ask)
         yield server
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 @pytest.mark.parametrize(("include", "code", "expected"), LARGE)

@@ -18,6 +18,7 @@ from fhir_server.security.principal import DEMO, NOBODY, Principal
 from fhir_server.settings import Settings
 from fhir_server.store.audit import AUDIT
 from fhir_server.store.resources import ResourceStore
+from tests.conftest import drop
 
 ANNA = Principal("demo", "anna", token="t1", address="10.0.0.7", request_id="r1")
 PATIENT = {"resourceType": "Patient", "id": "1", "name": [{"family": "Khan"}]}
@@ -318,4 +319,4 @@ async def test_without_audit_nothing_is_recorded(mongodb_uri: str) -> None:
         await ask(server, "update", "Patient", "1", body=PATIENT)
         await ask(server, "read", "Patient", "1")
         assert AUDIT not in await server.database.list_collection_names()
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)

@@ -18,6 +18,7 @@ from fhir_server.security.principal import NOBODY, SERVER, Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
 from fhir_server.user_commands import demo_users
+from tests.conftest import drop
 
 APP = Client(
     "app", "App", redirect_uris=("https://app.example/",), launch_uri="https://app.example/l"
@@ -35,7 +36,7 @@ async def clinic(mongodb_uri: str) -> AsyncIterator[Server]:
             await server.perform(Request("update", "Patient", id, body=body))
         await server.context.accounts.clients.add(APP)
         yield server
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 async def _asked(

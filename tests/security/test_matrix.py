@@ -25,6 +25,7 @@ from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.settings import Settings
 from fhir_server.store.changes import Change
 from fhir_server.store.resources import ResourceStore
+from tests.conftest import drop
 from tests.security.principals import CASES, physician, user
 
 BASE = "http://127.0.0.1:8080/fhir"
@@ -260,14 +261,14 @@ async def world(mongodb_uri: str) -> AsyncIterator[World]:
         {"mongodb_database": "test-matrix", "care_relationship": "nurse"}
     )
     async with opened(settings, mongodb_uri) as server:
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
         changes = [
             Change("update", one["resourceType"], one["id"], decode(encode(one)))
             for one in RESOURCES
         ]
         await server.context.store.write(changes, server.context.now())
         yield World(server)
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 # Principal -> which resources it sees: of whom, which types not; what it may change of them.

@@ -23,6 +23,7 @@ from fhir_server.security.passwords import hashed
 from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.settings import Settings
 from fhir_server.store.users import User
+from tests.conftest import drop
 from tests.http.authorize import browsing
 from tests.http.authorize.conftest import (
     BASE,
@@ -219,7 +220,7 @@ async def clinic(mongodb_uri: str) -> AsyncIterator[Clinic]:
         app = application(server)
         async with client_of(app) as http:
             yield Clinic(server, http, app)
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 async def _furnish(server: Server) -> None:

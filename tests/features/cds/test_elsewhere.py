@@ -22,6 +22,7 @@ from fhir_server.features.cds.schema import KnowledgeError
 from fhir_server.features.cds.trust import load_clients
 from fhir_server.settings import Settings
 from tests.conformance.cds_hooks.conftest import PATIENT, bundle, hook, order
+from tests.conftest import drop
 from tests.features.cds.conftest import client_of
 
 ISSUER = "https://ehr.example.org"
@@ -127,7 +128,7 @@ async def served(
                 yield server, http
         finally:
             await end_of([running])
-            await server.database.client.drop_database(server.database.name)
+            await drop(server.database)
 
 
 async def test_keys_by_url(mongodb_uri: str, tmp_path: Path, neighbour: Neighbour) -> None:

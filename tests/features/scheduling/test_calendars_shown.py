@@ -23,6 +23,7 @@ from fhir_server.security.principal import Principal
 from fhir_server.security.scopes import scopes_of
 from fhir_server.settings import Settings
 from fhir_server.store.users import User
+from tests.conftest import drop
 from tests.features.scheduling.test_holding import (
     BASE,
     appointment,
@@ -61,7 +62,7 @@ async def filled(mongodb_uri: str) -> AsyncIterator[Clinic]:
     named = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
     async with opened(named, mongodb_uri) as server:
         yield await made(Clinic(server))
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 @pytest.fixture

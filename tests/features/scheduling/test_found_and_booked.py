@@ -14,6 +14,7 @@ from fhir_server.messages import Request, Resource, Response
 from fhir_server.r4.json import decode
 from fhir_server.security.principal import Principal
 from fhir_server.settings import Settings
+from tests.conftest import drop
 from tests.features.scheduling.clinic import (
     ALIAS,
     BASE,
@@ -85,7 +86,7 @@ async def world(mongodb_uri: str) -> AsyncIterator[Server]:
             response = await ask(server, put(one))
             assert response.status == 201, response.body
         yield server
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 def _find(start: datetime, hours: float = 2, **more: str) -> Request:

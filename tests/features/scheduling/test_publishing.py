@@ -15,6 +15,7 @@ from fhir_server.messages import Request, Response
 from fhir_server.r4.json import decode
 from fhir_server.security.principal import NOBODY
 from fhir_server.settings import Settings
+from tests.conftest import drop
 from tests.features.scheduling.test_holding import (
     BASE,
     appointment,
@@ -93,7 +94,7 @@ async def published(mongodb_uri: str) -> AsyncIterator[Clinic]:
     """A clinic that publishes, for all tests that write nothing."""
     async with opened(public(f"test-{uuid4().hex[:12]}"), mongodb_uri) as server:
         yield await made(Clinic(server))
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 @pytest.fixture

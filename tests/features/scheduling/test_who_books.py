@@ -16,6 +16,7 @@ from fhir_server.r4.json import decode
 from fhir_server.security.principal import NOBODY, Principal
 from fhir_server.security.scopes import OVERRIDE, scopes_of
 from fhir_server.settings import Settings
+from tests.conftest import drop
 from tests.features.scheduling.clinic import (
     BASE,
     ask,
@@ -73,7 +74,7 @@ async def shared_clinic(mongodb_uri: str) -> AsyncIterator[Server]:
     named = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
     async with opened(named, mongodb_uri) as server:
         yield await _with_doctor(server)
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 def _book(days: int = 7, **more: Any) -> Request:

@@ -23,6 +23,7 @@ from fhir_server.security.grants import Client, Grant, hashed
 from fhir_server.security.oauth import challenge_of
 from fhir_server.security.rates import Buckets, Rate, Rates
 from fhir_server.settings import Settings
+from tests.conftest import drop
 
 ROOT = "https://fhir.example.org"
 BASE = f"{ROOT}{FHIR_PATH}"
@@ -201,7 +202,7 @@ async def production(mongodb_uri: str) -> AsyncIterator[Server]:
         # What is counted by the minute is tested apart.
         many = Rates(*(Buckets(Rate(1e6, 1e6)) for _ in range(3)))
         yield replace(server, context=replace(server.context, rates=many))
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from fhir_server.settings import Settings
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.sessions import Sessions
 from fhir_server.store.users import User
+from tests.conftest import drop
 from tests.http.authorize.browsing import APP, BACK, VERIFIER, Browser, answer_of, asked
 
 PASSWORD = "violet harbour 19 lanterns"
@@ -36,7 +37,7 @@ async def site(mongodb_uri: str) -> AsyncIterator[Server]:
     settings = Settings.model_validate({"mongodb_database": f"test-{uuid4().hex[:12]}"})
     async with opened(settings, mongodb_uri) as server:
         yield await _furnished(server)
-        await server.database.client.drop_database(server.database.name)
+        await drop(server.database)
 
 
 async def _furnished(server: Server) -> Server:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from fhir_server.app import opened
 from fhir_server.settings import Settings
+from tests.conftest import drop
 from tests.security.two_worlds.worlds import Answer, Call, World, world_of
 
 Worlds = tuple[World, World]
@@ -38,7 +39,7 @@ async def two_worlds(uri: str, *, few: bool) -> AsyncIterator[Worlds]:
         await beside.load(few, with_b=True)
         yield alone, beside
         for server in (first, second):
-            await server.database.client.drop_database(server.database.name)
+            await drop(server.database)
 
 
 async def differences(worlds: Worlds, asked: Iterable[Call], run: str) -> list[str]:
