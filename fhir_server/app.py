@@ -90,6 +90,7 @@ from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.rules import Rules
 from fhir_server.store.shared import shared_key
 from fhir_server.store.signing_keys import SigningKeys
+from fhir_server.store.transactions import end_abandoned
 from fhir_server.store.writer import Writer
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
@@ -252,6 +253,8 @@ async def opened(
     client = connect(uri, connections_max=settings.mongodb_connections_max)
     try:
         await check_replica_set(client)
+        if not observing:
+            await end_abandoned(client)
         database = database_of(client, settings.mongodb_database)
         async with (
             _search_keys(settings, database, known.parameters, observing) as keys,

@@ -31,6 +31,7 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import WrittenDecimal
+from fhir_server.store.processes import own_name
 
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
@@ -94,7 +95,7 @@ def connect(uri: str, *, connections_max: int) -> Client:
         retryWrites=True,
         retryReads=True,
         tz_aware=True,
-        appname="fhir-server",
+        appname=own_name(),
     )
 
 

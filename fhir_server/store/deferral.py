@@ -6,7 +6,8 @@ load; to make them once everything is there is a scan and a sort. Until then a s
 everything, so nobody may ask: the document ``indexes`` in the collection ``server`` says that they
 are missing, and which process is loading (``by``). Who opens the database meanwhile is refused. A
 process that was killed is not heard of any more; whoever comes next then makes what is missing
-before it does anything else. The transaction that it had begun holds that up for a minute at most.
+before it does anything else. The transaction that it had begun holds that up for a minute at most,
+and not at all on the same host.
 
 The processes that help such a load may go on for a while when it was killed. Each looks for the
 document once it has made a collection, and makes the indexes itself where it is gone; who deletes

@@ -44,6 +44,7 @@ SEARCH_PARAMETER = "SearchParameter"
 BEAT_S = 1.0
 FENCE_S = 10.0  # a process that has not been heard for so long writes nothing before it is
 _BEAT_TIMEOUT_S = 5.0
+_LEAVE_TIMEOUT_S = 1.0  # who has not left is forgotten after its beats
 _REFRESHED_EVERY = 60  # beats: what a process that died could not announce is noticed by then
 _PROCESS = "process/"
 # What of a SearchParameter says what it does.
@@ -128,8 +129,8 @@ class SearchKeys:
         await self.beat()
 
     async def leave(self) -> None:
-        """Say that this process writes no more."""
-        with suppress(PyMongoError):
+        """Say that this process writes no more. A database that is gone is not waited for."""
+        with suppress(PyMongoError), pymongo.timeout(_LEAVE_TIMEOUT_S):
             await self.database[SERVER].delete_one({"_id": _PROCESS + self.id})
 
     async def refresh(self) -> None:

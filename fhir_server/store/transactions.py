@@ -1,22 +1,32 @@
-"""Run work in a MongoDB transaction, and run work again that met another write.
+"""Run work in a MongoDB transaction, and run work again that met another write. End what was left.
 
 https://www.mongodb.com/docs/manual/core/transactions-in-applications/
 """
 
 import asyncio
 import contextvars
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
+import pymongo
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.store.client import MAJORITY, Client, OutcomeUnknownError, codes_of, is_lost
+from fhir_server.store.client import (
+    MAJORITY,
+    Client,
+    Document,
+    OutcomeUnknownError,
+    codes_of,
+    is_lost,
+)
+from fhir_server.store.processes import is_gone
 
 T = TypeVar("T")
 
@@ -26,6 +36,15 @@ _BACKOFF_MAX_S = 0.25
 _DUPLICATE_KEY = 11000
 _TOO_LARGE_FOR_CACHE = 388
 _ABORT_TIMEOUT_S = 2.0
+_LOOK_TIMEOUT_S = 5.0
+# Those that wait for their next command, too.
+_OPEN: list[Document] = [
+    {"$currentOp": {"idleSessions": True}},
+    {"$match": {"transaction": {"$exists": True}}},
+    {"$project": {"appName": 1, "lsid": 1}},
+]
+
+_log = logging.getLogger("fhir_server.database")
 
 
 class StaleRead(Exception):
@@ -110,3 +129,30 @@ async def _commit(session: AsyncClientSession, end: float) -> None:
             if time.monotonic() > end or error.timeout:
                 raise OutcomeUnknownError() from error
         await asyncio.sleep(_BACKOFF_MAX_S)
+
+
+async def end_abandoned(client: Client) -> int:
+    """End the transactions that killed processes of this host have left; return how many.
+
+    MongoDB is told of no death. It keeps what such a transaction has written from everybody else
+    until ``transactionLifetimeLimitSeconds`` are over, a minute and up to half of one more: a
+    server that begins again could not change the very patients that were being written. So this is
+    to be called before the first write. Where MongoDB does not answer, what was left ends later, by
+    itself; one that is ended wrongly is repeated by whose it is, as one that met another.
+
+    https://www.mongodb.com/docs/manual/reference/operator/aggregation/currentOp/
+    https://www.mongodb.com/docs/manual/reference/command/killSessions/
+    """
+    admin = client.get_database("admin", read_concern=ReadConcern("local"))
+    try:
+        with pymongo.timeout(_LOOK_TIMEOUT_S):
+            rows = await (await admin.aggregate(_OPEN)).to_list()
+            left = [one["lsid"]["id"] for one in rows if is_gone(one.get("appName", ""))]
+            if left:
+                await admin.command("killSessions", [{"id": id} for id in left])
+    except PyMongoError as error:
+        _log.info('"open transactions were not looked at: %s"', error.__class__.__name__)
+        return 0
+    if left:
+        _log.warning('"ended %d transactions of processes that were killed"', len(left))
+    return len(left)

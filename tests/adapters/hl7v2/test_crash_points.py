@@ -8,7 +8,7 @@ is tried with: 200 kills in original mode and 120 in enhanced mode.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -32,17 +32,6 @@ ORIGINAL = "receive look_up before_commit after_commit before_answer".split()
 ENHANCED = "stored leased before_commit".split()
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 60 * TURNS)]
-
-
-@pytest.fixture
-def short_transactions(mongodb_uri: str) -> Iterator[None]:
-    """MongoDB holds what a killed server had begun for a minute; here for seconds."""
-    name = "transactionLifetimeLimitSeconds"
-    with MongoClient[dict[str, Any]](mongodb_uri) as client:
-        was = client.admin.command({"getParameter": 1, name: 1})[name]
-        client.admin.command({"setParameter": 1, name: 2})
-        yield
-        client.admin.command({"setParameter": 1, name: was})
 
 
 class Victim:
@@ -154,7 +143,6 @@ async def doubled_or_lost(server: Server, sent: int) -> list[str]:
     [(ORIGINAL, {}), (ENHANCED, {"m15": "AL", "m16": "NE"})],
     ids=["original", "enhanced"],
 )
-@pytest.mark.usefixtures("short_transactions")
 async def test_h19_killed_at_each_point(
     mongodb_uri: str, survey: Any, points: list[str], modes: dict[str, str]
 ) -> None:
@@ -173,7 +161,6 @@ async def test_h19_killed_at_each_point(
         victim.end()
 
 
-@pytest.mark.usefixtures("short_transactions")
 async def test_h19_the_control_fails(mongodb_uri: str, survey: Any) -> None:
     """A server that acknowledges before the commit loses a message, and the check notices."""
     victim = Victim(mongodb_uri, ["too_early"])

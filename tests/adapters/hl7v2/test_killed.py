@@ -7,11 +7,8 @@ acknowledged is there once, and each patient is as the last message about it say
 senders ask for original mode, half for enhanced mode.
 
 ``FHIR_TEST_HL7_MESSAGES`` sets how many messages are sent; 20,000 is what a release is tried with.
-What a killed server has begun, MongoDB holds for ``transactionLifetimeLimitSeconds``, a minute and
-up to half of one more; here it is set to seconds, so that the test does not wait for that.
 """
 
-import json
 import os
 import random
 import threading
@@ -23,7 +20,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pymongo import MongoClient
 
 from adapters.hl7v2.ack import answered
 from adapters.hl7v2.sending import Sender, TransportError
@@ -36,7 +32,6 @@ SENDERS = 4 if MESSAGES < 2000 else 16  # the messages of one patient wait for e
 KILLS = max(2, MESSAGES // 2000)
 ENHANCED = {"m15": "AL", "m16": "NE"}
 PATIENCE_S = 120.0
-TRANSACTION_S = 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + MESSAGES)]
 
@@ -84,19 +79,10 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
     """The server with the interface, as a process of its own."""
     serving = Serving(tmp_path, features='["adapters.hl7v2"]', mllp_port=free_port())
     try:
-        started(serving)
+        serving.start()
         yield serving
     finally:
         serving.clean_up()
-
-
-def started(serving: Serving) -> None:
-    """Start the server; MongoDB then ends within seconds what the one before had begun."""
-    serving.start()
-    port = json.loads((serving.data / "mongod.json").read_text())["port"]
-    uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
-    with MongoClient[dict[str, Any]](uri) as client:
-        client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": TRANSACTION_S})
 
 
 def test_h19_what_was_acknowledged_is_there_once_and_in_order(serving: Serving) -> None:
@@ -117,7 +103,7 @@ def test_h19_what_was_acknowledged_is_there_once_and_in_order(serving: Serving) 
         if kill % 2:
             serving.kill_mongod()
         serving.kill()
-        started(serving)
+        serving.start()
     for source in sources:
         source.join(PATIENCE_S + MESSAGES)
         assert not source.is_alive()
