@@ -56,6 +56,7 @@ from fhir_server.security.sealing import KEY_BYTES, NONCE_BYTES, Unopened, key_o
 from fhir_server.security.sealing import opened as unsealed
 from fhir_server.settings import Settings
 from fhir_server.store import deferral
+from fhir_server.store.abandoned import end_abandoned
 from fhir_server.store.accounts import Accounts
 from fhir_server.store.answers import ensure_answers
 from fhir_server.store.audit import Audit
@@ -90,7 +91,6 @@ from fhir_server.store.resources import ResourceStore, Timeouts
 from fhir_server.store.rules import Rules
 from fhir_server.store.shared import shared_key
 from fhir_server.store.signing_keys import SigningKeys
-from fhir_server.store.transactions import end_abandoned
 from fhir_server.store.writer import Writer
 from fhir_server.validation.profiles import ProfileValidator
 from fhir_server.validation.structure import StructureValidator
@@ -250,7 +250,7 @@ async def opened(
         settings.base_url or "",
     )
     _check_types(settings, known.definitions)
-    client = connect(uri, connections_max=settings.mongodb_connections_max)
+    client = connect(uri, connections_max=settings.mongodb_connections_max, name=new_id())
     try:
         await check_replica_set(client)
         if not observing:

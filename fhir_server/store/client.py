@@ -31,13 +31,14 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.r4.json import WrittenDecimal
-from fhir_server.store.processes import own_name
 
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
 Database = AsyncDatabase[Document]
 
 MAJORITY = WriteConcern(w="majority", j=True)
+PROGRAM = "fhir-server"
+"""What this program is called to MongoDB, before what each process is."""
 SERVER_SELECTION_TIMEOUT_MS = 5000  # an election takes up to 2 s with the settings of compose.yaml
 CLOCKS_APART_MAX = timedelta(seconds=2)
 """How far the clocks of a server and of its database may be apart."""
@@ -83,8 +84,11 @@ class UnfitDatabaseError(Exception):
     """The database cannot keep our promises; the message says what to do about it."""
 
 
-def connect(uri: str, *, connections_max: int) -> Client:
-    """Return a client for ``uri``. Nothing is sent before the first command."""
+def connect(uri: str, *, connections_max: int, name: str = "") -> Client:
+    """Return a client for ``uri``. Nothing is sent before the first command.
+
+    ``name`` is that of nobody else: MongoDB then tells what is whose (``abandoned.py``).
+    """
     return AsyncMongoClient(
         uri,
         maxPoolSize=connections_max,
@@ -95,7 +99,7 @@ def connect(uri: str, *, connections_max: int) -> Client:
         retryWrites=True,
         retryReads=True,
         tz_aware=True,
-        appname=own_name(),
+        appname=f"{PROGRAM} {name}".rstrip(),
     )
 
 

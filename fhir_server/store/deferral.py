@@ -6,8 +6,7 @@ load; to make them once everything is there is a scan and a sort. Until then a s
 everything, so nobody may ask: the document ``indexes`` in the collection ``server`` says that they
 are missing, and which process is loading (``by``). Who opens the database meanwhile is refused. A
 process that was killed is not heard of any more; whoever comes next then makes what is missing
-before it does anything else. The transaction that it had begun holds that up for a minute at most,
-and not at all on the same host.
+before it does anything else but end the transaction that it had begun (``abandoned.py``).
 
 The processes that help such a load may go on for a while when it was killed. Each looks for the
 document once it has made a collection, and makes the indexes itself where it is gone; who deletes
@@ -35,8 +34,8 @@ _HOLDS_RESOURCES = (
 )
 _OTHERS = (
     "Indexes are deferred only while nobody else is on the database: a server would search "
-    "without them. Stop it, or load without --defer-indexes. One that was killed is forgotten "
-    "after ten seconds."
+    "without them. Stop it, or load without --defer-indexes. One that was killed, or could "
+    "not say that it ended, is forgotten after ten seconds."
 )
 
 

@@ -1,32 +1,22 @@
-"""Run work in a MongoDB transaction, and run work again that met another write. End what was left.
+"""Run work in a MongoDB transaction, and run work again that met another write.
 
 https://www.mongodb.com/docs/manual/core/transactions-in-applications/
 """
 
 import asyncio
 import contextvars
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-import pymongo
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from fhir_server.outcome import FhirError, Issue
-from fhir_server.store.client import (
-    MAJORITY,
-    Client,
-    Document,
-    OutcomeUnknownError,
-    codes_of,
-    is_lost,
-)
-from fhir_server.store.processes import is_gone
+from fhir_server.store.client import MAJORITY, Client, OutcomeUnknownError, codes_of, is_lost
 
 T = TypeVar("T")
 
@@ -35,16 +25,10 @@ _BACKOFF_FACTOR = 1.6
 _BACKOFF_MAX_S = 0.25
 _DUPLICATE_KEY = 11000
 _TOO_LARGE_FOR_CACHE = 388
+_INTERRUPTED = 11601  # an operator, or another process of ours, has ended it
+_MET_ANOTHER = "TransientTransactionError"
+_REPEATABLE = {"errorLabels": [_MET_ANOTHER]}
 _ABORT_TIMEOUT_S = 2.0
-_LOOK_TIMEOUT_S = 5.0
-# Those that wait for their next command, too.
-_OPEN: list[Document] = [
-    {"$currentOp": {"idleSessions": True}},
-    {"$match": {"transaction": {"$exists": True}}},
-    {"$project": {"appName": 1, "lsid": 1}},
-]
-
-_log = logging.getLogger("fhir_server.database")
 
 
 class StaleRead(Exception):
@@ -63,8 +47,11 @@ async def transacted(
         await session.start_transaction(ReadConcern("snapshot"), MAJORITY)
         try:
             result = await work(session)
-        except BaseException:
+        except BaseException as error:
             await _abort(session)
+            if _is_interrupted(error):
+                # MongoDB leaves it open; of a transaction nothing was written.
+                raise OperationFailure(str(error), _INTERRUPTED, _REPEATABLE) from error
             raise
         await _commit(session, end)
         return result
@@ -100,7 +87,7 @@ def met_another(error: Exception) -> bool:
         return False
     if error.timeout or _TOO_LARGE_FOR_CACHE in codes_of(error):
         return False
-    if error.has_error_label("TransientTransactionError"):
+    if error.has_error_label(_MET_ANOTHER):
         return True
     return _DUPLICATE_KEY in codes_of(error)
 
@@ -124,35 +111,18 @@ async def _commit(session: AsyncClientSession, end: float) -> None:
             await session.commit_transaction()
             return
         except PyMongoError as error:
-            if not (is_lost(error) or error.has_error_label("UnknownTransactionCommitResult")):
+            if not _is_unknown(error):
                 raise
             if time.monotonic() > end or error.timeout:
                 raise OutcomeUnknownError() from error
         await asyncio.sleep(_BACKOFF_MAX_S)
 
 
-async def end_abandoned(client: Client) -> int:
-    """End the transactions that killed processes of this host have left; return how many.
+def _is_unknown(error: PyMongoError) -> bool:
+    """Whether ``error``, of a commit, leaves it open whether it happened."""
+    is_told = error.has_error_label("UnknownTransactionCommitResult")
+    return is_told or is_lost(error) or _is_interrupted(error)
 
-    MongoDB is told of no death. It keeps what such a transaction has written from everybody else
-    until ``transactionLifetimeLimitSeconds`` are over, a minute and up to half of one more: a
-    server that begins again could not change the very patients that were being written. So this is
-    to be called before the first write. Where MongoDB does not answer, what was left ends later, by
-    itself; one that is ended wrongly is repeated by whose it is, as one that met another.
 
-    https://www.mongodb.com/docs/manual/reference/operator/aggregation/currentOp/
-    https://www.mongodb.com/docs/manual/reference/command/killSessions/
-    """
-    admin = client.get_database("admin", read_concern=ReadConcern("local"))
-    try:
-        with pymongo.timeout(_LOOK_TIMEOUT_S):
-            rows = await (await admin.aggregate(_OPEN)).to_list()
-            left = [one["lsid"]["id"] for one in rows if is_gone(one.get("appName", ""))]
-            if left:
-                await admin.command("killSessions", [{"id": id} for id in left])
-    except PyMongoError as error:
-        _log.info('"open transactions were not looked at: %s"', error.__class__.__name__)
-        return 0
-    if left:
-        _log.warning('"ended %d transactions of processes that were killed"', len(left))
-    return len(left)
+def _is_interrupted(error: BaseException) -> bool:
+    return isinstance(error, PyMongoError) and _INTERRUPTED in codes_of(error)

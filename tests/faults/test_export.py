@@ -45,7 +45,7 @@ def test_it_goes_on_behind_the_last_page(serving: Serving) -> None:
             headers = {"Content-Type": "application/fhir+json"}
             assert http.post("", json=bundle, headers=headers).status_code == 200
         place = _killed_in_the_middle(http, serving)
-        serving.start()  # which ends what the killed one had begun
+        serving.start()  # first: it ends what the killed one had begun, if that had
         _lease_ends(serving)
         manifest = _waited(http, place)
         found = Counter(
