@@ -1,163 +1,32 @@
 """https://profiles.ihe.net/ITI/Scheduling/ITI-115.html; design/scheduling.md, sections 2 and 3."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from fhir_server.app import Server, opened
+from fhir_server.app import Server
 from fhir_server.dispatch import answer
 from fhir_server.features.scheduling import candidates, looking
 from fhir_server.features.scheduling.proposals import proposed
 from fhir_server.messages import Request
 from fhir_server.outcome import FhirError
-from fhir_server.r4.json import decode, encode
+from fhir_server.r4.json import decode
 from fhir_server.security.principal import Principal
-from fhir_server.security.scopes import scopes_of
-from fhir_server.settings import Settings
-from tests.conftest import Emptied
-from tests.features.scheduling.rules import alias, available, parameters, service, span
-
-Json = dict[str, Any]
-BASE = "http://fhir.example.org/fhir"
-DHAKA = {"url": "http://hl7.org/fhir/StructureDefinition/timezone", "valueCode": "Asia/Dhaka"}
-CARDIO = {"coding": [{"system": "urn:specialty", "code": "cardio"}]}
-DERMA = {"coding": [{"system": "urn:specialty", "code": "derma"}]}
-CHECKUP = {"coding": [{"system": "urn:type", "code": "checkup"}], "text": "Check-up"}
-NOW = datetime(2036, 11, 20, tzinfo=UTC)
-DAY = ("2036-12-01", "2036-12-01")  # a Monday
-HOURS = available("mon tue wed thu fri", "09:00:00", "11:00:00")
-HALF = parameters(HOURS, duration=span(30))
-
-
-def schedule(id: str, *actors: str, extension: Any = (HALF,), **more: Any) -> Json:
-    """Return a Schedule of ``actors``."""
-    who = [{"reference": one} for one in actors]
-    found = {"resourceType": "Schedule", "id": id, "actor": who, **more}
-    return {**found, "extension": list(extension)} if extension else found
-
-
-def busy(id: str, of: str, start: str, end: str, status: str = "busy") -> Json:
-    """Return a Slot on the first of December; times in UTC."""
-    return {
-        "resourceType": "Slot",
-        "id": id,
-        "schedule": {"reference": f"Schedule/{of}"},
-        "status": status,
-        "start": f"2036-12-01T{start}Z",
-        "end": f"2036-12-01T{end}Z",
-    }
-
-
-WORLD: tuple[Json, ...] = (
-    {
-        "resourceType": "Practitioner",
-        "id": "p1",
-        "name": [{"prefix": ["Dr."], "given": ["Rahima"], "family": "Khatun"}],
-    },
-    {
-        "resourceType": "Practitioner",
-        "id": "p2",
-        "identifier": [{"system": "urn:staff", "value": "2"}],
-    },
-    {"resourceType": "Practitioner", "id": "p3", "extension": [DHAKA]},
-    {"resourceType": "Patient", "id": "amina"},
-    {"resourceType": "Organization", "id": "heart", "name": "Heart"},
-    {
-        "resourceType": "Location",
-        "id": "room1",
-        "name": "Room 1",
-        "address": {"city": "Sylhet"},
-    },
-    {"resourceType": "Location", "id": "building", "name": "House", "address": {"city": "Dhaka"}},
-    {
-        "resourceType": "PractitionerRole",
-        "id": "r2",
-        "practitioner": {"reference": "Practitioner/p2"},
-        "specialty": [DERMA],
-        "organization": {"reference": "Organization/heart"},
-        "location": [{"reference": "Location/building"}],
-    },
-    service(
-        parameters(duration=span(60), bufferAfter=span(15)),
-        id="h1",
-        name="Check-up",
-        type=[CHECKUP],
-        availableTime=[
-            {
-                "daysOfWeek": ["mon"],
-                "availableStartTime": "13:00:00",
-                "availableEndTime": "15:00:00",
-            }
-        ],
-    ),
-    service(alias(duration=span(30)), id="alias", type=[CHECKUP]),
-    schedule("s1", "Practitioner/p1", specialty=[CARDIO]),
-    schedule("s2", "PractitionerRole/r2"),
-    schedule("s3", "Practitioner/p3"),
-    schedule(
-        "room1", "Location/room1", extension=(parameters(available("mon", "10:00:00", "12:00:00")),)
-    ),
-    schedule("ghost", "Practitioner/ghost", active=False),
-    busy("b1", "s1", "09:30:00", "10:00:00"),
+from tests.features.scheduling.finding import (
+    BASE,
+    DAY,
+    HOURS,
+    NOW,
+    Json,
+    ask,
+    busy,
+    find,
+    put,
+    remove,
+    schedule,
 )
-
-
-@pytest.fixture(scope="module")
-async def world(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[Server]:
-    """A server with the world of these tests, at the twentieth of November."""
-    name = emptied.take()
-    settings = Settings.model_validate({"mongodb_database": name})
-    async with opened(settings, mongodb_uri) as server:
-        server = replace(server, context=replace(server.context, now=lambda: NOW))
-        await put(server, *WORLD)
-        yield server
-    emptied.give_back(name)
-
-
-async def put(server: Server, *bodies: Json) -> None:
-    """Store ``bodies`` under their ids."""
-    for body in bodies:
-        request = Request("update", body["resourceType"], body["id"], body=body, base_url=BASE)
-        response = await answer(server.registry, request, server.context)
-        assert response.status in (200, 201), response.body
-
-
-async def remove(server: Server, *bodies: Json) -> None:
-    """Delete ``bodies`` again."""
-    for body in reversed(bodies):
-        request = Request("delete", body["resourceType"], body["id"], base_url=BASE)
-        response = await answer(server.registry, request, server.context)
-        assert response.status == 204, response.body
-
-
-async def ask(server: Server, *given: tuple[str, str], status: int = 200, **more: Any) -> Json:
-    """Return what ``$find`` answers by GET; ``_`` in names stands for ``-``."""
-    named = tuple((name[0] + name[1:].replace("_", "-"), text) for name, text in more.items())
-    request = Request(
-        *("$find", "Appointment"), parameters=(*given, *named), base_url=BASE, reading=True
-    )
-    response = await answer(server.registry, request, server.context)
-    assert response.status == status, response.body
-    return decode(response.body)
-
-
-async def find(server: Server, *given: tuple[str, str], **more: Any) -> list[str]:
-    """Return the starts on the first of December, each with its first actor."""
-    start, end = DAY
-    bundle = await ask(server, ("start", start), ("end", end), ("_count", "100"), *given, **more)
-    found = [one["resource"] for one in bundle.get("entry", ()) if one["search"]["mode"] == "match"]
-    assert bundle["total"] == len(found)
-    return [f"{one['start'][11:16]} {who(one)}" for one in found]
-
-
-def who(appointment: Json) -> str:
-    """Return the ids of those who have to be there."""
-    needed = (one for one in appointment["participant"] if one["required"] == "required")
-    return " ".join(one["actor"]["reference"].partition("/")[2] for one in needed)
-
+from tests.features.scheduling.rules import available, parameters, service, span
 
 CASES: dict[str, tuple[tuple[tuple[str, str], ...], list[str]]] = {
     "a practitioner; what is taken is left out": (
@@ -699,67 +568,6 @@ async def test_an_answer_is_no_longer_than_a_page(world: Server) -> None:
     bundle = await ask(world, *asked, *nine, ("_count", "1000"))
     assert bundle["total"] == 9 * 4
     assert 1 < len(bundle["entry"]) < 15
-
-
-SECRETARY = Principal("user", "secretary", "app", scopes_of("user/*.cruds"), roles=("front-desk",))
-AMINA = Principal(
-    *("user", "amina", "app", scopes_of("patient/*.cruds")),
-    roles=("patient",),
-    fhir_user="Patient/amina",
-    patient="amina",
-)
-LAB = Principal("client", "lab", scopes=scopes_of("system/Observation.rs"))
-
-
-async def test_who_may_find(world: Server) -> None:
-    """Front desk and patients find times; a patient none that say when another patient is busy."""
-    other = {"resourceType": "Patient", "id": "rahim"}
-    await put(world, other)
-
-    async def status(principal: Principal, **given: str) -> int:
-        pairs = {"start": DAY[0], "end": DAY[1], "practitioner": "p1", **given}
-        request = Request("$find", "Appointment", parameters=tuple(pairs.items()), base_url=BASE)
-        context = world.context.asked_by(principal)
-        return (await answer(world.registry, request, context)).status
-
-    mine = {"patient-reference": "Patient/amina"}
-    theirs = {"patient-reference": "Patient/rahim"}
-    assert [await status(SECRETARY), await status(SECRETARY, **theirs)] == [200, 200]
-    assert [await status(AMINA), await status(AMINA, **mine)] == [200, 200]
-    assert await status(AMINA, **theirs) == 404
-    assert [await status(LAB), await status(Principal("nobody", "nobody"))] == [403, 401]
-
-
-NARROW = replace(
-    SECRETARY, scopes=scopes_of("user/Appointment.cruds user/Schedule.rs user/Slot.cruds")
-)
-
-
-async def test_hours_are_the_same_for_who_sees_less(world: Server) -> None:
-    """Whoever may not read people, roles and services is told the same times, and no names."""
-    role = {"resourceType": "PractitionerRole", "id": "r7", "extension": [DHAKA]}
-    of_p7 = {"practitioner": {"reference": "Practitioner/p7"}}
-    own = schedule("s7", "PractitionerRole/r7", "HealthcareService/h1", extension=())
-    await put(world, {**role, **of_p7}, own, busy("b7", "s7", "07:00:00", "07:45:00"))
-    asked = (("start", DAY[0]), ("end", DAY[1]), ("schedule", "Schedule/s7"))
-    request = Request("$find", "Appointment", parameters=asked, base_url=BASE)
-    told = [
-        decode((await answer(world.registry, request, world.context.asked_by(who))).body)["entry"]
-        for who in (SECRETARY, NARROW)
-    ]
-    times = [[one["resource"]["start"] for one in found] for found in told]
-    assert times == [["2036-12-01T14:00:00+06:00"]] * 2
-    [offered] = told[1]
-    assert "display" not in str(offered)
-
-    async def booked(offset: bytes) -> int:
-        there = decode(encode(offered["resource"]).replace(b"+06:00", offset))
-        given = [{"name": "appointment", "resource": there}]
-        body = {"resourceType": "Parameters", "parameter": given}
-        request = Request("$book", "Appointment", body=body, base_url=BASE)
-        return (await answer(world.registry, request, world.context.asked_by(NARROW))).status
-
-    assert [await booked(b"Z"), await booked(b"+06:00")] == [409, 201]
 
 
 @pytest.mark.parametrize("type", ["batch", "transaction"])

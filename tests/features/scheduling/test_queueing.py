@@ -3,44 +3,18 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from fhir_server.app import Server, opened
+from fhir_server.app import Server
 from fhir_server.features.scheduling.parameters import SERVICE
 from fhir_server.features.scheduling.queue import TRIAGE_EXTENSION
 from fhir_server.messages import Request
-from fhir_server.settings import Settings
 from fhir_server.store.queues import CLAIMS, LEASE, QUEUES, claim_name
-from tests.conftest import Emptied
 from tests.features.scheduling.queues import BARE, Desk, Told, reference, text
-from tests.security.principals import user
-
-
-@pytest.fixture(scope="module")
-async def two(mongodb_uri: str, emptied: Emptied) -> AsyncIterator[list[Server]]:
-    """Two servers on one database: each test has a place of its own there."""
-    name = emptied.take()
-    settings = Settings.model_validate({"mongodb_database": name})
-    async with opened(settings, mongodb_uri) as one, opened(settings, mongodb_uri) as other:
-        yield [one, other]
-    emptied.give_back(name)
-
-
-@pytest.fixture
-def desk(two: list[Server]) -> Desk:
-    """The front desk."""
-    return Desk(two[0])
-
-
-@pytest.fixture
-async def place(desk: Desk, request: pytest.FixtureRequest) -> str:
-    """A place where nobody waits yet."""
-    return await desk.place(f"l{abs(hash(request.node.name)) % 10**12}")
 
 
 def appointment(patient: str, place: str, **more: Any) -> dict[str, Any]:
@@ -553,61 +527,3 @@ async def test_whatever_many_do_at_once_queue_and_encounters_agree(two: list[Ser
     found = await two[0].database[CLAIMS].find({"entry": {"$in": ids}}).to_list()
     assert {(one["_id"], one["entry"]) for one in found} == open_claims
     assert len({one for one, _ in open_claims}) == len(open_claims)
-
-
-# ------------------------------------------------------------------------------ who may
-
-STAFF = user("fatema", roles=("front-desk",), fhir_user="Practitioner/fatema")
-PATIENT = user("amina", roles=("patient",), fhir_user="Patient/amina")
-ANALYST = user("ana", roles=("analyst",), fhir_user="Practitioner/ana")
-
-
-async def test_staff_call_and_others_see_numbers(desk: Desk, place: str) -> None:
-    """The front desk does everything; a patient sees numbers alone, and calls nobody."""
-    staff, patient = replace(desk, principal=STAFF), replace(desk, principal=PATIENT)
-    await desk.put("Patient", "amina")
-    one = (await staff("$issue-token", place, patient=reference("Patient/amina")))["encounter"]
-    on = f"Encounter/{one['id']}"
-    for who in (patient, replace(desk, principal=ANALYST)):
-        assert (await who("$issue-token", place, **BARE)).status == 403
-        assert (await who.call(place)).status == 403
-        assert (await who("$board-link", place)).status == 403
-        assert (await who("$finish", on)).status == 403
-    assert (await staff.call(place)).status == 200
-    [seen] = (await staff("$queue", place)).all("entry")
-    assert seen["encounter"] == {"reference": on}
-    told = await patient("$queue", place)
-    [seen] = told.all("entry")
-    assert seen.keys() == {"token", "state", "counter"}
-    assert told.all("today") == []
-    assert (await staff("$recall", on)).status == 200
-    assert (await staff("$finish", on)).status == 200
-    nobody = replace(desk, principal=user("x"))
-    assert (await nobody("$queue", place)).status == 403
-
-
-async def test_a_hidden_visit_is_left_to_others(desk: Desk, place: str) -> None:
-    """Who may not see a visit calls the next one that it sees, and is told of no Encounter."""
-    staff = replace(desk, principal=STAFF)
-    hidden, seen = await desk.take(place), await desk.take(place)
-    secret = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "PSY"}]
-    found = await desk.read(hidden)
-    meta = {**found["meta"], "security": secret}
-    await desk.put("Encounter", found["id"], **{**found, "meta": meta})
-    assert (await staff.read(hidden))["resourceType"] == "OperationOutcome"
-    shown = (await staff("$queue", place)).all("entry")
-    assert ["encounter" in one for one in shown] == [False, True]
-    assert (await staff.call(place))["encounter"]["id"] == seen.partition("/")[2]
-    told = await staff.call(place)
-    assert (told.status, hidden.partition("/")[2] in str(told.body)) == (404, False)
-    assert (await staff("$finish", hidden)).status == 404
-    assert (await desk.call(place))["token"] == "CARD-001"
-
-
-async def test_no_name_is_in_a_queue(desk: Desk, two: list[Server], place: str) -> None:
-    """What boards are made of has no name and no reason for the visit."""
-    await desk.put("Patient", "named", name=[{"family": "Rahman", "given": ["Amina"]}])
-    await desk("$issue-token", place, patient=reference("Patient/named"))
-    rows = await two[0].database[QUEUES].find({"patient": "named"}).to_list()
-    assert len(rows) == 1
-    assert "Rahman" not in str(rows)
