@@ -52,7 +52,7 @@ async def end_abandoned(client: Client) -> int:
     )
     try:
         with pymongo.timeout(_LOOK_TIMEOUT_S):
-            if "setName" not in await admin.command("hello"):
+            if await client.is_mongos:
                 return 0
             rows = await (await admin.aggregate(_LEFT)).to_list()
             left = [{"id": id} for row in rows for id in row["sessions"]]

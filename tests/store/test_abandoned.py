@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -70,14 +70,29 @@ async def own(tmp_path: Path) -> AsyncIterator[str]:
         await mongod.stop()
 
 
-@pytest.fixture
-async def database(own: str) -> AsyncIterator[Database]:
-    """A database with one thing."""
-    client: Client = connect(own, connections_max=4, name="us")
-    found = database_of(client, "fhir")
+@asynccontextmanager
+async def one_thing(uri: str, name: str) -> AsyncIterator[Database]:
+    """The database ``name`` with one thing."""
+    client: Client = connect(uri, connections_max=4, name=name)
+    found = database_of(client, name)
     await found["things"].insert_one({"_id": 1, "by": "nobody"})
     yield found
     await client.close()
+
+
+@pytest.fixture
+async def database(own: str) -> AsyncIterator[Database]:
+    """A database on the MongoDB of the test's own."""
+    async with one_thing(own, "fhir") as found:
+        yield found
+
+
+@pytest.fixture
+async def shared(mongodb_uri: str) -> AsyncIterator[Database]:
+    """A database on the MongoDB of all tests."""
+    async with one_thing(mongodb_uri, f"test-{uuid4().hex[:12]}") as found:
+        yield found
+        await drop(found)
 
 
 async def taken(database: Database) -> bool:
@@ -102,11 +117,8 @@ def killed(uri: str, name: str) -> Iterator[None]:
         process.kill()
         process.wait()
         every = [{"$currentOp": {"idleConnections": True, "idleSessions": False}}]
-        while [
-            one
-            for one in client.admin.aggregate(every)
-            if one.get("appName") == f"{PROGRAM} {name}".rstrip()
-        ]:
+        called = f"{PROGRAM} {name}".rstrip()
+        while any(one.get("appName") == called for one in client.admin.aggregate(every)):
             time.sleep(0.02)
         yield
 
@@ -135,17 +147,6 @@ async def test_of_who_has_no_name_of_its_own_nothing_is_ended(database: Database
     with killed(own, ""):
         assert await end_abandoned(database.client) == 0
         assert not await taken(database)
-
-
-@pytest.fixture
-async def shared(mongodb_uri: str) -> AsyncIterator[Database]:
-    """A database with one thing, on the MongoDB of all tests."""
-    client: Client = connect(mongodb_uri, connections_max=4)
-    found = database_of(client, f"test-{uuid4().hex[:12]}")
-    await found["things"].insert_one({"_id": 1, "by": "nobody"})
-    yield found
-    await drop(found)
-    await client.close()
 
 
 async def end(session: AsyncClientSession) -> None:
